@@ -1,0 +1,3 @@
+from mifuse.cli import main
+
+main()

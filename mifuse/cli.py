@@ -1,0 +1,63 @@
+"""`mifuse`: the command line. Each command is a file of `mifuse.commands`, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import Any
+
+import click
+from mifuse_runtime import MifuseError, __version__
+
+# name -> the line that `mifuse --help` shows; the module mifuse.commands.<name> holds the command `<name>`.
+COMMANDS = {
+    "doctor": "Check this installation and say what to run when something is broken.",
+    "demo": "Run the whole way on two synthetic domains, or on your own manifests.",
+    "prepare": "Turn a folder or a known corpus into a manifest.",
+    "train": "Train a source classifier from a labelled manifest.",
+    "label": "Get draws from a LALM for every clip of a manifest.",
+    "adapt": "Adapt a student to unlabelled target clips by MI-Fuse.",
+    "evaluate": "Score a student or a bundle on a labelled manifest.",
+    "export": "Turn a student into a bundle: ONNX, int8, OpenVINO.",
+    "bench": "Measure the latency of a bundle on this machine.",
+    "report": "Write the HTML report of a run.",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module only when it is called, and turns our errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"mifuse.commands.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MifuseError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if ctx.obj and ctx.obj.get("debug"):
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mifuse")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
+def main(verbose: bool) -> None:
+    """Speech emotion recognition in your domain, on the device, without labels."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )

@@ -1,0 +1,32 @@
+"""Shared fixtures. Tests write only under tmp_path, use no network and one torch thread."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIFUSE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    try:
+        import torch
+    except ImportError:  # the runtime's tests also run where only NumPy and ONNX Runtime are
+        return
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """Folder of real corpora, from MIFUSE_CORPORA."""
+    folder = os.environ.get("MIFUSE_CORPORA")
+    if not folder:
+        pytest.skip("MIFUSE_CORPORA is not set: tests on real recordings are skipped")
+    return Path(folder)
