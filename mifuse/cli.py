@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import click
+
 from mifuse_runtime import MifuseError, __version__
 
 # name -> the line that `mifuse --help` shows; the module mifuse.commands.<name> holds the command `<name>`.
