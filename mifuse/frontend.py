@@ -1,7 +1,8 @@
 """Waveform to normalised log-mel, written so that training and the exported graph run the same operations.
 
 The frames overlap by exactly one half, so framing is a reshape, and the real DFT is split twice by
-decimation in frequency: 37 % of the multiplications of one dense DFT matrix, no complex numbers, no FFT operator.
+decimation in frequency: 37 % of the multiplications of one dense DFT matrix, no complex numbers,
+no FFT operator.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ N_FFT = 512  # samples: 32 ms
 HOP = N_FFT // 2  # samples: 16 ms
 N_MELS = 64
 MEL_RANGE = (60.0, 7600.0)  # Hz
-FLOOR = 1e-7  # power: about -70 dB re full scale
+FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: -70 dB
+SILENT = 1e-12  # power: a clip whose loudest frame is below it is digital silence
 SILENCE_DB = 40.0  # frames this far below the loudest frame do not count
 
 
@@ -52,7 +54,7 @@ class LogMel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         bins = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)
-        # Decimation in frequency: bins 4k from the frame folded twice, 4k + 2 and odd bins from the differences.
+        # Decimation in frequency: bins 4k from the frame folded twice, the others from the differences.
         parts = [(bins[0::4], N_FFT // 4), (bins[2::4], N_FFT // 4), (bins[1::2], N_FFT // 2)]
         for i, (part, length) in enumerate(parts):
             self.register_buffer(f"dft{i}", _dft(part, length).float(), persistent=False)
@@ -79,11 +81,17 @@ class LogMel(nn.Module):
             spectra.append(real * real + imaginary * imaginary)
         return torch.cat(spectra, dim=-1) @ self.filters
 
-    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def logmel(self, samples: Tensor) -> Tensor:
+        """Log of the mel power relative to the loudest frame, (batch, frames, N_MELS): any level, one scale."""
         power = self.power(samples)
-        energy = power.sum(dim=-1, keepdim=True)
-        loudest = energy.amax(dim=1, keepdim=True)
-        mask = (energy > loudest * 10 ** (-SILENCE_DB / 10)).to(power.dtype)
-        logmel = torch.log(power + FLOOR)
+        loudest = power.sum(dim=-1, keepdim=True).amax(dim=1, keepdim=True)
+        return torch.log(power / loudest.clamp(min=SILENT) + FLOOR)
+
+    def normalise(self, logmel: Tensor) -> tuple[Tensor, Tensor]:
+        """Output of `logmel` -> features (batch, N_MELS, frames) and speech mask (batch, 1, frames)."""
+        mask = (logmel.exp().sum(dim=-1, keepdim=True) > 10 ** (-SILENCE_DB / 10)).to(logmel.dtype)
         mean = (logmel * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return ((logmel - mean) * mask).transpose(1, 2), mask.transpose(1, 2)
+
+    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        return self.normalise(self.logmel(samples))
