@@ -12,14 +12,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16_000  # Hz
+from mifuse.audio import SAMPLE_RATE, SILENCE_DB
+
+__all__ = ["HOP", "N_FFT", "N_MELS", "SAMPLE_RATE", "LogMel", "mel_filters"]
+
 N_FFT = 512  # samples: 32 ms
 HOP = N_FFT // 2  # samples: 16 ms
 N_MELS = 64
 MEL_RANGE = (60.0, 7600.0)  # Hz
 FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: -70 dB
 SILENT = 1e-12  # power: a clip whose loudest frame is below it is digital silence
-SILENCE_DB = 40.0  # frames this far below the loudest frame do not count
 
 
 def mel_filters() -> Tensor:

@@ -1,0 +1,299 @@
+"""Audio files to 16 kHz mono samples, and the cache that decodes each clip once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mifuse.errors import AudioError
+from mifuse.manifest import Clip
+
+SAMPLE_RATE = 16_000  # Hz, of everything behind `read_audio`
+SILENCE_DB = 40.0  # dB: audio this far below the loudest frame does not count
+SILENCE_FRAME = SAMPLE_RATE // 40  # samples: 25 ms
+BLOCK = 1 << 18  # frames decoded at a time: an hour of 8 channels at 192 kHz never lies in memory whole
+
+Samples = npt.NDArray[np.float32]
+
+
+def read_audio(path: Path | str, start: float | None = None, end: float | None = None) -> Samples:
+    """Decode a file, or its part from `start` to `end` seconds, to mono at `SAMPLE_RATE`.
+
+    Any format of libsndfile, any rate, any number of channels (averaged).
+
+    Returns:
+        (n,) float32, n >= 1; [-1, 1] unless the file itself holds larger values.
+
+    Raises:
+        AudioError: missing, empty, truncated or not audio; no samples; NaN or infinite values.
+    """
+    import soundfile
+
+    _check_file(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            return _decode(file, path, start, end)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
+        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip(" .")
+        raise AudioError(
+            f"{path}: not readable as audio ({reason}): convert it to WAV or FLAC, or remove it"
+        ) from error
+
+
+def _check_file(path: Path | str) -> None:
+    try:
+        if Path(path).stat().st_size == 0:
+            raise AudioError(f"{path}: the file is empty (0 bytes): copy it again or remove it")
+    except (FileNotFoundError, NotADirectoryError):
+        raise AudioError(f"{path}: no such file: check the path") from None
+
+
+def _decode(file: Any, path: Path | str, start: float | None, end: float | None) -> Samples:
+    import soxr
+
+    rate = file.samplerate
+    first, last = _frame_range(file, path, start, end)
+    if first:
+        file.seek(first)
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    parts = []
+    position = first
+    while position < last:
+        block = file.read(min(BLOCK, last - position), dtype="float32", always_2d=True)
+        if len(block) == 0:
+            raise AudioError(
+                f"{path}: truncated, {position} of {last} frames are there: copy it again or remove it"
+            )
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            bad = position + int(finite.argmin())
+            raise AudioError(
+                f"{path}: NaN or infinite value at frame {bad} ({bad / rate:.3f} s): write the file again"
+            )
+        position += len(block)
+        mono = block.mean(axis=1)
+        parts.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono, last=position >= last))
+    samples = np.concatenate(parts)
+    # A handful of frames at a high rate can be less than one sample here.
+    return samples if len(samples) else mono[:1]
+
+
+def _frame_range(file: Any, path: Path | str, start: float | None, end: float | None) -> tuple[int, int]:
+    """First and last frame (exclusive) of the part; an `end` up to 0.1 s too late is rounding."""
+    count, rate = file.frames, file.samplerate
+    # libsndfile reads what is there of a WAV, AIFF, W64 or AU that is cut short, and only logs the sizes.
+    # Streams declare the largest size there is, and some writers are a few bytes off.
+    for declared, actual in re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info):
+        if int(actual) + 1024 < int(declared) < 0x7FFFF000:
+            raise AudioError(
+                f"{path}: truncated, {actual} of {declared} bytes are there: copy it again or remove it"
+            )
+    if count <= 0:
+        raise AudioError(f"{path}: holds no samples: remove it")
+    first = round((start or 0.0) * rate)
+    last = count if end is None else round(end * rate)
+    if not 0 <= first < min(last, count) or last > count + rate // 10:
+        raise AudioError(
+            f"{path}: no audio from {start or 0.0} to {end} s, the file has {count / rate:.3f} s: "
+            "correct start and end"
+        )
+    return first, min(last, count)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def trim_silence(samples: Samples, db: float = SILENCE_DB, frame: int = SILENCE_FRAME) -> Samples:
+    """Leave out the leading and trailing frames that are more than `db` below the loudest one.
+
+    Args:
+        samples: (n,), n >= 1.
+        frame: samples a frame.
+
+    Returns:
+        A view of `samples`; all of them when every frame is silent.
+
+    >>> len(trim_silence(np.r_[np.zeros(800), np.ones(400), np.zeros(900)].astype(np.float32)))
+    400
+    """
+    starts = np.arange(0, len(samples), frame)
+    energy = np.add.reduceat(np.square(samples), starts)
+    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-db / 10))
+    return samples[loud[0] * frame : (loud[-1] + 1) * frame]
+
+
+class AudioCache:
+    """Decoded clips on disk: int16, 16 kHz mono, named by content, least recently used ones dropped.
+
+    Safe for several processes and against kill -9: files appear under their final name whole or not at all.
+
+    Args:
+        folder: where to keep it; None is $MIFUSE_CACHE or ~/.cache/mifuse.
+        max_bytes: size at which the least recently used clips go.
+    """
+
+    VERSION = "audio-1"  # one more whenever decoding changes
+
+    def __init__(self, folder: Path | None = None, max_bytes: int = 20 << 30) -> None:
+        default = os.environ.get("MIFUSE_CACHE") or Path.home() / ".cache" / "mifuse"
+        self.folder = Path(folder or default) / self.VERSION
+        self.max_bytes = max_bytes
+        self._open()
+
+    def _open(self) -> None:
+        self._local = threading.local()
+        self._known: dict[Path, tuple[int, int, str]] = {}
+        self._unscanned: float = float("inf")  # bytes written since the folder was last measured
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def hash(self, clip: Clip) -> str:
+        """Hex SHA-256 of the clip's content: the file's bytes, with start and end when it has them.
+
+        A file with unchanged size and modification time is not read again.
+        """
+        digest = self._file_hash(clip.path)
+        if clip.start is None and clip.end is None:
+            return digest
+        return hashlib.sha256(f"{digest} {clip.start} {clip.end}".encode()).hexdigest()
+
+    def samples(self, clip: Clip, trim: bool = True) -> Samples:
+        """Samples of a clip, (n,) float32 at 16 kHz in [-1, 1], n >= 1; without its silent ends if `trim`.
+
+        Louder values than 1 lower the whole clip rather than clip it.
+
+        Raises:
+            AudioError: as `read_audio`, or the cache cannot be written.
+        """
+        digest = self.hash(clip)
+        stored = self._load(digest)
+        if stored is None:
+            decoded = read_audio(clip.path, clip.start, clip.end)
+            scale = 32767 / max(1.0, float(np.abs(decoded).max()))
+            stored = np.round(decoded * scale).astype(np.int16)
+            self._store(digest, stored)
+        samples = stored.astype(np.float32)
+        samples *= 1 / 32767
+        return trim_silence(samples) if trim else samples
+
+    # Files
+
+    def _file(self, digest: str) -> Path:
+        return self.folder / digest[:2] / f"{digest}.npy"
+
+    def _load(self, digest: str) -> npt.NDArray[np.int16] | None:
+        file = self._file(digest)
+        try:
+            # The modification time says when a clip was last used; an hour's resolution spares writes.
+            if time.time() - file.stat().st_mtime > 3600:
+                os.utime(file)
+            stored: npt.NDArray[np.int16] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (ValueError, EOFError):  # cut short by a crash of the machine
+            file.unlink(missing_ok=True)
+            return None
+        return stored
+
+    def _store(self, digest: str, stored: npt.NDArray[np.int16]) -> None:
+        file = self._file(digest)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+            try:
+                with temporary.open("wb") as part:
+                    np.save(part, stored)
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise AudioError(
+                f"cannot write the audio cache {self.folder} ({error.strerror or error}): "
+                "make room, or set MIFUSE_CACHE to another folder"
+            ) from error
+        self._unscanned += stored.nbytes
+        # Other processes write too: measuring again after a twentieth of the bound keeps the excess small.
+        if self._unscanned > self.max_bytes / 20:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Delete the least recently used clips until a tenth of the room is free."""
+        self._unscanned = 0
+        entries = sorted(self._entries())
+        total = sum(size for _, size, _ in entries)
+        if total <= self.max_bytes:
+            return
+        for _, size, file in entries:
+            if total <= self.max_bytes * 0.9:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+
+    def _entries(self) -> Iterator[tuple[float, int, Path]]:
+        """Time of last use, bytes and file of each clip; forgotten temporary files are removed."""
+        for file in self.folder.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):  # evicted by another process
+                stat = file.stat()
+                if file.suffix == ".npy":
+                    yield stat.st_mtime, stat.st_size, file
+                elif time.time() - stat.st_mtime > 3600:
+                    file.unlink()
+
+    # Index of file hashes
+
+    def _file_hash(self, path: Path) -> str:
+        _check_file(path)
+        stat = path.stat()
+        state = (stat.st_size, stat.st_mtime_ns)
+        known = self._known.get(path) or self._lookup(path)
+        if known is None or known[:2] != state:
+            known = (*state, _sha256(path))
+            # A file changed a moment ago can change again within the clock's resolution.
+            if 0 <= time.time() - stat.st_mtime < 2:
+                return known[2]
+            self._remember(path, known)
+        self._known[path] = known
+        return known[2]
+
+    def _index(self) -> sqlite3.Connection:
+        """This process's and thread's connection: SQLite's do not survive a fork."""
+        if getattr(self._local, "process", None) != os.getpid():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            index = sqlite3.connect(self.folder / "index.db", timeout=60, isolation_level=None)
+            index.execute("PRAGMA journal_mode = WAL")
+            index.execute("PRAGMA synchronous = OFF")
+            index.execute(
+                "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, mtime INT, hash TEXT)"
+            )
+            self._local.index, self._local.process = index, os.getpid()
+        connection: sqlite3.Connection = self._local.index
+        return connection
+
+    def _lookup(self, path: Path) -> tuple[int, int, str] | None:
+        query = "SELECT size, mtime, hash FROM files WHERE path = ?"
+        row: tuple[int, int, str] | None = self._index().execute(query, [os.fsencode(path)]).fetchone()
+        return row
+
+    def _remember(self, path: Path, known: tuple[int, int, str]) -> None:
+        self._index().execute("REPLACE INTO files VALUES (?, ?, ?, ?)", [os.fsencode(path), *known])
