@@ -1,2 +1,55 @@
-# Everything runs in .venv; `make demo` and `make test` set it up first.
+# Everything runs in .venv; the first verb that needs it sets it up (some minutes, once).
 VENV ?= .venv
+PYTHON ?= python3
+# An index of PyTorch builds, CPU-only or CUDA (pytorch.org, "Get Started", lists them). Empty: what pip finds by itself.
+TORCH_INDEX ?=
+# Passed on: make demo ARGS="--source a.csv …", make test ARGS="-k fusion".
+ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types format wheel clean
+
+help: ## what each verb does
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY) ## create .venv with the versions of constraints.txt
+
+demo: $(READY) ## the whole way on two synthetic domains: train, adapt, export, report
+	$(BIN)/mifuse demo $(ARGS)
+
+# `-n logical`: a process for each core; every process has one torch thread.
+test: $(READY) ## all tests (those on real recordings need MIFUSE_CORPORA)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(ARGS)
+
+lint: $(READY) ## ruff: format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+format: $(READY) ## rewrite the sources as `make lint` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(READY) ## dist/: mifuse (workstation) and mifuse-runtime (device only)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
+
+clean: ## remove build outputs and caches; .venv stays
+	rm -rf build dist runtime/build *.egg-info runtime/*.egg-info demo
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(READY): constraints.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	|| { echo "mifuse needs Python 3.10 or newer: make PYTHON=/path/to/python3 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt setuptools
+	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[all]'
+	$(BIN)/mifuse doctor --fix
+	@touch $@
