@@ -1,0 +1,104 @@
+"""Run a checkpoint or a bundle over the labelled clips of a manifest and score it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse.audio import AudioCache, Samples
+from mifuse.errors import ManifestError, MifuseError
+from mifuse.labels import canonical, require_same_labels
+from mifuse.manifest import Clip, Manifest, read_manifest
+from mifuse.metrics import Scores, score
+
+Probs = NDArray[np.float64]
+Model = Callable[[Samples], Probs]  # samples (n,) at 16 kHz -> probabilities (C,)
+
+
+def open_model(
+    path: str | Path, engine: str = "onnxruntime", precision: str | None = None
+) -> tuple[tuple[str, ...], Model]:
+    """The labels of a model and the function that runs it.
+
+    Args:
+        path: checkpoint folder, `hf:NAME`, or a bundle's folder. Bundles are run by `mifuse_runtime`, as on
+            the device; the others by torch, on the GPU when there is one.
+        engine, precision: of a bundle, as in `Recognizer.load`; ignored for a checkpoint.
+
+    Raises:
+        MifuseError: there is no model at `path`, or it cannot be used.
+    """
+    if (Path(path) / "bundle.json").is_file():
+        return _open_bundle(Path(path), engine, precision)
+    if not str(path).startswith("hf:") and not (Path(path) / "config.json").is_file():
+        raise MifuseError(
+            f"{path}: neither a checkpoint (config.json) nor a bundle (bundle.json): "
+            "give the folder that `mifuse train`, `adapt` or `export` wrote"
+        )
+    return _open_checkpoint(path)
+
+
+def _open_bundle(path: Path, engine: str, precision: str | None) -> tuple[tuple[str, ...], Model]:
+    from mifuse_runtime import Recognizer
+
+    recognizer = Recognizer.load(path, engine=engine, precision=precision)
+
+    def run(samples: Samples) -> Probs:
+        scores = recognizer.predict(samples).scores
+        return np.array([scores[label] for label in recognizer.labels])
+
+    return tuple(recognizer.labels), run
+
+
+def _open_checkpoint(path: str | Path) -> tuple[tuple[str, ...], Model]:
+    import torch
+
+    from mifuse.student import Student
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = Student.from_pretrained(path).eval().to(device)
+
+    def run(samples: Samples) -> Probs:
+        with torch.inference_mode():
+            probs = model(torch.from_numpy(samples)[None].to(device))
+        return np.asarray(probs[0].cpu(), dtype=np.float64)
+
+    return tuple(model.labels), run
+
+
+def predict(model: Model, clips: Iterable[Clip], cache: AudioCache | None = None, trim: bool = True) -> Probs:
+    """Probabilities (N, C) of the clips, one run of the model a clip: no padding, as on the device."""
+    cache = cache or AudioCache()
+    return np.stack([model(cache.samples(clip, trim=trim)) for clip in clips])
+
+
+def labelled_clips(path: str | Path, labels: Sequence[str], split: str | None = None) -> Manifest:
+    """The labelled rows of one split, their labels in the model's words.
+
+    Raises:
+        ManifestError: the manifest cannot be read or none of its rows in that split has a label.
+        MifuseError: it has labels that the model does not know.
+    """
+    manifest = read_manifest(path, labels=None).select(split)
+    clips = tuple(
+        replace(clip, label=canonical(clip.label, labels) or clip.label)
+        for clip in manifest.clips
+        if clip.label
+    )
+    if not clips:
+        where = f" with split {split!r}" if split not in (None, "all") else ""
+        raise ManifestError(f"{path}: no row{where} has a label: there is nothing to score")
+    found = {str(clip.label) for clip in clips}
+    require_same_labels(labels, sorted(found | set(labels)), str(path))
+    return replace(manifest, clips=clips)
+
+
+def score_clips(clips: Sequence[Clip], probs: Probs, labels: Sequence[str], seed: int = 0) -> Scores:
+    """Score predictions (N, C) against the labels of the clips; the interval is over their speakers."""
+    truth = np.array([labels.index(str(clip.label)) for clip in clips])
+    speakers = [clip.speaker for clip in clips]
+    return score(truth, probs, speakers if any(speakers) else None, seed)
