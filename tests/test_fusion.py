@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from mifuse.errors import DrawsError, MifuseError
 from mifuse.fusion import WEIGHTINGS, Array, entropy, fuse, mutual_information
 
-
 # Small arrays, many properties: 40 examples each keep the file under 5 s.
 settings.register_profile("fusion", max_examples=40, deadline=None)
 settings.load_profile("fusion")

@@ -1,0 +1,124 @@
+"""What a teacher is, where a draw comes from, and what counts as a distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mifuse.errors import DrawsError
+from mifuse.labels import canonical
+from mifuse.manifest import Clip
+
+# Verbalised probabilities come in steps of 0.05: a sum further off than two steps is not rounding.
+SUM_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, order=True)
+class Source:
+    """Where draws come from; draws of different sources are never mixed.
+
+    >>> str(Source("openai", "voxtral", "9f86d081884c")), str(Source("stand-in-lalm-1"))
+    ('openai/voxtral@9f86d081', 'stand-in-lalm-1')
+    """
+
+    teacher: str
+    model: str = ""
+    prompt: str = ""
+    """Hash of everything that shapes the questions: template, labels, variants, settings."""
+
+    def __str__(self) -> str:
+        model = f"/{self.model}" if self.model else ""
+        return self.teacher + model + (f"@{self.prompt[:8]}" if self.prompt else "")
+
+    def is_named(self, name: str) -> bool:
+        """Whether `name` is this teacher, teacher/model or teacher/model@prompt."""
+        return name in (self.teacher, str(Source(self.teacher, self.model)), str(self))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One draw as the teacher gave it, and what it cost."""
+
+    probs: Mapping[str, float]
+    raw: str | None = None
+    """The answer, word for word."""
+    usage: Mapping[str, int] | None = None
+    """Tokens by kind, in the teacher's own words."""
+    price_usd: float | None = None
+    request_id: str | None = None
+
+
+class Teacher(Protocol):
+    """Answers clip by clip with distributions over the labels; storing and resuming are done for it."""
+
+    source: Source
+    """Under what its draws are stored."""
+    default_draws: int
+    """K when the user does not say."""
+    concurrency: int
+    """How many questions may be open at a time."""
+
+    async def ask(self, clip: Clip, draw: int) -> Answer:
+        """One draw. `draw` counts from 0 and alone decides, with the clip, what is asked.
+
+        Raises:
+            DrawsError: no usable answer for this clip; the others go on and it is reported at the end.
+            Any other error stops the run, after the questions that are open have been answered and stored.
+        """
+        ...
+
+
+def check_distribution(probs: object, labels: Sequence[str] | None, where: str) -> dict[str, float]:
+    """`probs` under our label names, as given: neither renormalised nor floored.
+
+    Args:
+        probs: label, or an alias of it -> probability.
+        labels: the labels that must be there, all of them and no other; None accepts any set.
+        where: start of the error's line.
+
+    Raises:
+        DrawsError: not a mapping, other labels, not numbers, negative, NaN, or a sum further than 0.1 from 1.
+
+    >>> check_distribution({"Anger": 0.25, "happy": 0.7}, ("angry", "happy"), "a.jsonl, line 1")
+    {'angry': 0.25, 'happy': 0.7}
+    """
+    if not isinstance(probs, Mapping) or not probs:
+        raise DrawsError(f"{where}: probs is {probs!r}: expected a probability for each label")
+    found: dict[str, float] = {}
+    for name, value in probs.items():
+        label = name if labels is None else canonical(str(name), labels)
+        if label is None or label in found:
+            what = "an unknown" if label is None else "a repeated"
+            expected = "" if labels is None else f", expected {', '.join(labels)}"
+            raise DrawsError(
+                f"{where}: {what} label {name!r}{expected}: label these clips again, or rename it"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise DrawsError(f"{where}: probability of {name!r} is {value!r}: expected a number from 0 to 1")
+        found[label] = float(value)
+    absent = [label for label in labels or () if label not in found]
+    if absent:
+        raise DrawsError(f"{where}: no probability for {', '.join(absent)}: every draw must name all labels")
+    total = sum(found.values())
+    if abs(total - 1.0) > SUM_TOLERANCE + 1e-6:
+        raise DrawsError(f"{where}: the probabilities sum to {total:.4g}, not 1: correct or remove this draw")
+    return found
+
+
+def choose_source(sources: Collection[Source], name: str | None, where: str) -> Source:
+    """The one source that `name` means; None is enough where there is only one.
+
+    Raises:
+        DrawsError: none or several match.
+    """
+    known = ", ".join(map(str, sorted(sources)))
+    if not sources:
+        raise DrawsError(f"{where}: holds no draws: get some with `mifuse label`")
+    matching = [source for source in sources if name is None or source.is_named(name)]
+    if not matching:
+        raise DrawsError(f"{where}: no draws of {name!r}: choose one of {known}")
+    if len(matching) > 1:
+        raise DrawsError(f"{where}: holds draws of several teachers: choose one of {known}")
+    return matching[0]

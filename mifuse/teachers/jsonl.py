@@ -1,0 +1,165 @@
+"""Draws as JSONL: one line a draw, clips by the path that the manifest gives them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mifuse.audio import AudioCache
+from mifuse.errors import DrawsError
+from mifuse.labels import LABELS
+from mifuse.manifest import Clip, Manifest
+from mifuse.teachers.base import Answer, Source, check_distribution
+from mifuse.teachers.store import DrawsStore, StoredDraw
+
+ClipKey = tuple[str, float | None, float | None]  # path as in the manifest, start, end
+
+
+def clip_key(clip: Clip) -> ClipKey:
+    """What names a clip in JSONL."""
+    return clip.name, clip.start, clip.end
+
+
+@dataclass(frozen=True)
+class JsonDraw:
+    """One line of the file."""
+
+    source: Source
+    clip: ClipKey
+    draw: int
+    probs: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did with the lines of the file."""
+
+    added: int
+    present: int
+    """Draws that the store had already."""
+    differing: int
+    """Those of them with other probabilities; the store's were kept."""
+    unknown: int
+    """Lines whose path is not in the manifest."""
+
+
+def read_jsonl(file: Path | str, labels: Sequence[str] | None = LABELS) -> list[JsonDraw]:
+    """Read and check every line.
+
+    Line: `{"path": "clips/x.flac", "teacher": "name", "draw": 0, "probs": {"angry": 0.1, …}}`, optionally
+    with `model`, `prompt` and, for clips that are parts of files, `start` and `end` in seconds.
+
+    Raises:
+        DrawsError: missing or empty file, or a line that is no draw over `labels`, with its number.
+    """
+    draws: list[JsonDraw] = []
+    seen: dict[tuple[Source, ClipKey, int], int] = {}
+    for number, line in _lines(Path(file)):
+        where = f"{file}, line {number}"
+        draw = _parse(line, labels, where)
+        first = seen.setdefault((draw.source, draw.clip, draw.draw), number)
+        if first != number:
+            raise DrawsError(
+                f"{where}: repeats draw {draw.draw} of {draw.clip[0]!r} from line {first}: remove one"
+            )
+        draws.append(draw)
+    if not draws:
+        raise DrawsError(f"{file}: holds no draws: one JSON object per line is expected")
+    return draws
+
+
+def import_jsonl(
+    store: DrawsStore, draws: Sequence[JsonDraw], manifest: Manifest, cache: AudioCache
+) -> Imported:
+    """Put what `read_jsonl` has read into the store, in one transaction."""
+    hashes = {clip_key(clip): cache.hash(clip) for clip in manifest.clips}
+    known = [draw for draw in draws if draw.clip in hashes]
+    if not known:
+        raise DrawsError(
+            f"{manifest.path}: has none of the clips that the draws are about (first: {draws[0].clip[0]!r}): "
+            "paths in the draws must be written as in the manifest"
+        )
+    sources = {draw.source for draw in known}
+    stored = {(s, d.clip, d.draw): d.answer.probs for s in sources for d in store.draws(s)}
+    keys = [(draw.source, hashes[draw.clip], draw.draw) for draw in known]
+    differing = sum(stored.get(key, draw.probs) != draw.probs for key, draw in zip(keys, known, strict=True))
+    added = store.add(StoredDraw(*key, Answer(draw.probs)) for key, draw in zip(keys, known, strict=True))
+    return Imported(added, len(known) - added, differing, len(draws) - len(known))
+
+
+def export_jsonl(
+    store: DrawsStore, file: Path | str, manifest: Manifest, cache: AudioCache, source: Source | None = None
+) -> int:
+    """Write the stored draws of the manifest's clips, of one source or of all; returns how many."""
+    clips: dict[str, list[Clip]] = {}
+    for clip in manifest.clips:
+        clips.setdefault(cache.hash(clip), []).append(clip)
+    lines = [
+        _format(clip, draw)
+        for one in ([source] if source else store.sources())
+        for draw in store.draws(one)
+        for clip in clips.get(draw.clip, ())
+    ]
+    if not lines:
+        raise DrawsError(
+            f"{store.path}: no draws for the clips of {manifest.path}: get some with `mifuse label`"
+        )
+    file = Path(file)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text("".join(lines), encoding="utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(lines)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with file.open(encoding="utf-8-sig") as opened:
+            for number, line in enumerate(opened, start=1):
+                if line.strip():
+                    yield number, line
+    except FileNotFoundError:
+        raise DrawsError(f"{file}: no such file of draws: check the path") from None
+    except UnicodeDecodeError as error:
+        raise DrawsError(f"{file}: not UTF-8 text ({error.reason}): expected draws as JSONL") from error
+
+
+def _parse(line: str, labels: Sequence[str] | None, where: str) -> JsonDraw:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DrawsError(f"{where}: not JSON ({error}): expected one draw per line") from error
+    if not isinstance(row, dict):
+        raise DrawsError(f"{where}: not a JSON object: expected path, teacher, draw and probs")
+    names = [row.get("path"), row.get("teacher"), row.get("model", ""), row.get("prompt", "")]
+    for name, value in zip(("path", "teacher", "model", "prompt"), names, strict=True):
+        if not isinstance(value, str) or not (value or name in ("model", "prompt")):
+            raise DrawsError(f"{where}: {name} is {value!r}: expected a text")
+    draw = row.get("draw")
+    if isinstance(draw, bool) or not isinstance(draw, int) or draw < 0:
+        raise DrawsError(f"{where}: draw is {draw!r}: expected a whole number from 0")
+    for name in ("start", "end"):
+        value = row.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise DrawsError(f"{where}: {name} is {value!r}: expected seconds")
+    clip = (names[0], row.get("start"), row.get("end"))
+    return JsonDraw(Source(*names[1:]), clip, draw, check_distribution(row.get("probs"), labels, where))
+
+
+def _format(clip: Clip, draw: StoredDraw) -> str:
+    row = {
+        "path": clip.name,
+        "start": clip.start,
+        "end": clip.end,
+        "teacher": draw.source.teacher,
+        "model": draw.source.model or None,
+        "prompt": draw.source.prompt or None,
+        "draw": draw.draw,
+        "probs": draw.answer.probs,
+    }
+    return json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n"

@@ -1,0 +1,46 @@
+"""The teacher that plays back draws from a JSONL file: bought elsewhere, or a stand-in's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mifuse.errors import DrawsError
+from mifuse.labels import LABELS
+from mifuse.manifest import Clip
+from mifuse.teachers.base import Answer, choose_source
+from mifuse.teachers.jsonl import clip_key, read_jsonl
+
+
+class ReplayTeacher:
+    """Answers with the draws of a file, under the name of the teacher that gave them.
+
+    Args:
+        file: JSONL.
+        name: which teacher of the file to replay; needed when it holds several.
+        labels: the labels that every draw must be over.
+
+    Raises:
+        DrawsError: a line is no draw over `labels`, or the file holds several teachers and `name` is None.
+    """
+
+    # Nothing is waited for; as many answers as this share one transaction of the store.
+    concurrency = 256
+
+    def __init__(self, file: Path | str, name: str | None = None, labels: Sequence[str] = LABELS) -> None:
+        self._file = file
+        draws = read_jsonl(file, labels)
+        self.source = choose_source({draw.source for draw in draws}, name, str(file))
+        draws = [draw for draw in draws if draw.source == self.source]
+        self._probs = {(draw.clip, draw.draw): draw.probs for draw in draws}
+        self._counts = Counter(draw.clip for draw in draws)
+        self.default_draws = max(self._counts.values())
+
+    async def ask(self, clip: Clip, draw: int) -> Answer:
+        """The file's draw; DrawsError when it has none."""
+        try:
+            return Answer(self._probs[clip_key(clip), draw])
+        except KeyError:
+            count = self._counts[clip_key(clip)]
+            raise DrawsError(f"{self._file} has {count or 'no'} draws of {clip.name!r}") from None
