@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 .PHONY: help setup demo test lint types format wheel clean
 
 help: ## what each verb does
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with the versions of constraints.txt
 

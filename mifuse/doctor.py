@@ -48,7 +48,7 @@ class Check:
     """One finding. `run` is what puts it right; only the status `broken` makes `mifuse doctor` fail."""
 
     name: str
-    status: str  # ok | absent (an extra that is not installed) | broken | info
+    status: str  # ok | info | absent (an extra that is not installed) | warning | broken
     detail: str
     run: str | None = None
 
@@ -221,7 +221,7 @@ def _cache() -> Check:
             "cache", "broken", f"{folder} cannot be written", "export MIFUSE_CACHE=/a/folder/you/can/write"
         )
     if free < MIN_FREE_GB:
-        return Check("cache", "broken", f"{detail}, too little", "export MIFUSE_CACHE=/a/folder/with/room")
+        return Check("cache", "warning", f"{detail}, little", "export MIFUSE_CACHE=/a/folder/with/room")
     return Check("cache", "ok", detail)
 
 

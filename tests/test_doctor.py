@@ -88,6 +88,8 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("MIFUSE_CACHE", str(tmp_path / "new" / "deep"))
     assert doctor._cache().status == "ok"
     assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(doctor, "MIN_FREE_GB", 1e9)
+    assert doctor._cache().status == "warning"
 
 
 def test_command(monkeypatch):
