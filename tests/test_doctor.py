@@ -93,6 +93,7 @@ def test_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 def test_command(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: "1")
     monkeypatch.setattr(doctor, "_import_all", lambda names: ({}, "none"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     run = CliRunner().invoke(main, ["doctor", "--json"])
