@@ -1,0 +1,138 @@
+"""`mifuse prepare`: a folder of recordings to a manifest."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mifuse.errors import ManifestError
+from mifuse.folders import FLAT, NAMES, Scan, scan, split_speakers
+from mifuse.labels import LABELS
+from mifuse.manifest import Clip, write_manifest
+
+MOST_SPEAKERS = 30  # rows of the printed table; --json has them all
+
+
+def _overrides(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    overrides = {}
+    for value in values:
+        emotion, equals, label = value.partition("=")
+        if not emotion or not equals:
+            raise click.BadParameter(f"{value!r}: write EMOTION=LABEL, as in calm=neutral")
+        overrides[emotion.strip().lower()] = label.strip()
+    return overrides
+
+
+@click.command(
+    epilog="Example: mifuse prepare ravdess/ -o ravdess/manifest.csv --map calm=neutral --split-test 0.3"
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Manifest, at or above the clips."
+)
+@click.option("--corpus", type=click.Choice(NAMES), help="How files are named; found out when not given.")
+@click.option(
+    "--map",
+    "overrides",
+    multiple=True,
+    callback=_overrides,
+    metavar="EMOTION=LABEL",
+    help="Give an emotion of the corpus (or a class folder) this label; EMOTION= leaves it out.",
+)
+@click.option(
+    "--test-speakers", metavar="A,B", help="Put these speakers in the test split, the rest in adapt."
+)
+@click.option(
+    "--split-test",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Put about this share of the clips in the test split, whole speakers at a time.",
+)
+@click.option("--seed", default=0, show_default=True, help="Chooses the speakers of --split-test.")
+@click.option("--force", is_flag=True, help="Replace the manifest if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def prepare(
+    *,
+    folder: Path,
+    output: Path,
+    corpus: str | None,
+    overrides: dict[str, str],
+    test_speakers: str | None,
+    split_test: float | None,
+    seed: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Turn FOLDER into a manifest: labels and speakers come from the names of its files.
+
+    Known corpora: RAVDESS, EMO-DB, nEMO, CREMA-D, IEMOCAP, MSP-IMPROV, MSP-Podcast, URDU-Dataset, TESS,
+    SAVEE. Otherwise a folder per class (`folders`), or unlabelled clips (`flat`).
+    """
+    if test_speakers and split_test:
+        raise click.UsageError("--test-speakers and --split-test exclude each other: give one of them")
+    if output.exists() and not force:
+        raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
+    found = scan(folder, corpus, overrides)
+    if test_speakers or split_test:
+        test = split_test or [name.strip() for name in (test_speakers or "").split(",")]
+        found = replace(found, clips=split_speakers(found.clips, test, seed))
+    write_manifest(output, found.clips)
+    summary = _summary(found, output)
+    click.echo(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else _text(summary))
+
+
+def _summary(found: Scan, output: Path) -> dict[str, Any]:
+    speakers: dict[str, dict[str, int]] = {speaker: {} for speaker in _by(found.clips, "speaker")}
+    for (speaker, label), count in Counter((clip.speaker, clip.label) for clip in found.clips).items():
+        if speaker is not None:
+            speakers[speaker][label or "unlabelled"] = count
+    return {
+        "manifest": str(output),
+        "corpus": found.corpus,
+        "clips": len(found.clips),
+        "labels": _by(found.clips, "label"),
+        "splits": _by(found.clips, "split"),
+        "speakers": speakers,
+        "mapping": dict(found.mapping),
+        "left_out": dict(found.left_out),
+    }
+
+
+def _by(clips: Sequence[Clip], column: str) -> dict[str, int]:
+    """Clips per value of a column, sorted; clips without one are not counted."""
+    values = (getattr(clip, column) for clip in clips)
+    return dict(sorted(Counter(value for value in values if value is not None).items()))
+
+
+def _text(summary: dict[str, Any]) -> str:
+    speakers = summary["speakers"]
+    lines = [
+        f"{summary['manifest']}: {summary['clips']} clips ({summary['corpus']}), {len(speakers)} speakers"
+    ]
+    if summary["corpus"] == FLAT:
+        lines.append("unlabelled: no folder or file name says an emotion")
+    sources = {label: [e for e, to in summary["mapping"].items() if to == label] for label in LABELS}
+    lines += [
+        f"  {label:<8} {summary['labels'].get(label, 0):>6}  from {', '.join(sources[label])}"
+        for label in LABELS
+        if sources[label]
+    ]
+    if summary["splits"]:
+        lines.append("splits: " + ", ".join(f"{name} {count}" for name, count in summary["splits"].items()))
+    if summary["left_out"]:
+        counts = ", ".join(f"{name} {count}" for name, count in summary["left_out"].items())
+        lines.append(f"left out: {counts} (change with --map EMOTION=LABEL)")
+    if speakers:
+        width = max(map(len, speakers))
+        lines.append(f"{'speaker':<{max(width, 7)}} " + " ".join(f"{label:>8}" for label in LABELS))
+        for name, counts in list(speakers.items())[:MOST_SPEAKERS]:
+            row = " ".join(f"{counts.get(label, 0):>8}" for label in LABELS)
+            lines.append(f"{name:<{max(width, 7)}} {row}")
+        if len(speakers) > MOST_SPEAKERS:
+            lines.append(f"and {len(speakers) - MOST_SPEAKERS} more speakers (--json lists them)")
+    return "\n".join(lines)

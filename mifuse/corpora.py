@@ -1,0 +1,114 @@
+"""Public corpora and how they name their files, speakers and emotions.
+
+A corpus is one declaration: a pattern of its paths, its emotion codes and, where the names do not tell,
+the pattern of a line of its label files. Sources: the corpora's own documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How a corpus names things.
+
+    Args:
+        language: ISO 639-1, None if unknown.
+        pattern: matches the end of a path without suffix. Groups: `emotion` (a code), `speaker`, `key`
+            (what label files call the clip); every other group becomes a column of the manifest.
+        codes: code -> emotion; an emotion that is no label and no alias of one is left out by default.
+        speaker: the speaker's name, made of groups.
+        label_files: glob below the folder, when names hold no emotion.
+        label_line: matches a line of these files; groups as in `pattern`, `key` and `emotion` required.
+    """
+
+    language: str | None
+    pattern: str
+    codes: Mapping[str, str]
+    speaker: str = "{speaker}"
+    label_files: str = ""
+    label_line: str = ""
+
+
+_LETTERS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
+_MSP = _LETTERS | {"O": "other", "X": "no agreement"}
+
+CORPORA = {
+    # 03-01-05-02-01-01-12: audio (01: of a video), speech, angry, strong, sentence 1, take 1, actor 12.
+    "ravdess": Corpus(
+        "en",
+        r"0[13]-01-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<sentence>0[12])-0[12]-(?P<speaker>\d\d)",
+        {"01": "neutral", "02": "calm", "03": "happy", "04": "sad"}
+        | {"05": "angry", "06": "fear", "07": "disgust", "08": "surprise"},
+    ),
+    # 03a01Wa: speaker 03, sentence a01, Wut, take a.
+    "emodb": Corpus(
+        "de",
+        r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<emotion>[WLEAFTN])[a-z]?",
+        {"W": "angry", "L": "bored", "E": "disgust", "A": "fear", "F": "happy", "T": "sad", "N": "neutral"},
+    ),
+    # EB0_anger_1
+    "nemo": Corpus(
+        "pl",
+        r"(?P<speaker>[A-Z]{2}\d)_(?P<emotion>[a-z]+)_(?P<sentence>\d+)",
+        {"anger": "angry", "fear": "fear", "happiness": "happy", "neutral": "neutral"}
+        | {"sadness": "sad", "surprise": "surprise", "surprised": "surprise"},
+    ),
+    # 1001_DFA_ANG_XX
+    "crema-d": Corpus(
+        "en",
+        r"(?P<speaker>1\d{3})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<intensity>LO|MD|HI|XX?)",
+        {"ANG": "angry", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"},
+    ),
+    # Ses01F_impro01_M000: the F names the actor with the markers, the last letter the one who speaks.
+    "iemocap": Corpus(
+        "en",
+        r"(?P<key>Ses(?P<session>0[1-5])[FM]_(?P<dialog>(?:impro|script)\w+)_(?P<sex>[FM])\d{3})",
+        {
+            "ang": "angry",
+            "hap": "happy",
+            "exc": "excited",
+            "neu": "neutral",
+            "sad": "sad",
+            "fru": "frustrated",
+        }
+        | {"fea": "fear", "sur": "surprise", "dis": "disgust", "oth": "other", "xxx": "no agreement"},
+        speaker="{session}{sex}",
+        label_files="**/EmoEvaluation/Ses*.txt",
+        label_line=r"\[[\d.]+ - [\d.]+\]\s+(?P<key>Ses\w+)\s+(?P<emotion>[a-z]{3})\s",
+    ),
+    # MSP-IMPROV-S01A-F01-P-FM01; the label file is really called Evalution.txt. The labels are the raters'.
+    "msp-improv": Corpus(
+        "en",
+        r"MSP-IMPROV-(?P<key>S\d\d[AHNS]-(?P<speaker>[FM](?P<session>\d\d))-(?P<condition>[PRST])-[FM]{2}\d+)",
+        _MSP,
+        label_files="**/Eval*tion.txt",
+        label_line=r"(?:UTD|MSP)-IMPROV-(?P<key>[\w-]+)\.\w+;\s*(?P<emotion>[A-Z]);",
+    ),
+    # FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set; early releases spell it concensus.
+    "msp-podcast": Corpus(
+        "en",
+        r"(?P<key>MSP-PODCAST(?:_\d+)+)",
+        _MSP | {"U": "surprise", "F": "fear", "D": "disgust", "C": "contempt"},
+        label_files="**/labels_con*ensus.csv",
+        label_line=r"(?P<key>MSP-PODCAST[_\d]+)\.wav,(?P<emotion>[A-Z]),[^,]*,[^,]*,[^,]*,"
+        r"(?P<speaker>[^,]*),(?P<sex>[^,]*),(?P<set>\w+)",
+    ),
+    # SM1_F10_A010: male speaker 1, his file 10.
+    "urdu": Corpus("ur", r"(?P<speaker>S[MF]\d+)_F\d+_(?P<emotion>[AHNS])\d+", _LETTERS),
+    # OAF_back_angry; one file lacks the F of its speaker. ps: pleasant surprise.
+    "tess": Corpus(
+        "en",
+        r"(?P<speaker>OA|YA)F?_(?P<word>[a-z]+)_(?P<emotion>[a-z]+)",
+        {word: word for word in ("angry", "disgust", "fear", "happy", "neutral", "sad")} | {"ps": "surprise"},
+    ),
+    # DC/a01 as released, DC_a01 in copies.
+    "savee": Corpus(
+        "en",
+        r"(?P<speaker>DC|JE|JK|KL)[/_]?(?P<emotion>sa|su|[adfhn])(?P<sentence>\d\d)",
+        {"a": "angry", "h": "happy", "n": "neutral", "sa": "sad"}
+        | {"d": "disgust", "f": "fear", "su": "surprise"},
+    ),
+}

@@ -1,0 +1,202 @@
+"""Corpora: real names of each, made up as empty files; label files as their documentation shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mifuse.corpora import CORPORA
+from mifuse.errors import ManifestError
+from mifuse.folders import scan
+from mifuse.labels import LABELS, canonical
+
+# corpus -> path, label (None: left out), speaker
+NAMES = {
+    "ravdess": [
+        ("Actor_12/03-01-05-02-01-01-12.wav", "angry", "ravdess-12"),
+        ("Actor_01/03-01-01-01-02-02-01.wav", "neutral", "ravdess-01"),
+        ("Actor_01/03-01-03-01-02-02-01.wav", "happy", "ravdess-01"),
+        ("Actor_01/03-01-04-01-02-02-01.wav", "sad", "ravdess-01"),
+        ("Actor_01/03-01-02-01-02-02-01.wav", None, "ravdess-01"),  # calm
+    ],
+    "emodb": [
+        ("wav/03a01Wa.wav", "angry", "emodb-03"),
+        ("wav/03a01Fa.wav", "happy", "emodb-03"),
+        ("wav/16b10Tb.wav", "sad", "emodb-16"),
+        ("wav/03a01Nc.wav", "neutral", "emodb-03"),
+        ("wav/14a05Aa.wav", None, "emodb-14"),  # Angst: fear
+    ],
+    "nemo": [
+        ("samples/EB0_anger_1.wav", "angry", "nemo-EB0"),
+        ("samples/WR0_happiness_90.wav", "happy", "nemo-WR0"),
+        ("samples/MP0_sadness_7.wav", "sad", "nemo-MP0"),
+        ("samples/MP0_neutral_7.wav", "neutral", "nemo-MP0"),
+        ("samples/MP0_surprised_7.wav", None, "nemo-MP0"),
+    ],
+    "crema-d": [
+        ("AudioWAV/1001_DFA_ANG_XX.wav", "angry", "crema-d-1001"),
+        ("AudioWAV/1091_IEO_HAP_HI.wav", "happy", "crema-d-1091"),
+        ("AudioWAV/1040_ITH_SAD_X.wav", "sad", "crema-d-1040"),
+        ("AudioWAV/1001_WSI_NEU_XX.wav", "neutral", "crema-d-1001"),
+        ("AudioWAV/1001_WSI_DIS_XX.wav", None, "crema-d-1001"),
+    ],
+    "urdu": [
+        ("Angry/SM1_F10_A010.wav", "angry", "urdu-SM1"),
+        ("Happy/SF1_F1_H01.wav", "happy", "urdu-SF1"),
+        ("Neutral/SM12_F3_N0100.wav", "neutral", "urdu-SM12"),
+        ("Sad/SM27_F1_S09.wav", "sad", "urdu-SM27"),
+    ],
+    "tess": [
+        ("OAF_angry/OAF_back_angry.wav", "angry", "tess-OA"),
+        ("YAF_happy/YAF_youth_happy.wav", "happy", "tess-YA"),
+        ("OAF_neutral/OA_bite_neutral.wav", "neutral", "tess-OA"),
+        ("YAF_sad/YAF_back_sad.wav", "sad", "tess-YA"),
+        ("YAF_pleasant_surprised/YAF_back_ps.wav", None, "tess-YA"),
+    ],
+    "savee": [
+        ("AudioData/DC/a01.wav", "angry", "savee-DC"),
+        ("AudioData/KL/h15.wav", "happy", "savee-KL"),
+        ("ALL/JE_sa07.wav", "sad", "savee-JE"),
+        ("ALL/JK_n30.wav", "neutral", "savee-JK"),
+        ("AudioData/DC/su02.wav", None, "savee-DC"),
+    ],
+}
+
+WITH_LABEL_FILES = {
+    "iemocap": (
+        {
+            "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt": (
+                "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
+                "[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]\n"
+                "C-E2:\tNeutral;\t()\nA-E3:\tval 3; act 2; dom  2;\t()\n\n"
+                "[10.0100 - 11.3925]\tSes01F_impro01_M001\texc\t[2.5000, 2.5000, 2.5000]\n"
+                "[12.0 - 13.0]\tSes01F_impro01_F002\tfru\t[2.5000, 2.5000, 2.5000]\n"
+            ),
+            "Session5/dialog/EmoEvaluation/Ses05M_script01_1b.txt": (
+                "[1.0 - 2.0]\tSes05M_script01_1b_M010\tang\t[1.5000, 4.0000, 4.5000]\n"
+                "[2.0 - 3.0]\tSes05M_script01_1b_F011\txxx\t[1.5000, 4.0000, 4.5000]\n"
+            ),
+            "Session1/dialog/EmoEvaluation/Attribute/Ses01F_impro01_atr.txt": "Ses01F_impro01_F000 :act 2;\n",
+        },
+        [
+            ("Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav", "neutral", "iemocap-01F"),
+            ("Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_M001.wav", "happy", "iemocap-01M"),
+            ("Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F002.wav", None, "iemocap-01F"),
+            ("Session5/sentences/wav/x/Ses05M_script01_1b_M010.wav", "angry", "iemocap-05M"),
+            ("Session5/sentences/wav/x/Ses05M_script01_1b_F011.wav", None, "iemocap-05F"),
+            ("Session1/dialog/wav/Ses01F_impro01.wav", None, ""),
+        ],
+    ),
+    "msp-improv": (
+        {
+            "Evalution.txt": (
+                "UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:3.0; V:3.5; D:3.0 ; N:4.0;\n"
+                "Ann_1; Neutral; Neutral; A:3.0; V:3.0; D:3.0; N:4.0;\n"
+                "UTD-IMPROV-S08S-M06-R-MM01.avi; S; A:NaN; V:1.5; D:3.0 ; N:4.0;\n"
+                "UTD-IMPROV-S08S-M06-S-MF12.avi; X; A:3.0; V:1.5; D:3.0 ; N:4.0;\n"
+            )
+        },
+        [
+            ("session1/S01A/P/MSP-IMPROV-S01A-F01-P-FM01.wav", "neutral", "msp-improv-F01"),
+            ("session6/S08S/R/MSP-IMPROV-S08S-M06-R-MM01.wav", "sad", "msp-improv-M06"),
+            ("session6/S08S/S/MSP-IMPROV-S08S-M06-S-MF12.wav", None, "msp-improv-M06"),
+            ("session6/S08S/S/MSP-IMPROV-S08S-M06-S-MF13.wav", None, "msp-improv-M06"),  # in no label file
+        ],
+    ),
+    "msp-podcast": (
+        {
+            "Labels/labels_consensus.csv": (
+                "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+                "MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,30,Male,Test1\n"
+                "MSP-PODCAST_0002_0033_0001.wav,A,2.2,4.0,2.6,Unknown,Female,Train\n"
+                "MSP-PODCAST_0003_0001.wav,C,2.2,4.0,2.6,39,Male,Train\n"
+            )
+        },
+        [
+            ("Audios/MSP-PODCAST_0001_0008.wav", "neutral", "msp-podcast-30"),
+            ("Audios/MSP-PODCAST_0002_0033_0001.wav", "angry", None),
+            ("Audios/MSP-PODCAST_0003_0001.wav", None, "msp-podcast-39"),
+        ],
+    ),
+}
+
+
+def made(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_names_labels_and_speakers(tmp_path: Path, corpus: str) -> None:
+    label_files, names = WITH_LABEL_FILES.get(corpus) or ({}, NAMES[corpus])
+    made(tmp_path, label_files | {name: "" for name, _, _ in names})
+    found = scan(tmp_path)
+    assert found.corpus == corpus
+    assert {clip.name: (clip.label, clip.speaker) for clip in found.clips} == {
+        name: (label, speaker) for name, label, speaker in names if label
+    }
+    assert {clip.language for clip in found.clips} == {CORPORA[corpus].language}
+    assert sum(found.left_out.values()) == sum(label is None for _, label, _ in names)
+
+
+@pytest.mark.parametrize("corpus", WITH_LABEL_FILES)
+def test_label_files_are_asked_for(tmp_path: Path, corpus: str) -> None:
+    made(tmp_path, {name: "" for name, _, _ in WITH_LABEL_FILES[corpus][1]})
+    with pytest.raises(
+        ManifestError, match=r"keeps its labels in .* not found: give the corpus's top folder"
+    ):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_every_corpus_has_the_four_labels(corpus: str) -> None:
+    assert {canonical(emotion) for emotion in CORPORA[corpus].codes.values()} >= set(LABELS)
+
+
+def test_other_groups_become_columns(tmp_path: Path) -> None:
+    made(tmp_path, {"1001_DFA_ANG_HI.wav": ""})
+    assert scan(tmp_path).clips[0].extra == {"sentence": "DFA", "intensity": "HI", "emotion": "angry"}
+
+
+def test_copies_count_once_and_lossless_wins(tmp_path: Path) -> None:
+    names = ["AudioMP3/1001_DFA_ANG_XX.mp3", "AudioWAV/1001_DFA_ANG_XX.wav", "copy/1001_DFA_ANG_XX.wav"]
+    made(tmp_path, dict.fromkeys(names, ""))
+    found = scan(tmp_path)
+    assert [clip.name for clip in found.clips] == ["AudioWAV/1001_DFA_ANG_XX.wav"]
+    assert found.left_out == {"not in the corpus's naming, or a copy": 2}
+
+
+def test_mapping_can_be_overridden(tmp_path: Path) -> None:
+    files, names = WITH_LABEL_FILES["iemocap"]
+    made(tmp_path, files | {name: "" for name, _, _ in names})
+    found = scan(tmp_path, overrides={"excited": "", "frustrated": "anger"})
+    assert sorted(clip.label or "" for clip in found.clips) == ["angry", "angry", "neutral"]
+    assert found.mapping["excited"] is None
+    assert found.mapping["frustrated"] == "angry"
+    with pytest.raises(
+        ManifestError, match=r"--map bored=sad: iemocap has no such emotion \(it has: angry, "
+    ):
+        scan(tmp_path, overrides={"bored": "sad"})
+    with pytest.raises(ManifestError, match="--map fear=afraid: 'afraid' is no label: use angry, happy"):
+        scan(tmp_path, overrides={"fear": "afraid"})
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    made(tmp_path, {"03-01-06-01-01-01-01.wav": "", "03-01-07-01-01-01-01.wav": ""})
+    with pytest.raises(ManifestError, match=r"no clip has one of the labels .* \(found fear 1, disgust 1\)"):
+        scan(tmp_path)
+
+
+def test_real_names(corpora: Path) -> None:
+    """The names give the labels and speakers that the corpora's own manifests list."""
+    from mifuse.manifest import read_manifest
+
+    for name in ("ravdess", "nemo"):
+        listed = read_manifest(corpora / name / "source.csv").clips
+        found = scan(corpora / name)
+        assert found.corpus == name
+        assert {(c.name, c.label, c.speaker, c.language) for c in found.clips} == {
+            (c.name, c.label, c.speaker, c.language) for c in listed
+        }
