@@ -116,7 +116,8 @@ def choose_source(sources: Collection[Source], name: str | None, where: str) -> 
     known = ", ".join(map(str, sorted(sources)))
     if not sources:
         raise DrawsError(f"{where}: holds no draws: get some with `mifuse label`")
-    matching = [source for source in sources if name is None or source.is_named(name)]
+    exact = [source for source in sources if str(source) == name]
+    matching = exact or [source for source in sources if name is None or source.is_named(name)]
     if not matching:
         raise DrawsError(f"{where}: no draws of {name!r}: choose one of {known}")
     if len(matching) > 1:
