@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 
+try:
+    from hypothesis import settings
+except ImportError:  # the runtime's tests also run where only NumPy and ONNX Runtime are
+    pass
+else:
+    # Many properties on small arrays: 40 examples each keep the suite short; a busy machine is no failure.
+    settings.register_profile("mifuse", max_examples=40, deadline=None)
+    settings.load_profile("mifuse")
+
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,10 @@ P = probs(0, 0)
         ({"teacher": 3}, "teacher is 3"),
         ({"draw": -1}, "draw is -1: expected a whole number"),
         ({"draw": 0.5}, "draw is 0.5"),
+        ({"draw": 10**30}, "draw is 1000"),
+        ({"probs": {**P, "sad": 10**400}}, "probability of 'sad' is 1000"),
+        ({"teacher": "\ud800"}, "teacher is .*: expected printable"),
+        ({"model": "a\nb"}, "model is .*: expected printable"),
         ({"draw": None}, "draw is None"),
         ({"start": "0"}, "start is '0': expected seconds"),
     ],
@@ -173,6 +177,7 @@ def test_lines_that_are_no_draws_are_refused(tmp_path: Path, bad: dict[str, Any]
         (b"path,draw\n", "line 1: not JSON"),
         (b"[1, 2]\n", "line 1: not a JSON object"),
         (b"[" * 100_000, "line 1: not JSON"),
+        (b'{"draw": ' + b"1" * 5000 + b"}", "line 1: not JSON"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (json.dumps(line(0, 0)).encode() * 2, "line 1: not JSON"),
         (

@@ -6,15 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mifuse.errors import DrawsError, MifuseError
 from mifuse.fusion import WEIGHTINGS, Array, entropy, fuse, mutual_information
-
-# Small arrays, many properties: 40 examples each keep the file under 5 s.
-settings.register_profile("fusion", max_examples=40, deadline=None)
-settings.load_profile("fusion")
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,7 +94,11 @@ def check_distribution(probs: object, labels: Sequence[str] | None, where: str) 
             raise DrawsError(
                 f"{where}: {what} label {name!r}{expected}: label these clips again, or rename it"
             )
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0 <= value <= 1 + SUM_TOLERANCE
+        ):
             raise DrawsError(f"{where}: probability of {name!r} is {value!r}: expected a number from 0 to 1")
         found[label] = float(value)
     absent = [label for label in labels or () if label not in found]

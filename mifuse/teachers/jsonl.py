@@ -132,7 +132,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 def _parse(line: str, labels: Sequence[str] | None, where: str) -> JsonDraw:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
         raise DrawsError(f"{where}: not JSON ({error}): expected one draw per line") from error
     if not isinstance(row, dict):
         raise DrawsError(f"{where}: not a JSON object: expected path, teacher, draw and probs")
@@ -140,8 +140,10 @@ def _parse(line: str, labels: Sequence[str] | None, where: str) -> JsonDraw:
     for name, value in zip(("path", "teacher", "model", "prompt"), names, strict=True):
         if not isinstance(value, str) or not (value or name in ("model", "prompt")):
             raise DrawsError(f"{where}: {name} is {value!r}: expected a text")
+        if name != "path" and not value.isprintable():  # it becomes a name on the screen and in the store
+            raise DrawsError(f"{where}: {name} is {value!r}: expected printable characters")
     draw = row.get("draw")
-    if isinstance(draw, bool) or not isinstance(draw, int) or draw < 0:
+    if isinstance(draw, bool) or not isinstance(draw, int) or not 0 <= draw < 1 << 31:
         raise DrawsError(f"{where}: draw is {draw!r}: expected a whole number from 0")
     for name in ("start", "end"):
         value = row.get(name)
