@@ -97,7 +97,7 @@ def test_equal_content_is_bought_once(tmp_path: Path) -> None:
 
 def test_clips_without_a_usable_answer_do_not_stop_the_others(tmp_path: Path) -> None:
     manifest = make_manifest(tmp_path, 5)
-    teacher = Scripted({("c1.wav", 0): DrawsError("refused"), ("c2.wav", 1): {"angry": 1.5, "sad": -0.5}})
+    teacher = Scripted({("c1.wav", 0): DrawsError("refused"), ("c2.wav", 1): {"angry": 0.5, "sad": -0.5}})
     with DrawsStore(tmp_path / "d.db") as store:
         run = label_all(teacher, manifest, store)
         assert run.added == len(store.keys(teacher.source)) == 8
