@@ -246,6 +246,8 @@ def test_other_teachers_are_bad_usage(manifest: Manifest, teacher: str, message:
 
 
 def test_bad_places(manifest: Manifest, file: Path, tmp_path: Path) -> None:
+    absent = Manifest(tmp_path / "absent.csv", ())
+    assert "absent.csv: no such manifest" in run(absent, code=1)
     assert "no such folder" in run(manifest, "--store", tmp_path / "absent" / "d.db", code=1)
     assert "not a database" in run(manifest, "--store", manifest.path, code=1)
     assert "no such file of draws" in run(manifest, teacher=f"replay:{tmp_path / 'absent.jsonl'}", code=1)

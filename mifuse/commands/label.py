@@ -73,10 +73,10 @@ def label(
     from mifuse.teachers import labelling
     from mifuse.teachers.store import DrawsStore
 
-    teacher = open_teacher(spec, model, manifest)
-    count = draws or teacher.default_draws
     # Labels of the manifest are none of a teacher's business, so any are fine here.
     clips = read_manifest(manifest, labels=None).select(split).clips
+    teacher = open_teacher(spec, model, manifest)
+    count = draws or teacher.default_draws
     cache = AudioCache()
     summary: dict[str, Any] = {"teacher": str(teacher.source), "store": str(store_path), "clips": len(clips)}
     summary["draws"] = count
