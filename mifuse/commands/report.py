@@ -1,0 +1,29 @@
+"""`mifuse report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(epilog="Example: mifuse report student/ -o student.html")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="[default: RUN/report.html]"
+)
+@click.option(
+    "--target",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Manifest with the labels to compare with. [default: the manifest of the run, when it has labels]",
+)
+def report(run: Path, out: Path | None, target: Path | None) -> None:
+    """Write the HTML report of a run: one file, pictures inside.
+
+    RUN is a folder that train, adapt or demo wrote.
+    """
+    from mifuse.manifest import read_manifest
+    from mifuse.report import read_run, write_report
+
+    manifest = read_manifest(target, read_run(run).labels) if target else None
+    click.echo(write_report(run, out, manifest))
