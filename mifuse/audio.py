@@ -107,6 +107,8 @@ def _frame_range(file: Any, path: Path | str, start: float | None, end: float | 
             )
     if count <= 0:
         raise AudioError(f"{path}: holds no samples: remove it")
+    if rate < 1000:  # a damaged header; at 1 Hz a minute would become a gigabyte
+        raise AudioError(f"{path}: sample rate {rate} Hz holds no speech: write the file again")
     if count > 1 << 48:  # FLAC written to a pipe; soundfile cannot read it either
         raise AudioError(f"{path}: does not say how long it is: write it to a file, not through a pipe")
     first = round((start or 0.0) * rate)

@@ -226,7 +226,7 @@ def _check_files(path: Path, clips: Sequence[Clip]) -> None:
     files = dict.fromkeys(clip.path for clip in clips)
     missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113 - twice as fast
     if missing:
+        way = "write / between folders" if "\\" in missing[0].name else "put them there or remove their rows"
         raise ManifestError(
-            f"{path}: {len(missing)} of {len(files)} files are missing, first {str(missing[0])!r}: "
-            "put them there or remove their rows"
+            f"{path}: {len(missing)} of {len(files)} files are missing, first {str(missing[0])!r}: {way}"
         )

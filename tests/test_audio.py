@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -10,11 +11,13 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -152,6 +155,32 @@ def test_not_finite(tmp_path: Path, value: float) -> None:
     assert len(read_audio(path, end=0.2)) == 3200
 
 
+@given(
+    st.sampled_from(["wav", "flac", "mp3", "aiff", "au", "caf"]),
+    st.lists(st.tuples(st.integers(0, 119), st.integers(0, 255)), min_size=1, max_size=4),
+)
+@settings(max_examples=60)
+def test_damaged_headers_give_samples_or_one_line(suffix: str, changes: list[tuple[int, int]]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"a.{suffix}")
+        soundfile.write(path, tone(0.1), SAMPLE_RATE)
+        content = bytearray(path.read_bytes())
+        for position, value in changes:
+            content[position] = value
+        path.write_bytes(content)
+        try:
+            samples = read_audio(path)
+        except AudioError as error:
+            assert "\n" not in str(error)
+        else:
+            assert len(samples)
+            assert np.isfinite(samples).all()
+
+
+def test_absurd_sample_rate(tmp_path: Path) -> None:
+    assert refused(wav(tmp_path / "a.wav", tone(0.1), 1)).startswith("sample rate 1 Hz holds no speech")
+
+
 # Silence
 
 
@@ -282,6 +311,33 @@ def test_unusable_folder_and_missing_file(tmp_path: Path, cache: AudioCache) -> 
         cache.samples(each)
     with pytest.raises(AudioError, match=r"absent\.wav: cannot be opened"):
         cache.samples(clip(tmp_path / "absent.wav"))
+
+
+def test_full_disk(tmp_path: Path, cache: AudioCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: BinaryIO, _array: np.ndarray) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(
+        AudioError, match=r"cannot use the audio cache .*No space left on device.*: make room"
+    ):
+        cache.samples(clip(wav(tmp_path / "a.wav", tone(0.1))))
+    assert not [path for path in cache.folder.rglob("*") if path.suffix in (".npy", ".part")]
+
+
+def test_processes_evict_from_under_each_other(tmp_path: Path) -> None:
+    clips = [clip(old(wav(tmp_path / f"{i}.wav", tone(0.2, level=0.05 * (i + 1))))) for i in range(10)]
+    children = []
+    for seed in range(3):
+        child = os.fork()
+        if not child:
+            cache = AudioCache(tmp_path / "cache", max_bytes=20_000)
+            order = np.random.default_rng(seed).integers(0, 10, 60)
+            os._exit(0 if all(len(cache.samples(clips[i])) == 3200 for i in order) else 1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.npy")) <= 40_000
 
 
 def test_threads_and_forks_share_it(tmp_path: Path, cache: AudioCache) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mifuse.errors import ManifestError
-from mifuse.manifest import Clip, read_manifest, write_manifest
+from mifuse.manifest import COLUMNS, Clip, read_manifest, write_manifest
 
 
 @pytest.fixture
@@ -91,6 +96,7 @@ def test_any_label_without_a_label_set(folder: Path) -> None:
         ('path,label\n"clips/a.wav,sad\n', "not CSV"),
         ("path\nclips/a.wav\nclips/x.wav\nclips/y.wav\n", "2 of 3 files are missing, first '.*x.wav'"),
         ("path\nclips\n", "1 of 1 files are missing"),
+        ("path\nclips\\a.wav\n", "1 of 1 files are missing, first .*: write / between folders"),
     ],
 )
 def test_refuses(folder: Path, text: str, message: str) -> None:
@@ -116,6 +122,28 @@ def test_write_keeps_what_was_read(folder: Path) -> None:
     assert (folder / "copy.csv").read_text().startswith("path,label,start,end,sex\n")
     write_manifest(folder / "clips" / "copy.csv", clips)
     assert read_manifest(folder / "clips" / "copy.csv").clips[0].name == "c, d.wav"
+
+
+text = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
+columns = st.dictionaries(text.map(str.strip).filter(lambda name: name not in COLUMNS), text, max_size=3)
+seconds = st.floats(0.01, 1e6)
+
+
+@given(st.lists(st.tuples(text, seconds, columns), min_size=1, max_size=5))
+def test_any_clips_survive_writing(rows: list[tuple[str, float, dict[str, str]]]) -> None:
+    """Quotes, commas, line ends and any script in any column."""
+    with TemporaryDirectory() as name:
+        folder = Path(os.path.abspath(name))
+        (folder / "a.wav").write_bytes(b"")
+        clips = [
+            Clip("a.wav", folder / "a.wav", "sad", speaker.strip() or None, None, i, i + length, None, extra)
+            for i, (speaker, length, extra) in enumerate(rows)
+        ]
+        write_manifest(folder / "m.csv", clips)
+        read = read_manifest(folder / "m.csv").clips
+        for before, after in zip(clips, read, strict=True):
+            assert replace(after, extra={}) == replace(before, extra={})
+            assert before.extra.items() <= after.extra.items()
 
 
 def test_write_refuses_clips_outside_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
