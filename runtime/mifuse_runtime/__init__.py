@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from mifuse_runtime.errors import AudioError, BundleError, MifuseError
 
 if TYPE_CHECKING:
-    from mifuse_runtime.recognizer import Prediction, Recognizer
-    from mifuse_runtime.stream import Stream
+    from mifuse_runtime.audio import read_audio
+    from mifuse_runtime.recognizer import Recognizer
+    from mifuse_runtime.stream import Prediction, Stream
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "BundleError", "MifuseError", "Prediction", "Recognizer", "Stream"]
+__all__ = ["AudioError", "BundleError", "MifuseError", "Prediction", "Recognizer", "Stream", "read_audio"]
+
+_HOMES = {"Prediction": "stream", "Recognizer": "recognizer", "Stream": "stream", "read_audio": "audio"}
 
 
 def __getattr__(name: str) -> Any:
     # NumPy and ONNX Runtime are loaded on first use, so that `mifuse --help` and error handling stay fast.
-    if name in ("Prediction", "Recognizer"):
-        from mifuse_runtime import recognizer
-
-        return getattr(recognizer, name)
-    if name == "Stream":
-        from mifuse_runtime.stream import Stream
-
-        return Stream
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mifuse_runtime.{_HOMES[name]}"), name)

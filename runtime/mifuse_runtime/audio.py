@@ -1,0 +1,160 @@
+"""Samples as callers have them, and audio files, to mono float32 at the model's rate."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mifuse_runtime.errors import AudioError
+from mifuse_runtime.resample import PIECE, Resampler
+
+Floats = NDArray[np.float32]
+
+MAX_CHANNELS = 64
+MAX_PEAK = 8.0  # decoders overshoot full scale a little; more means integers passed as floats
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_DTYPES = {(_PCM, 8): "u1", (_PCM, 16): "<i2", (_PCM, 32): "<i4", (_FLOAT, 32): "<f4", (_FLOAT, 64): "<f8"}
+
+
+def mono(samples: ArrayLike) -> Floats:
+    """Float32 (n,) from float samples in [-1, 1] or int16, 1-D or (n, channels); channels are averaged.
+
+    >>> mono(np.array([[16384, 0], [-32768, -32768]], np.int16))
+    array([ 0.25, -1. ], dtype=float32)
+
+    Raises:
+        AudioError: another type or shape.
+    """
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:
+        raise AudioError(f"samples are not an array ({error})") from error
+    whole = array.dtype == np.int16
+    if not whole and array.dtype.kind != "f":
+        raise AudioError(f"samples are {array.dtype}: pass float32 in [-1, 1] or int16")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and not 1 <= array.shape[1] <= MAX_CHANNELS):
+        hint = "; transpose it if channels come first" if array.ndim == 2 else ""
+        raise AudioError(f"samples have shape {array.shape}: pass (n,) or (n, channels){hint}")
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are found by the caller
+        if array.ndim == 2:
+            array = array[:, 0] if array.shape[1] == 1 else array.mean(axis=1, dtype=np.float32)
+        floats: Floats = array.astype(np.float32, copy=False)
+    return floats / np.float32(32768) if whole else floats
+
+
+def checked(samples: Floats) -> Floats:
+    """The samples, if they can be recognised.
+
+    Raises:
+        AudioError: none at all, NaN or infinite ones, or integers passed as floats.
+    """
+    if not samples.size:
+        raise AudioError("there are no samples: the audio is empty")
+    peak = max(float(samples.max()), -float(samples.min()))
+    if not np.isfinite(peak):
+        raise AudioError("samples hold NaN or infinity: repair the recording, or set such samples to 0")
+    if peak > MAX_PEAK:
+        raise AudioError(f"float samples reach {peak:g}: divide them to [-1, 1], or pass int16")
+    return samples
+
+
+def read_audio(path: str | Path, sample_rate: int = 16_000) -> Floats:
+    """An audio file as mono float32 (n,) at `sample_rate` Hz; it is decoded in pieces, so memory stays small.
+
+    WAV (PCM of 8 to 32 bits, float) needs nothing else; other formats need the package `soundfile`.
+
+    Raises:
+        AudioError: missing, empty, cut short, or in a format that cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            found = _wav(file)
+            rate, blocks = found if found is not None else _other(path)
+            resampler = Resampler(rate, sample_rate)
+            pieces = [resampler.feed(checked(mono(block))) for block in blocks]
+        return checked(np.concatenate([*pieces, resampler.flush()]))
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from error
+
+
+def _wav(file: BinaryIO) -> tuple[int, Iterator[Floats]] | None:
+    """Rate and blocks (n, channels) of a WAV file; None for what is not one, or is compressed."""
+    head = file.read(12)
+    if not head:
+        raise AudioError("the file is empty (0 bytes)")
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return None
+    size = os.fstat(file.fileno()).st_size
+    tag = channels = rate = bits = 0
+    while len(head := file.read(8)) == 8:
+        name, length = struct.unpack("<4sI", head)
+        if name == b"data" and tag:
+            break
+        body = file.read(min(length, 40)) if name == b"fmt " else b""
+        if len(body) >= 16:
+            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+            if tag == _EXTENSIBLE and len(body) >= 26:
+                tag = struct.unpack("<H", body[24:26])[0]
+        file.seek(length + length % 2 - len(body), 1)
+    else:
+        raise AudioError("the file is cut short, it has no audio data: copy or record it again")
+    if (tag, bits) not in {*_DTYPES, (_PCM, 24)} or not channels:
+        return None
+    left = size - file.tell()
+    if length == 0xFFFFFFFF:  # written to a pipe, length unknown
+        length = left
+    if length > left:
+        raise AudioError(
+            f"the file is cut short ({left} of {length} bytes of audio): copy or record it again"
+        )
+    return rate, _wav_blocks(file, length, channels, tag, bits)
+
+
+def _wav_blocks(file: BinaryIO, length: int, channels: int, tag: int, bits: int) -> Iterator[Floats]:
+    frame = channels * bits // 8
+    for start in range(0, length // frame, PIECE):
+        raw = file.read(min(PIECE, length // frame - start) * frame)
+        if bits == 24:
+            wide = np.zeros((len(raw) // 3, 4), np.uint8)
+            wide[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+            block = wide.reshape(-1).view("<i4")
+        else:
+            block = np.frombuffer(raw, _DTYPES[tag, bits])
+        samples = block.astype(np.float32)
+        if tag == _PCM:  # 24 bits sit in the upper three bytes of 32
+            samples /= np.float32(2 ** (31 if bits == 24 else bits - 1))
+            samples -= np.float32(bits == 8)  # 8 bits are unsigned
+        yield samples.reshape(-1, channels)
+
+
+def _other(path: Path) -> tuple[int, Iterator[Floats]]:
+    """Rate and blocks (n, channels) of any file that libsndfile reads, if soundfile is installed."""
+    try:
+        import soundfile
+    except ImportError as error:
+        hint = "convert it to WAV, or pip install soundfile for FLAC, OGG, MP3"
+        raise AudioError(f"not a PCM or float WAV file: {hint}") from error
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"not an audio file that can be read ({error.error_string})") from error
+
+    def blocks() -> Iterator[Floats]:
+        with file:
+            try:
+                yield from file.blocks(PIECE, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise AudioError(
+                    f"cannot be decoded ({error.error_string}): copy or record it again"
+                ) from error
+
+    return file.samplerate, blocks()

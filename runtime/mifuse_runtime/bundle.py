@@ -1,0 +1,175 @@
+"""The bundle: a folder with `bundle.json` and the model files that it names, each with its SHA-256."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from mifuse_runtime.errors import BundleError
+
+SCHEMA = 1
+NAME = "bundle.json"
+MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is not one
+_REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
+_OBJECTS = ("input", "output", "models", "files", "calibration", "quality", "provenance")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What `bundle.json` says. `models` is precision -> engine -> file, `files` is file -> SHA-256 in hex.
+
+    >>> models, files = {"fp32": {"onnxruntime": "model.onnx"}}, {"model.onnx": "00" * 32}
+    >>> bundle = Bundle(labels=("happy", "sad"), default="fp32", models=models, files=files)
+    >>> Bundle.from_json(bundle.to_json()) == bundle
+    True
+    """
+
+    labels: tuple[str, ...]
+    default: str  # the precision that the runtime takes when none is asked for
+    models: Mapping[str, Mapping[str, str]]
+    files: Mapping[str, str]
+    sample_rate: int = 16_000  # Hz
+    window: float = 3.0  # seconds: what a stream looks at
+    input: str = "samples"  # float32 (batch, samples)
+    output: str = "probs"  # float32 (batch, len(labels))
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text of `bundle.json`, keys in a fixed order."""
+        content: dict[str, Any] = {"schema": SCHEMA}
+        content |= {f.name: getattr(self, f.name) for f in fields(self)}
+        content["input"] = {"name": self.input, "dtype": "float32", "shape": ["batch", "samples"]}
+        content["output"] = {"name": self.output, "dtype": "float32", "shape": ["batch", len(self.labels)]}
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str | Path = NAME) -> Bundle:
+        """Check and read the text of `bundle.json`.
+
+        Raises:
+            BundleError: not JSON, another schema, unknown or absent keys, wrong values; `where` is named.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from error
+        _check_keys(content, where)
+        values = {key: value for key, value in content.items() if key != "schema"}
+        try:
+            values["labels"] = tuple(content["labels"])
+            values["input"], values["output"] = content["input"]["name"], content["output"]["name"]
+            bundle = cls(**values)
+            problem = next(bundle._problems(), None)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            problem = f"a value has the wrong type ({error})"
+        if problem:
+            raise BundleError(f"{where}: {problem}; export the bundle again")
+        return bundle
+
+    def _problems(self) -> Iterator[str]:
+        """What is wrong with the values."""
+        if not all(isinstance(label, str) and label for label in self.labels) or len(self.labels) < 2:
+            yield f"labels are {list(self.labels)}, two or more names expected"
+        if len(set(self.labels)) != len(self.labels):
+            yield f"labels are {list(self.labels)}, different names expected"
+        if type(self.sample_rate) is not int or not 1000 <= self.sample_rate <= 384_000:
+            yield f"sample_rate is {self.sample_rate!r}, 1000 to 384000 Hz expected"
+        if isinstance(self.window, bool) or not 0.1 <= self.window <= 60:
+            yield f"window is {self.window!r}, 0.1 to 60 seconds expected"
+        if self.default not in self.models:
+            yield f"the default precision {self.default!r} is not among the models ({', '.join(self.models)})"
+        for name, digest in self.files.items():
+            if _climbs(name):
+                yield f"the file name {name!r} leaves the bundle's folder"
+            if len(bytes.fromhex(digest)) != 32:
+                yield f"{name} has {digest!r} where a SHA-256 in hex belongs"
+        for precision, engines in self.models.items():
+            for engine, name in engines.items():
+                if name not in self.files:
+                    yield f"the {precision} model for {engine}, {name!r}, has no SHA-256 in files"
+
+    def model(self, engine: str, precision: str | None = None) -> str:
+        """File name of a model; `precision` None is the bundle's default.
+
+        Raises:
+            BundleError: the bundle has no such model.
+        """
+        precision = precision or self.default
+        name = self.models.get(precision, {}).get(engine)
+        if name is None:
+            have = ", ".join(f"{p} for {e}" for p, engines in self.models.items() for e in engines)
+            raise BundleError(f"the bundle has no {precision} model for {engine}: it has {have}")
+        return name
+
+
+def load(folder: str | Path) -> Bundle:
+    """Read `bundle.json` and check every file that it names.
+
+    Raises:
+        BundleError: no bundle, a changed or missing file, a newer schema, unknown or absent keys.
+    """
+    folder = Path(folder)
+    where = folder / NAME
+    if not where.is_file():
+        raise BundleError(f"{folder} is not a bundle: it has no {NAME}; make one with `mifuse export`")
+    with where.open("rb") as file:
+        text = file.read(MAX_JSON + 1)
+    if len(text) > MAX_JSON:
+        raise BundleError(f"{where} is larger than {MAX_JSON} bytes: this is not a bundle.json")
+    bundle = Bundle.from_json(text, where)
+    for name in bundle.files:
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name} is missing: copy the whole bundle again")
+        if sha256(folder / name) != bundle.files[name].lower():
+            raise BundleError(
+                f"{folder / name} differs from what was exported (SHA-256): copy the bundle again"
+            )
+    return bundle
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file in hex."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _climbs(name: str) -> bool:
+    # Symbolic links are allowed: model hubs store files that way, and the hash vouches for the content.
+    windows = PureWindowsPath(name)
+    return bool(
+        not name or windows.anchor or "\\" in name or "\0" in name or ".." in PurePosixPath(name).parts
+    )
+
+
+def _check_keys(content: Any, where: str | Path) -> None:
+    if not isinstance(content, dict):
+        raise BundleError(f"{where} is not a JSON object: export the bundle again")
+    schema = content.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise BundleError(f"{where} has schema {schema}, this runtime reads {SCHEMA}: upgrade mifuse-runtime")
+    for key in _REQUIRED:
+        if key not in content:
+            raise BundleError(f"{where} has no {key!r}: export the bundle again")
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise BundleError(
+            f"{where} has schema {schema!r}, this runtime reads {SCHEMA}: export the bundle again"
+        )
+    for key in _OBJECTS:
+        if not isinstance(content.get(key, {}), dict):
+            raise BundleError(f"{where}: {key} is not a JSON object; export the bundle again")
+    known = ["schema", *(f.name for f in fields(Bundle))]
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise BundleError(f"{where} has an unknown key {key!r}: {hint}")

@@ -1,0 +1,133 @@
+"""The engines that run a bundle's graph: ONNX Runtime, and OpenVINO where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.errors import BundleError, MifuseError
+
+Floats = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Runs the graph: float32 samples (batch, n) -> probabilities (batch, C)."""
+
+    def __call__(self, samples: Floats) -> Floats: ...
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, without an arena: memory goes back after each call."""
+
+    def __init__(self, folder: Path, bundle: Bundle, precision: str | None, threads: int) -> None:
+        import onnxruntime
+
+        name = bundle.model("onnxruntime", precision)
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False
+        # A plan is kept for each input length ever seen: clips of all lengths would grow it without end.
+        options.enable_mem_pattern = False
+        options.log_severity_level = 4  # what matters comes as an exception
+        content = (folder / name).read_bytes()
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise _unusable(folder / name, error) from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        found = ([i.name for i in inputs], [o.name for o in outputs])
+        if found != ([bundle.input], [bundle.output]):
+            raise _unusable(folder / name, f"its inputs and outputs are {found[0]} and {found[1]}")
+        self._input, self._output = bundle.input, bundle.output
+
+    def __call__(self, samples: Floats) -> Floats:
+        probs: Floats = self._session.run([self._output], {self._input: samples})[0]
+        return probs
+
+
+class OpenVino:
+    """OpenVINO on the CPU; the extra `openvino` brings it."""
+
+    def __init__(self, folder: Path, bundle: Bundle, precision: str | None, threads: int) -> None:
+        name = bundle.model("openvino", precision)
+        openvino = _import_openvino()
+        weights = str(PurePosixPath(name).with_suffix(".bin"))
+        if weights not in bundle.files:
+            raise BundleError(
+                f"{folder}: {name} needs {weights}, which bundle.json does not list: export it again"
+            )
+        content = ((folder / name).read_bytes(), (folder / weights).read_bytes())
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Its own choice is bf16 where the CPU has it, which moves probabilities by more than 1e-3.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(core.read_model(*content), "CPU", settings)
+            self._request = compiled.create_infer_request()
+            self._request.get_tensor(bundle.input)
+        except RuntimeError as error:
+            raise _unusable(folder / name, error) from error
+        self._input, self._output = bundle.input, bundle.output
+        self._lock = threading.Lock()  # a request serves one thread at a time
+
+    def __call__(self, samples: Floats) -> Floats:
+        with self._lock:
+            self._request.infer({self._input: samples})
+            return np.array(self._request.get_tensor(self._output).data)  # a copy: the next call reuses it
+
+
+ENGINES: dict[str, Callable[[Path, Bundle, str | None, int], Engine]] = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+}
+
+
+def start(folder: Path, bundle: Bundle, engine: str, precision: str | None, threads: int) -> Engine:
+    """The engine of that name with the bundle's model loaded.
+
+    Raises:
+        MifuseError: no such engine, not installed, or a bad number of threads.
+        BundleError: the bundle has no model for it, or one that it cannot run.
+    """
+    if engine not in ENGINES:
+        raise MifuseError(f"unknown engine {engine!r}: use one of {', '.join(ENGINES)}")
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise MifuseError(f"threads is {threads!r}: use 1 or more")
+    return ENGINES[engine](folder, bundle, precision, threads)
+
+
+def _import_openvino() -> Any:
+    # `import openvino` reports itself over the network through this package, and works without it.
+    hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        message = (
+            "engine 'openvino' is not installed: pip install 'mifuse-runtime[openvino]' or 'mifuse[export]'"
+        )
+        raise MifuseError(message) from error
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
+
+
+def _unusable(path: Path, reason: object) -> BundleError:
+    line = " ".join(str(reason).split())[:200]
+    return BundleError(f"{path} cannot be run ({line}): export the bundle again")

@@ -1,0 +1,100 @@
+"""Any sample rate to the model's, in NumPy alone: a windowed-sinc polyphase filter, piece by piece."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse_runtime.errors import AudioError
+
+Floats = NDArray[np.float32]
+
+RATES = (1000, 768_000)  # Hz: what is taken
+ZEROS = 64  # zero crossings of the sinc on each side
+CUTOFF = 0.96  # of the lower Nyquist frequency; flat to 0.92, stopped from 1.0 on
+BETA = 8.0  # Kaiser window: stop band 80 dB down
+PIECE = 1 << 17  # samples taken at a time, so that memory stays flat on long audio
+
+
+class Resampler:
+    """Resamples a mono signal that comes in pieces of any size; the result does not depend on the pieces.
+
+    Measured with sines at 8 to 192 kHz, to 16 kHz: up to 0.92 of the lower Nyquist frequency the error is
+    below -80 dB of the sine, and what lies above 8 kHz comes out below -80 dB. A rate without a short ratio
+    to the target (44,099 Hz) is taken as the nearest that has one, within 0.08 %.
+    """
+
+    def __init__(self, rate: float, target: int) -> None:
+        if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
+            raise AudioError(f"sample rate is {rate!r}: {RATES[0]} to {RATES[1]} Hz can be used")
+        # 640 keeps the rates in use exact (11.025 kHz is 441/640 of 16 kHz) and the filter small.
+        ratio = Fraction(int(rate), target).limit_denominator(640)
+        self._down, self._up = ratio.numerator, ratio.denominator
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the signal so far."""
+        self._taken = self._given = 0
+        if self._down != self._up:
+            self._bank = _filters(self._down, self._up)
+            self._rest: Floats = np.zeros(self._bank.shape[1] // 2, np.float32)
+
+    def feed(self, samples: Floats) -> Floats:
+        """The output that the samples so far (n,) settle: the last few ms wait for what follows."""
+        if self._down == self._up:
+            return samples
+        self._taken += samples.size
+        self._rest = np.concatenate([self._rest, samples])
+        taps = self._bank.shape[1]
+        last = (self._up - 1) * self._down // self._up  # where the last phase's taps begin
+        rows = max(0, (self._rest.size - last - taps) // self._down + 1)
+        out = np.empty((rows, self._up), np.float32)
+        if rows:
+            frames = np.lib.stride_tricks.sliding_window_view(self._rest, taps)
+            for phase, filter_ in enumerate(self._bank):
+                part = frames[phase * self._down // self._up :: self._down][:rows]
+                # einsum, not @: on a busy machine BLAS threads made 100 ms of audio cost 64 ms, not 0.4.
+                np.einsum("ij,j->i", part, filter_, out=out[:, phase])
+            self._rest = self._rest[rows * self._down :].copy()
+        self._given += out.size
+        return out.reshape(-1)
+
+    def flush(self) -> Floats:
+        """The rest of the output, as if silence followed; then ready for another signal."""
+        rest = np.zeros(0, np.float32)
+        if self._down != self._up:
+            missing = -(-self._taken * self._up // self._down) - self._given
+            rest = self.feed(np.zeros(self._bank.shape[1] + 2 * self._down, np.float32))[:missing]
+        self.reset()
+        return rest
+
+
+def resample(samples: Floats, rate: float, target: int) -> Floats:
+    """The mono signal (n,) at `target` Hz, ceil(n * target / rate) samples.
+
+    >>> resample(np.zeros(441, np.float32), 44_100, 16_000).shape
+    (160,)
+
+    Raises:
+        AudioError: a rate that cannot be used.
+    """
+    resampler = Resampler(rate, target)
+    pieces = [resampler.feed(samples[i : i + PIECE]) for i in range(0, samples.size, PIECE)]
+    return np.concatenate([*pieces, resampler.flush()])
+
+
+@lru_cache(maxsize=4)
+def _filters(down: int, up: int) -> Floats:
+    """One filter for each phase of the output between two inputs, (up, taps)."""
+    stretch = max(1.0, down / up)
+    half = math.ceil(ZEROS * stretch)
+    between = np.arange(up) * down % up / up
+    offset = (np.arange(2 * half + 1) - half - between[:, None]) / stretch
+    window = np.i0(BETA * np.sqrt(np.maximum(0, 1 - (offset / ZEROS) ** 2)))
+    bank = np.sinc(CUTOFF * offset) * window * (np.abs(offset) < ZEROS)
+    filters: Floats = (bank / bank.sum(axis=1, keepdims=True)).astype(np.float32)
+    return filters
