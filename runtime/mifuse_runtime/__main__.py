@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough (`| head`)
         sys.stdout = None
         return 1
+    except KeyboardInterrupt:
+        return 130
     except (MifuseError, OSError) as error:
         return _complain(error)
     return failed
