@@ -1,0 +1,83 @@
+"""`mifuse bench`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
+    try:
+        lengths = [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: give seconds separated by commas, as 1,3,10") from None
+    if not all(0.1 <= length <= 600 for length in lengths):
+        raise click.BadParameter(f"{value!r}: give lengths from 0.1 to 600 seconds")
+    return lengths
+
+
+@click.command(epilog="Example: mifuse bench bundle/ --seconds 1,3,10")
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--seconds", default="1,3,10", show_default=True, callback=_lengths, help="Lengths of audio, with commas."
+)
+@click.option(
+    "--calls",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Timed calls of each precision and length.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["onnxruntime", "openvino"]),
+    default="onnxruntime",
+    show_default=True,
+    help="Engine to run it with.",
+)
+@click.option(
+    "--threads", default=1, show_default=True, type=click.IntRange(1), help="Threads that one call may use."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the times as JSON.")
+def bench(
+    *, bundle: Path, seconds: list[float], calls: int, engine: str, threads: int, as_json: bool
+) -> None:
+    """Measure the latency of BUNDLE on this machine: Recognizer.predict, samples to scores.
+
+    Precisions take turns call by call; the ratio is the median over pairs of neighbouring calls.
+    """
+    from mifuse import bench as benchmark
+
+    where = benchmark.machine()
+    with click.progressbar(length=len(seconds), label="bench", file=sys.stderr) as bar:
+        rows = benchmark.bench(
+            bundle,
+            seconds=seconds,
+            calls=calls,
+            engine=engine,
+            threads=threads,
+            progress=lambda: bar.update(1),
+        )
+    if as_json:
+        document = {
+            "bundle": str(bundle),
+            "engine": engine,
+            "threads": threads,
+            "machine": dataclasses.asdict(where),
+            "latencies_ms": [dataclasses.asdict(row) for row in rows],
+        }
+        click.echo(json.dumps(document, indent=2))
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
+    load = "" if where.load is None else f", load {where.load}"
+    click.echo(f"{where.cpu}, {where.cores} cores{load}, {where.system}; {versions}")
+    click.echo(f"{bundle} on {engine}, {threads} thread{'s' if threads > 1 else ''}, {calls} calls each")
+    click.echo(f"{'audio':>7}{'precision':>11}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}   int8 / fp32")
+    for row in rows:
+        ratio = "" if row.ratio is None else f"   {row.ratio:.2f}"
+        times = "".join(f"{value:9.2f}" for value in (row.p50, row.p90, row.p99))
+        click.echo(f"{row.seconds:>5g} s{row.precision:>11}{times}{ratio}")

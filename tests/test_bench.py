@@ -1,0 +1,82 @@
+"""`mifuse bench`: every precision and length, in turns, with the machine beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from mifuse.bench import WARM_UP, bench, machine
+from mifuse.cli import main
+from mifuse.errors import MifuseError
+from mifuse_runtime import Recognizer
+from tests.bundles import make_bundle
+
+
+def test_rows_and_order(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", precisions=("fp32", "int8"))
+    ticks: list[int] = []
+    rows = bench(bundle, seconds=(0.1, 0.5), calls=4, progress=lambda: ticks.append(1))
+    assert [(row.precision, row.seconds, row.calls) for row in rows] == [
+        ("fp32", 0.1, 4),
+        ("int8", 0.1, 4),
+        ("fp32", 0.5, 4),
+        ("int8", 0.5, 4),
+    ]
+    assert all(0 < row.p50 <= row.p90 <= row.p99 < 1000 for row in rows)
+    assert [row.ratio is None for row in rows] == [True, False, True, False]
+    assert len(ticks) == 2
+
+
+def test_precisions_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    predict = Recognizer.predict
+
+    def spy(self: Recognizer, samples: np.ndarray) -> object:
+        called.append(id(self))
+        return predict(self, samples)
+
+    monkeypatch.setattr(Recognizer, "predict", spy)
+    bench(make_bundle(tmp_path / "b", precisions=("fp32", "int8")), seconds=(0.1,), calls=6)
+    pairs = np.array(called).reshape(-1, 2)
+    assert len(pairs) == 6 + WARM_UP
+    assert (pairs[:, 0] != pairs[:, 1]).all() and (pairs[1:, 0] != pairs[:-1, 0]).all()
+
+
+def test_one_precision_has_no_ratio(tmp_path: Path) -> None:
+    rows = bench(make_bundle(tmp_path / "b"), seconds=(0.1,), calls=1)
+    assert [row.precision for row in rows] == ["fp32"] and rows[0].ratio is None
+
+
+def test_machine_names_what_matters() -> None:
+    where = machine()
+    assert where.cpu and where.cores >= 1 and {"python", "numpy", "onnxruntime"} <= set(where.versions)
+
+
+def test_command(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", precisions=("fp32", "int8"))
+    arguments = ["bench", str(bundle), "--seconds", "0.1,0.2", "--calls", "2"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0 and machine().cpu in result.output
+    assert result.stdout.count("fp32") == 3 and "p99 ms" in result.stdout  # two rows and the header
+    document = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert [row["seconds"] for row in document["latencies_ms"]] == [0.1, 0.1, 0.2, 0.2]
+    assert document["machine"]["cores"] >= 1 and document["threads"] == 1
+
+
+@pytest.mark.parametrize("seconds", ["", "a", "1,,2", "0", "-1", "nan", "1e9"])
+def test_bad_lengths_are_bad_usage(tmp_path: Path, seconds: str) -> None:
+    result = CliRunner().invoke(main, ["bench", str(tmp_path), "--seconds", seconds])
+    assert result.exit_code == 2 and "give" in result.output
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["bench", str(tmp_path)])
+    assert result.exit_code == 1 and "not a bundle" in result.output
+    with pytest.raises(MifuseError, match="0 calls"):
+        bench(tmp_path, calls=0)
+    with pytest.raises(MifuseError, match="no model for openvino"):
+        bench(make_bundle(tmp_path / "b"), engine="openvino")
