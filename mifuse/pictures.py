@@ -124,7 +124,7 @@ def curves(history: Sequence[Mapping[str, Any]], classes: int) -> str:
     """Training curves over epochs: losses, predicted-class entropy, validation UA; what is there of them."""
     panels = [
         ("Loss", "nats", ("loss", "cross_entropy", "diversity")),
-        ("Entropy of the mean prediction", "nats", ("entropy",)),
+        ("Entropy of the predicted classes", "nats", ("entropy",)),
         ("Validation", "UA, %", ("validation_ua", "train_ua")),
     ]
     kept = [(title, unit, [key for key in keys if _has(history, key)]) for title, unit, keys in panels]

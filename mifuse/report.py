@@ -284,7 +284,7 @@ def _weight_section(run: Run, truth: Truth | None) -> str:
 
 def _curve_section(run: Run) -> str:
     picture = pictures.curves(run.history, len(run.labels)) if run.history else ""
-    text = "A mean prediction whose entropy falls towards 0 is a student that collapses into one class."
+    text = "Predicted classes whose entropy falls towards 0 are a student that collapses into one class."
     return _section("Training", text, picture) if picture else ""
 
 
