@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +62,8 @@ def _open_checkpoint(path: str | Path) -> tuple[tuple[str, ...], Model]:
     from mifuse.student import Student
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = Student.from_pretrained(path).eval().to(device)
+    with contextlib.redirect_stdout(sys.stderr):  # the hub's mixin says on stdout that it reads a folder
+        model = Student.from_pretrained(path).eval().to(device)
 
     def run(samples: Samples) -> Probs:
         with torch.inference_mode():
