@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
 

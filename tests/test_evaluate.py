@@ -11,6 +11,8 @@ from mifuse.cli import main
 from mifuse.errors import ManifestError, MifuseError
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest, write_manifest
+from mifuse_runtime import Recognizer
+from tests.bundles import expected, make_bundle
 
 
 @pytest.fixture
@@ -87,6 +89,19 @@ def test_command_says_what_is_wrong_in_one_line(manifest):
     assert run.stderr.startswith("Error: ")
     assert run.stderr.count("\n") == 1
     assert CliRunner().invoke(main, ["evaluate"]).exit_code == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_bundle(manifest, precision):
+    folder = make_bundle(manifest.parent / "bundle", precisions=["fp32", "int8"])
+    labels, run = evaluate.open_model(folder, precision=precision)
+    clips = evaluate.labelled_clips(manifest, labels, "test").clips
+    probs = evaluate.predict(run, clips)
+    recognizer = Recognizer.load(folder, precision=precision)
+    samples = evaluate.AudioCache().samples(clips[0])
+    assert dict(zip(labels, probs[0], strict=True)) == recognizer.predict(samples).scores
+    if precision == "fp32":
+        assert probs[0] == pytest.approx(expected(samples), abs=1e-5)
 
 
 def test_checkpoint(manifest, tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mifuse_runtime import AudioError, read_audio
 
+from mifuse_runtime import AudioError, read_audio
 from tests.bundles import RATE, tone
 
 

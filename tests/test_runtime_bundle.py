@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+
 from mifuse_runtime import BundleError, Recognizer
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
-
 from tests.bundles import LABELS, make_bundle
 
 

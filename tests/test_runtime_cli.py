@@ -9,11 +9,11 @@ import wave
 from pathlib import Path
 from types import SimpleNamespace
 
-import mifuse_runtime
 import numpy as np
 import pytest
-from mifuse_runtime.__main__ import main
 
+import mifuse_runtime
+from mifuse_runtime.__main__ import main
 from tests.bundles import RATE, expected, make_bundle, tone
 
 

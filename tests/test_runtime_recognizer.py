@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mifuse_runtime
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mifuse_runtime import AudioError, BundleError, MifuseError, Recognizer
 
+import mifuse_runtime
+from mifuse_runtime import AudioError, BundleError, MifuseError, Recognizer
 from tests.bundles import LABELS, RATE, expected, make_bundle, tone
 
 

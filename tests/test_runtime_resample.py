@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mifuse_runtime import AudioError
 from mifuse_runtime.resample import Resampler, resample
-
 from tests.bundles import tone
 
 RATES = (8000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000)

@@ -7,8 +7,9 @@ import importlib.metadata
 import re
 from pathlib import Path
 
-import mifuse_runtime
 import pytest
+
+import mifuse_runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 

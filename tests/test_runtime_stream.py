@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mifuse_runtime import AudioError, Prediction, Recognizer, Stream
 
+from mifuse_runtime import AudioError, Prediction, Recognizer, Stream
 from tests.bundles import RATE, expected, make_bundle, tone
 
 

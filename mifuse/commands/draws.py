@@ -11,7 +11,7 @@ import click
 _FILE = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(epilog="Example: mifuse draws info draws.db")
 def draws() -> None:
     """Look into a draws store, and move draws in and out."""
 
