@@ -112,11 +112,14 @@ def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
     names = {name: None for row in rows for name, value in row.items() if value or name not in COLUMNS}
     columns = ["path", *(name for name in COLUMNS[1:] if name in names)]
     columns += [name for name in names if name not in COLUMNS]
+    # Before Python 3.13 the csv module leaves a bare carriage return unquoted and then cannot read it.
+    odd = any("\r" in value for row in rows for value in (*row, *row.values()))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            dialect = "unix" if odd else "excel"  # unix quotes everything
+            writer = csv.DictWriter(file, columns, restval="", dialect=dialect, lineterminator="\n")
             writer.writeheader()
             writer.writerows({name: row[name] for name in columns if name in row} for row in rows)
         temporary.replace(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mifuse.errors import ManifestError
@@ -129,6 +129,7 @@ seconds = st.floats(0.01, 1e6)
 
 
 @given(st.lists(st.tuples(text, seconds, columns), min_size=1, max_size=5))
+@example([("a\rb", 1.0, {"c\rd": ""})])
 def test_any_clips_survive_writing(rows: list[tuple[str, float, dict[str, str]]]) -> None:
     """Quotes, commas, line ends and any script in any column."""
     with TemporaryDirectory() as name:
