@@ -31,6 +31,7 @@ def read_audio(path: Path | str, start: float | None = None, end: float | None =
     """Decode a file, or its part from `start` to `end` seconds, to mono at `SAMPLE_RATE`.
 
     Any format of libsndfile, any rate, any number of channels (averaged).
+    A truncated file is refused, but for Ogg, which does not say how long it should be.
 
     Returns:
         (n,) float32, n >= 1; [-1, 1] unless the file itself holds larger values.
