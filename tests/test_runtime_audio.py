@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mifuse_runtime import AudioError, read_audio
 from tests.bundles import RATE, tone
+
+Kind = tuple[int, int]  # tag and bits
 
 
 def wav(samples: np.ndarray, tag: int, bits: int, rate: int = RATE, extensible: bool = False) -> bytes:
@@ -127,3 +131,25 @@ def test_what_to_do_without_soundfile(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a.flac").write_bytes(b"fLaC" + bytes(40))
     with pytest.raises(AudioError, match="convert it to WAV, or pip install soundfile"):
         read_audio(tmp_path / "a.flac")
+
+
+@given(
+    kind=st.sampled_from([(1, 8), (1, 16), (1, 24), (3, 32), (3, 64)]),
+    edits=st.lists(st.tuples(st.integers(0, 90), st.integers(0, 255)), max_size=6),
+    end=st.integers(0, 400),
+)
+@settings(max_examples=150, deadline=None)
+def test_damaged_headers(
+    tmp_path_factory: pytest.TempPathFactory, kind: Kind, edits: list[Kind], end: int
+) -> None:
+    content = bytearray(wav(encoded(tone(0.01), *kind)[:, None], *kind))
+    for at, value in edits:
+        content[at % len(content)] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.wav"
+    path.write_bytes(content[: len(content) - end] if edits else content)
+    try:
+        found = read_audio(path)
+    except AudioError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.size and np.isfinite(found).all()

@@ -60,7 +60,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
     bundle = bundles.load(arguments.bundle)
     if arguments.json:
-        _say(bundle.to_json().rstrip())
+        _say(json.dumps(json.loads(bundle.to_json())))
         return 0
     _say(f"{arguments.bundle}: {', '.join(bundle.labels)}; all {len(bundle.files)} files are as exported")
     _say(f"  input     {bundle.sample_rate} Hz mono, streams look at {bundle.window:g} s")
@@ -146,13 +146,18 @@ def _line(label: str, scores: Mapping[str, float]) -> str:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(_plain(line) + "\n")
     sys.stdout.flush()
 
 
 def _complain(error: Exception) -> int:
-    sys.stderr.write(f"mifuse-runtime: error: {error}\n")
+    sys.stderr.write(_plain(f"mifuse-runtime: error: {error}") + "\n")
     return 1
+
+
+def _plain(line: str) -> str:
+    # File names and bundles come from anywhere: no control characters, no broken Unicode on the terminal.
+    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 if __name__ == "__main__":

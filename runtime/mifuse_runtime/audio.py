@@ -129,7 +129,8 @@ def _wav_blocks(file: BinaryIO, length: int, channels: int, tag: int, bits: int)
             block = wide.reshape(-1).view("<i4")
         else:
             block = np.frombuffer(raw, _DTYPES[tag, bits])
-        samples = block.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinite samples are refused by the caller
+            samples = block.astype(np.float32)
         if tag == _PCM:  # 24 bits sit in the upper three bytes of 32
             samples /= np.float32(2 ** (31 if bits == 24 else bits - 1))
             samples -= np.float32(bits == 8)  # 8 bits are unsigned

@@ -75,10 +75,13 @@ class Bundle:
 
     def _problems(self) -> Iterator[str]:
         """What is wrong with the values."""
-        if not all(isinstance(label, str) and label for label in self.labels) or len(self.labels) < 2:
-            yield f"labels are {list(self.labels)}, two or more names expected"
-        if len(set(self.labels)) != len(self.labels):
-            yield f"labels are {list(self.labels)}, different names expected"
+        engines = {engine for models in self.models.values() for engine in models}
+        for name in (*self.labels, *self.files, *self.models, *engines):
+            # Names go to terminals: no control characters.
+            if not isinstance(name, str) or not name.isprintable():
+                yield f"{name!r} is not a name"
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or "" in self.labels:
+            yield f"labels are {list(self.labels)}, two or more different names expected"
         if type(self.sample_rate) is not int or not 1000 <= self.sample_rate <= 384_000:
             yield f"sample_rate is {self.sample_rate!r}, 1000 to 384000 Hz expected"
         if isinstance(self.window, bool) or not 0.1 <= self.window <= 60:
@@ -90,8 +93,8 @@ class Bundle:
                 yield f"the file name {name!r} leaves the bundle's folder"
             if len(bytes.fromhex(digest)) != 32:
                 yield f"{name} has {digest!r} where a SHA-256 in hex belongs"
-        for precision, engines in self.models.items():
-            for engine, name in engines.items():
+        for precision, models in self.models.items():
+            for engine, name in models.items():
                 if name not in self.files:
                     yield f"the {precision} model for {engine}, {name!r}, has no SHA-256 in files"
 
@@ -117,20 +120,23 @@ def load(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     where = folder / NAME
-    if not where.is_file():
-        raise BundleError(f"{folder} is not a bundle: it has no {NAME}; make one with `mifuse export`")
-    with where.open("rb") as file:
-        text = file.read(MAX_JSON + 1)
-    if len(text) > MAX_JSON:
-        raise BundleError(f"{where} is larger than {MAX_JSON} bytes: this is not a bundle.json")
-    bundle = Bundle.from_json(text, where)
-    for name in bundle.files:
-        if not (folder / name).is_file():
-            raise BundleError(f"{folder / name} is missing: copy the whole bundle again")
-        if sha256(folder / name) != bundle.files[name].lower():
-            raise BundleError(
-                f"{folder / name} differs from what was exported (SHA-256): copy the bundle again"
-            )
+    try:
+        if not where.is_file():
+            raise BundleError(f"{folder} is not a bundle: it has no {NAME}; make one with `mifuse export`")
+        with where.open("rb") as file:
+            text = file.read(MAX_JSON + 1)
+        if len(text) > MAX_JSON:
+            raise BundleError(f"{where} is larger than {MAX_JSON} bytes: this is not a {NAME}")
+        bundle = Bundle.from_json(text, where)
+        for name, digest in bundle.files.items():
+            if not (folder / name).is_file():
+                raise BundleError(f"{folder / name} is missing: copy the whole bundle again")
+            if sha256(folder / name) != digest.lower():
+                raise BundleError(
+                    f"{folder / name} is not as exported (SHA-256 differs): copy the bundle again"
+                )
+    except OSError as error:
+        raise BundleError(f"{error.filename or folder} cannot be read ({error.strerror or error})") from error
     return bundle
 
 
@@ -146,9 +152,7 @@ def sha256(path: str | Path) -> str:
 def _climbs(name: str) -> bool:
     # Symbolic links are allowed: model hubs store files that way, and the hash vouches for the content.
     windows = PureWindowsPath(name)
-    return bool(
-        not name or windows.anchor or "\\" in name or "\0" in name or ".." in PurePosixPath(name).parts
-    )
+    return bool(not name or windows.anchor or "\\" in name or ".." in PurePosixPath(name).parts)
 
 
 def _check_keys(content: Any, where: str | Path) -> None:
