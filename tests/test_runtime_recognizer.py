@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,16 @@ def test_openvino_gives_the_same(tmp_path: Path) -> None:
     wanted = Recognizer.load(folder).predict_batch([tone(1), tone(1, 900), tone(0.01)])
     for left, right in zip(found, wanted, strict=True):
         assert list(left.scores.values()) == pytest.approx(list(right.scores.values()), abs=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_threads_may_share_one(tmp_path: Path, engine: str) -> None:
+    pytest.importorskip(engine)
+    recognizer = Recognizer.load(make_bundle(tmp_path, openvino=engine == "openvino"), engine=engine)
+    clips = [tone(0.2, 100 + 40 * number) for number in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        for clip, found in zip(clips, pool.map(recognizer.predict, clips), strict=True):
+            assert list(found.scores.values()) == pytest.approx(expected(clip), abs=1e-3)
 
 
 def test_openvino_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
