@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure, and one commit gives one answer on CI.
+settings.register_profile("mifuse", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("mifuse")
 
 try:
     from hypothesis import settings
