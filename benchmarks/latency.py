@@ -1,0 +1,100 @@
+"""Time of one prediction on one thread: students of each size, fp32 and int8, both engines, interleaved.
+
+    python -m benchmarks.latency [--sizes xs s m] [--seconds 3] [--student FOLDER] [--openvino] [--json FILE]
+
+Weights do not matter for time, so without --student they are random. Every model is called in turn, so that
+a busy machine slows all of them alike; compare within one table only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mifuse_export import export_bundle
+from mifuse_runtime import bundle as bundles
+from mifuse_runtime import engines
+
+from mifuse.frontend import SAMPLE_RATE
+from mifuse.student import SIZES, Student
+
+ROUNDS, CALLS, WARM_UP = 30, 10, 3  # times each model is visited; timed and untimed calls of a visit
+
+
+def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise that rises and falls four times a second: some frames are speech, some are not."""
+    time_axis = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    noise = np.random.default_rng(seed).standard_normal(len(time_axis))
+    return (0.1 * noise * np.sin(4 * np.pi * time_axis) ** 2).astype(np.float32)
+
+
+def measure(students: dict[str, torch.nn.Module], seconds: float, formats: list[str], folder: Path) -> list[dict[str, Any]]:
+    """One row a model: size of the file and percentiles of the time."""
+    clips = [speech_like(s, seed) for seed, s in enumerate((0.5, 1, 2, 3, 4))]
+    rows, calls = [], []
+    for name, student in students.items():
+        out = export_bundle(
+            student, folder / name, labels=student.labels, calibration=clips, int8=True, formats=formats, max_drop=100
+        )
+        bundle = bundles.load(out)
+        for precision, files in bundle.models.items():
+            for engine, file in files.items():
+                calls.append(engines.start(out, bundle, engine, precision, threads=1))
+                weights = (out / file).with_suffix(".bin" if engine == "openvino" else ".onnx")
+                row = {"student": name, "engine": engine, "precision": precision}
+                rows.append({**row, "kb": round(weights.stat().st_size / 1000)})
+    samples = speech_like(seconds)[None]
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(ROUNDS):
+        for call, spent in zip(calls, times, strict=True):
+            for i in range(WARM_UP + CALLS):
+                start = time.perf_counter()
+                call(samples)
+                if i >= WARM_UP:
+                    spent.append(time.perf_counter() - start)
+    for row, spent in zip(rows, times, strict=True):
+        row |= {f"p{p}_ms": round(float(np.percentile(spent, p)) * 1e3, 3) for p in (50, 90, 99)}
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--student", type=Path, help="a trained student instead of random ones")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--openvino", action="store_true", help="OpenVINO as well")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    students = {size: Student(size=size) for size in options.sizes}
+    if options.student:
+        students = {options.student.name: Student.from_pretrained(options.student)}
+    with tempfile.TemporaryDirectory() as folder:
+        formats = ["onnx", "openvino"] if options.openvino else ["onnx"]
+        rows = measure(students, options.seconds, formats, Path(folder))
+    print(f"{options.seconds:g} s of audio, one thread, {ROUNDS * CALLS} calls each, {_machine()}")
+    print("| student | engine | precision | kB | p50 ms | p90 ms | p99 ms |\n| --- | --- | --- | --: | --: | --: | --: |")
+    for row in rows:
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": _machine(), "seconds": options.seconds, "rows": rows}, indent=1))
+
+
+def _machine() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+    return f"{model}, {platform.system()} {platform.machine()}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

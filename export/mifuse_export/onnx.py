@@ -1,0 +1,131 @@
+"""PyTorch to ONNX: one clean float graph, waveform in, probabilities out."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from mifuse_export.errors import ExportError
+
+# The opset that torch's exporter writes without a version converter in between; ONNX Runtime >= 1.14,
+# onnxruntime-web and OpenVINO >= 2023 read it, and per-channel QuantizeLinear (13) is in it.
+OPSET = 18
+IR_VERSION = 10  # ONNX Runtime >= 1.18; the runtime asks for 1.19
+INPUT, OUTPUT = "samples", "probs"
+# What training leaves behind when a graph is exported carelessly.
+_LEFTOVERS = {"BatchNormalization", "Dropout", "Identity"}
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy on the CPU in float32 and evaluation mode; the caller's model stays as it is."""
+    return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+
+
+def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_rate: int) -> None:
+    """Trace `model` and write its graph, BatchNorm folded, with labels and sample rate as metadata.
+
+    Args:
+        model: `frozen` module with forward(samples (batch, n)) -> probabilities (batch, C).
+        path: file to write.
+
+    Raises:
+        ExportError: the model holds an operation that ONNX does not have, or fixes batch or length.
+    """
+    example = torch.linspace(-0.1, 0.1, 2 * 3 * sample_rate).reshape(2, -1)
+    dynamic = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        raise ExportError(f"{type(model).__name__} does not export to ONNX: {_line(cause)}") from error
+    if program is None:  # torch's signature allows it; it does not happen with dynamo=True
+        raise ExportError(f"{type(model).__name__} does not export to ONNX: the exporter wrote nothing")
+    proto = program.model_proto
+    tidy(proto)
+    left = sorted(_LEFTOVERS & {node.op_type for node in proto.graph.node})
+    if left:
+        raise ExportError(f"the exported graph still holds {', '.join(left)}: put BatchNorm right after a convolution")
+    onnx.helper.set_model_props(proto, {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate)})
+    onnx.checker.check_model(proto, full_check=True)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def tidy(proto: onnx.ModelProto) -> None:
+    """Name nodes and values after their module, drop source locations: small, readable, reproducible.
+
+    The exporter's own names count what happened earlier in the process, and its metadata holds file paths.
+    """
+    graph = proto.graph
+    names = {INPUT: INPUT, OUTPUT: OUTPUT}
+    for i, node in enumerate(graph.node):
+        scopes = next((p.value for p in node.metadata_props if p.key.endswith("name_scopes")), "[]")
+        # ['', 'blocks.0', 'blocks.0.conv1', 'convolution_3']: the innermost module is the last but one.
+        module = ([""] + ast.literal_eval(scopes)[:-1])[-1]
+        module = "" if module.startswith("_empty") else module  # sizes, which belong to no module
+        node.name = f"{module}/{node.op_type}_{i}"
+        for k, output in enumerate(node.output):
+            names.setdefault(output, node.name if k == 0 else f"{node.name}:{k}")
+        node.doc_string = ""
+        del node.metadata_props[:]
+    parameters = {tensor.name for tensor in graph.initializer if "." in tensor.name}
+    for i, tensor in enumerate(graph.initializer):
+        names.setdefault(tensor.name, tensor.name if tensor.name in parameters else f"constant_{i}")
+        tensor.name = names[tensor.name]
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    del graph.value_info[:]
+    for value, dimensions in ((graph.input[0], ("batch", "samples")), (graph.output[0], ("batch",))):
+        for dimension, name in zip(value.type.tensor_type.shape.dim, dimensions, strict=False):
+            if dimension.WhichOneof("value") == "dim_value":
+                raise ExportError(f"the model fixes its {name} to {dimension.dim_value}: it must take any")
+            dimension.dim_param = name
+        del value.metadata_props[:]
+    graph.name = "mifuse"
+    graph.doc_string = proto.doc_string = ""
+    proto.ir_version = IR_VERSION
+    del proto.metadata_props[:]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' progress lines and warnings off the terminal; errors still come as exceptions."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
