@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mifuse_export import export_bundle
-from mifuse_runtime import bundle as bundles
-from mifuse_runtime import engines
 
 from mifuse.frontend import SAMPLE_RATE
 from mifuse.student import SIZES, Student
+from mifuse_export import export_bundle
+from mifuse_runtime import bundle as bundles
+from mifuse_runtime import engines
 
 ROUNDS, CALLS, WARM_UP = 30, 10, 3  # times each model is visited; timed and untimed calls of a visit
 
@@ -35,13 +35,21 @@ def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
     return (0.1 * noise * np.sin(4 * np.pi * time_axis) ** 2).astype(np.float32)
 
 
-def measure(students: dict[str, torch.nn.Module], seconds: float, formats: list[str], folder: Path) -> list[dict[str, Any]]:
+def measure(
+    students: dict[str, torch.nn.Module], seconds: float, formats: list[str], folder: Path
+) -> list[dict[str, Any]]:
     """One row a model: size of the file and percentiles of the time."""
     clips = [speech_like(s, seed) for seed, s in enumerate((0.5, 1, 2, 3, 4))]
     rows, calls = [], []
     for name, student in students.items():
         out = export_bundle(
-            student, folder / name, labels=student.labels, calibration=clips, int8=True, formats=formats, max_drop=100
+            student,
+            folder / name,
+            labels=student.labels,
+            calibration=clips,
+            int8=True,
+            formats=formats,
+            max_drop=100,
         )
         bundle = bundles.load(out)
         for precision, files in bundle.models.items():
@@ -66,7 +74,9 @@ def measure(students: dict[str, torch.nn.Module], seconds: float, formats: list[
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--student", type=Path, help="a trained student instead of random ones")
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -82,17 +92,22 @@ def main() -> None:
         formats = ["onnx", "openvino"] if options.openvino else ["onnx"]
         rows = measure(students, options.seconds, formats, Path(folder))
     print(f"{options.seconds:g} s of audio, one thread, {ROUNDS * CALLS} calls each, {_machine()}")
-    print("| student | engine | precision | kB | p50 ms | p90 ms | p99 ms |\n| --- | --- | --- | --: | --: | --: | --: |")
+    print("| student | engine | precision | kB | p50 ms | p90 ms | p99 ms |")
+    print("| --- | --- | --- | --: | --: | --: | --: |")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     if options.json:
-        options.json.write_text(json.dumps({"machine": _machine(), "seconds": options.seconds, "rows": rows}, indent=1))
+        options.json.write_text(
+            json.dumps({"machine": _machine(), "seconds": options.seconds, "rows": rows}, indent=1)
+        )
 
 
 def _machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+    model = next(
+        (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor()
+    )
     return f"{model}, {platform.system()} {platform.machine()}, torch {torch.__version__}"
 
 

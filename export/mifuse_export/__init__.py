@@ -1,8 +1,8 @@
-"""Student to bundle: ONNX and OpenVINO, float and int8, each checked against PyTorch before it is handed out."""
+"""Student to bundle: ONNX and OpenVINO, float and int8, each checked against PyTorch."""
 
 from __future__ import annotations
 
-from mifuse_export.bundle import Probe, export_bundle
+from mifuse_export.bundle import Probe, check_out, export_bundle
 from mifuse_export.errors import ExportError
 
-__all__ = ["ExportError", "Probe", "export_bundle"]
+__all__ = ["ExportError", "Probe", "check_out", "export_bundle"]

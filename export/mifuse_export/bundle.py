@@ -13,17 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mifuse_runtime
 import numpy as np
-from mifuse_runtime import bundle as bundles
-from mifuse_runtime import engines
-from mifuse_runtime.bundle import Bundle
 from numpy.typing import NDArray
 from torch import nn
 
+import mifuse_runtime
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_export.verify import Floats, Predict, check_parity, compare, probabilities, torch_predict
+from mifuse_runtime import bundle as bundles
+from mifuse_runtime import engines
+from mifuse_runtime.bundle import Bundle
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -91,7 +91,9 @@ def export_bundle(
         if (int8 or precision == "fp32") and (engine == "onnxruntime" or "openvino" in formats)
     }
     with _new_folder(Path(out), force) as folder:
-        write_models(model, folder, list(wanted), labels, sample_rate, calibration)
+        write_models(
+            model, folder, list(wanted), labels=labels, sample_rate=sample_rate, calibration=calibration
+        )
         bundle = Bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
@@ -106,7 +108,14 @@ def export_bundle(
             calibration=_describe(calibration, sample_rate) if int8 else {},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
-        quality = verify_models(model, folder, bundle, calibration, probe or Probe(calibration), max_drop)
+        quality = verify_models(
+            model,
+            folder,
+            bundle,
+            calibration=calibration,
+            probe=probe or Probe(calibration),
+            max_drop=max_drop,
+        )
         text = replace(bundle, quality=quality).to_json()
         (folder / bundles.NAME).write_text(text, encoding="utf-8")
     return Path(out)
@@ -116,6 +125,7 @@ def write_models(
     model: nn.Module,
     folder: Path,
     wanted: Sequence[tuple[str, str]],
+    *,
     labels: Sequence[str],
     sample_rate: int,
     calibration: Sequence[Floats],
@@ -140,6 +150,7 @@ def verify_models(
     model: nn.Module,
     folder: Path,
     bundle: Bundle,
+    *,
     calibration: Sequence[Floats],
     probe: Probe,
     max_drop: float,
@@ -167,7 +178,9 @@ def verify_models(
                         "give more calibration clips of the target, a higher --max-drop, or leave out --int8"
                     )
                 quality["fp32"] = {"ua": measured.fp32_ua}
-                figures = {k: _rounded(v) for k, v in asdict(measured).items() if k not in ("clips", "fp32_ua")}
+                figures = {
+                    k: _rounded(v) for k, v in asdict(measured).items() if k not in ("clips", "fp32_ua")
+                }
                 quality.setdefault("int8", figures if engine == "onnxruntime" else {})
                 if engine != "onnxruntime":
                     quality["int8"][engine] = figures
@@ -212,14 +225,23 @@ def _versions(openvino: bool) -> dict[str, str]:
     return {"mifuse": mifuse_runtime.__version__, **{name: version(name) for name in names}}
 
 
-@contextlib.contextmanager
-def _new_folder(out: Path, force: bool) -> Iterator[Path]:
-    """A temporary sibling that becomes `out` when all went well and is gone when it did not."""
+def check_out(out: Path, force: bool) -> None:
+    """Refuse to write over anything, except over a bundle when `force` is set.
+
+    Raises:
+        ExportError: `out` is there.
+    """
     if out.exists() or out.is_symlink():
         if not force:
             raise ExportError(f"{out} exists: choose another folder, or replace the bundle with --force")
         if not (out / bundles.NAME).is_file():
             raise ExportError(f"{out} exists and is not a bundle: it is not replaced, choose another folder")
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path, force: bool) -> Iterator[Path]:
+    """A temporary sibling that becomes `out` when all went well and is gone when it did not."""
+    check_out(out, force)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.with_name(f".{out.name}.{os.getpid()}.part")
     folder.mkdir()

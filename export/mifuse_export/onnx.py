@@ -65,7 +65,9 @@ def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_ra
     tidy(proto)
     left = sorted(_LEFTOVERS & {node.op_type for node in proto.graph.node})
     if left:
-        raise ExportError(f"the exported graph still holds {', '.join(left)}: put BatchNorm right after a convolution")
+        raise ExportError(
+            f"the exported graph still holds {', '.join(left)}: put BatchNorm right after a convolution"
+        )
     onnx.helper.set_model_props(proto, {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate)})
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))
@@ -81,7 +83,7 @@ def tidy(proto: onnx.ModelProto) -> None:
     for i, node in enumerate(graph.node):
         scopes = next((p.value for p in node.metadata_props if p.key.endswith("name_scopes")), "[]")
         # ['', 'blocks.0', 'blocks.0.conv1', 'convolution_3']: the innermost module is the last but one.
-        module = ([""] + ast.literal_eval(scopes)[:-1])[-1]
+        module = ["", *ast.literal_eval(scopes)[:-1]][-1]
         module = "" if module.startswith("_empty") else module  # sizes, which belong to no module
         node.name = f"{module}/{node.op_type}_{i}"
         for k, output in enumerate(node.output):

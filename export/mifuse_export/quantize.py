@@ -49,6 +49,9 @@ def quantize(source: Path, target: Path, clips: Sequence[NDArray[np.float32]]) -
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # 7-bit weights: x86 without VNNI adds pairs of u8 x s8 products in 16 bits, where 8-bit weights
+            # overflow without a word. Measured cost where VNNI is: agreement 99.4 % for 100 %, no UA.
+            reduce_range=True,
         )
     quantised = onnx.load(target)
     del quantised.metadata_props[:]

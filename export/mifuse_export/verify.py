@@ -16,7 +16,9 @@ Floats = NDArray[np.float32]
 Predict = Callable[[Floats], Floats]  # (batch, n) -> (batch, C)
 
 PARITY = 1e-4  # largest |Δp| between PyTorch and a float graph
-FLIPS = 5.0  # % of clips that int8 may decide differently, however near the ties; `--max-drop` above it widens it
+FLIPS = (
+    5.0  # % of clips that int8 may decide differently, however near the ties; `--max-drop` above it widens it
+)
 
 
 def torch_predict(model: nn.Module) -> Predict:
@@ -52,9 +54,13 @@ def edge_cases(sample_rate: int) -> list[Floats]:
 
 
 def parity_batches(clips: Sequence[Floats], sample_rate: int, count: int = 12) -> Iterator[Floats]:
-    """The edge cases and `count` clips from shortest to longest alone, then three by three, padded with zeros."""
+    """The edge cases and `count` clips of all lengths, alone, then three by three padded with zeros."""
     ordered = sorted(clips, key=len)
-    chosen = [ordered[round(i)] for i in np.linspace(0, len(ordered) - 1, min(count, len(ordered)))] if clips else []
+    chosen = (
+        [ordered[round(i)] for i in np.linspace(0, len(ordered) - 1, min(count, len(ordered)))]
+        if clips
+        else []
+    )
     for clip in edge_cases(sample_rate) + chosen:
         yield clip[None]
     longest_first = edge_cases(sample_rate)[::-1] + chosen
@@ -66,7 +72,9 @@ def parity_batches(clips: Sequence[Floats], sample_rate: int, count: int = 12) -
         yield batch
 
 
-def check_parity(reference: Predict, exported: Predict, clips: Sequence[Floats], sample_rate: int, name: str) -> float:
+def check_parity(
+    reference: Predict, exported: Predict, clips: Sequence[Floats], sample_rate: int, name: str
+) -> float:
     """Largest |Δp| of `exported` against `reference` over `parity_batches`.
 
     Raises:
@@ -78,8 +86,8 @@ def check_parity(reference: Predict, exported: Predict, clips: Sequence[Floats],
         difference = float(np.abs(expected - found).max()) if expected.shape == found.shape else np.inf
         if not difference <= PARITY:  # NaN fails too
             raise ExportError(
-                f"{name} differs from PyTorch by {difference:.2g} on input {batch.shape} (at most {PARITY:g} is "
-                "allowed): the model does something that its graph does not, such as dropout outside evaluation mode"
+                f"{name} differs from PyTorch by {difference:.2g} on input {batch.shape}, "
+                f"{PARITY:g} is allowed: look for what the model does and a graph cannot, such as random numbers"
             )
         worst = max(worst, difference)
     return worst

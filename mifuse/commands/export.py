@@ -1,0 +1,108 @@
+"""`mifuse export`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mifuse.manifest import Clip
+
+
+@click.command(epilog="Example: mifuse export student/ -o bundle/ --int8 --calibration target.csv")
+@click.argument("student", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the bundle, new."
+)
+@click.option("--int8", is_flag=True, help="Add an 8-bit model and make it the default.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["onnx", "openvino"]),
+    multiple=True,
+    default=["onnx"],
+    show_default=True,
+    help="ONNX is always in the bundle; may be given twice.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Manifest of target clips that set the 8-bit ranges; else the one that the student was adapted to.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=0.5,
+    show_default=True,
+    help="Points of UA (expected accuracy without labels) that 8 bits may cost; more is an error.",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written and measured as JSON.")
+def export(
+    *,
+    student: Path,
+    out: Path,
+    int8: bool,
+    formats: tuple[str, ...],
+    calibration: Path | None,
+    max_drop: float,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Turn STUDENT into a bundle: ONNX, int8, OpenVINO.
+
+    Every file is compared with the student on real clips; if one differs too much, there is no bundle.
+    """
+    try:
+        from mifuse.export import export_student
+        from mifuse_runtime.bundle import load
+    except ImportError as error:
+        raise click.ClickException(f"{error}: pip install 'mifuse[train,export]'") from error
+
+    export_student(
+        student,
+        out,
+        calibration=calibration,
+        int8=int8,
+        formats=formats,
+        max_drop=max_drop,
+        force=force,
+        bar=_bar,
+    )
+    bundle = load(out)
+    sizes = {name: (out / name).stat().st_size for name in bundle.files}
+    if as_json:
+        result = {
+            "bundle": str(out),
+            "default": bundle.default,
+            "bytes": sizes,
+            "quality": dict(bundle.quality),
+        }
+        click.echo(json.dumps(result, indent=2))
+        return
+    for name, size in sizes.items():
+        click.echo(f"{out / name}  {size / 1000:,.0f} kB")
+    click.echo(summary(bundle.quality))
+
+
+def summary(quality: Any) -> str:
+    """What was measured, in one or two lines."""
+    lines = [f"fp32 against PyTorch: max |Δp| {quality['parity_max_abs_dp']:.1g}"]
+    int8 = quality.get("int8")
+    if int8:
+        ua = "" if int8["ua"] is None else f", UA {int8['ua']:.1f} % (fp32 {quality['fp32']['ua']:.1f} %)"
+        lines.append(
+            f"int8 against fp32 on {quality['clips']} clips: agreement {int8['agreement']:.1f} %, "
+            f"max |Δp| {int8['max_abs_dp']:.3f}{ua}"
+        )
+    return "\n".join(lines)
+
+
+def _bar(clips: Iterable[Clip]) -> Iterator[Clip]:
+    with click.progressbar(clips, label="read clips", file=sys.stderr) as bar:
+        yield from bar

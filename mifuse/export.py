@@ -1,0 +1,183 @@
+"""From a student's folder and a target manifest to a bundle: which clips calibrate, which ones judge."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
+from mifuse.errors import MifuseError
+from mifuse.labels import canonical
+from mifuse.manifest import Clip, Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from mifuse.student import Student
+    from mifuse_export import Probe
+
+CALIBRATION_CLIPS = 200
+PROBE_CLIPS = 400
+LONGEST = 10 * SAMPLE_RATE  # samples of a clip that are used: the device looks at a few seconds at a time
+
+Bar = Callable[[Iterable[Clip]], Iterable[Clip]]  # wraps the decoding of clips, for a progress bar
+
+
+def export_student(
+    student: Path,
+    out: Path,
+    *,
+    calibration: Path | None = None,
+    int8: bool = False,
+    formats: Sequence[str] = ("onnx",),
+    max_drop: float = 0.5,
+    force: bool = False,
+    cache: AudioCache | None = None,
+    bar: Bar = iter,
+) -> Path:
+    """Write the bundle `out` of the student in the folder `student`.
+
+    Args:
+        calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
+            Without int8 its clips only widen the parity check, and none are needed.
+        formats, max_drop, force: see `mifuse_export.export_bundle`.
+
+    Raises:
+        MifuseError: no student, no clips, or an export that is not as good as the student.
+    """
+    from mifuse_export import check_out, export_bundle
+
+    check_out(out, force)  # before minutes of work
+    model = load_student(student)
+    source = calibration or _adapted_to(student, needed=int8)
+    clips: list[Samples] = []
+    probe = None
+    if source:
+        manifest = read_manifest(source, labels=None)
+        cache = cache or AudioCache()
+        clips = [_head(cache.samples(clip, trim=False)) for clip in bar(calibration_clips(manifest))]
+        probe = _probe(manifest, model.labels, cache, bar) if int8 else None
+    return export_bundle(
+        model,
+        out,
+        labels=model.labels,
+        sample_rate=SAMPLE_RATE,
+        calibration=clips,
+        int8=int8,
+        formats=formats,
+        max_drop=max_drop,
+        probe=probe,
+        provenance=_provenance(student),
+        force=force,
+    )
+
+
+def load_student(folder: Path) -> Student:
+    """The student saved in `folder`.
+
+    Raises:
+        MifuseError: the folder holds none.
+    """
+    from safetensors import SafetensorError
+
+    from mifuse.student import Student
+
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise MifuseError(f"{folder} is not a student: it has no {name}; make one with `mifuse adapt`")
+    try:
+        if "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+            raise MifuseError(f"{folder} is a transformers checkpoint: only a mifuse student can be exported")
+        with contextlib.redirect_stdout(
+            io.StringIO()
+        ):  # the hub's mixin says on stdout that it reads a folder
+            loaded: Student = Student.from_pretrained(folder)
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise MifuseError(
+            f"{folder} does not load as a student ({line}): adapt again or copy it again"
+        ) from error
+    return loaded
+
+
+def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> list[Clip]:
+    """Up to `count` clips spread evenly over the durations; of the `adapt` split where there is one."""
+    adapt = [clip for clip in manifest.clips if clip.split == "adapt"]
+    clips = _spread(adapt or list(manifest.clips), 10 * count)  # headers of 2,000 files, not of 100,000
+    return _spread(sorted(clips, key=_seconds), count)
+
+
+def probe_clips(manifest: Manifest, labels: Sequence[str], count: int = PROBE_CLIPS) -> list[Clip]:
+    """Up to `count` labelled clips that judge int8; labels of `adapt` rows are for `evaluate` alone."""
+    known = (clip for clip in manifest.clips if clip.split != "adapt" and clip.label)
+    return _spread([clip for clip in known if canonical(str(clip.label), labels)], count)
+
+
+def _probe(manifest: Manifest, labels: Sequence[str], cache: AudioCache, bar: Bar) -> Probe | None:
+    from mifuse_export import Probe
+
+    clips = probe_clips(manifest, labels)
+    if not clips:
+        return None
+    classes = [labels.index(str(canonical(str(clip.label), labels))) for clip in clips]
+    samples = [_head(cache.samples(clip, trim=False)) for clip in bar(clips)]
+    return Probe(samples, np.array(classes, dtype=np.int64))
+
+
+def _spread(clips: Sequence[Clip], count: int) -> list[Clip]:
+    if len(clips) <= count:
+        return list(clips)
+    return [clips[round(i)] for i in np.linspace(0, len(clips) - 1, count)]
+
+
+def _seconds(clip: Clip) -> float:
+    import soundfile
+
+    if clip.end is not None:
+        return clip.end - (clip.start or 0.0)
+    try:
+        return float(soundfile.info(clip.path).duration) - (clip.start or 0.0)
+    except soundfile.LibsndfileError:
+        return 0.0  # decoding it says what is wrong
+
+
+def _head(samples: Samples) -> Samples:
+    return samples[:LONGEST]
+
+
+def _run(student: Path) -> dict[str, Any]:
+    """What `adapt` noted about the student; empty for a student that came another way."""
+    file = student / "run.json"
+    if not file.is_file():
+        return {}
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MifuseError(f"{file} is not JSON ({error}): pass --calibration, or remove it") from error
+    return run if isinstance(run, dict) else {}
+
+
+def _adapted_to(student: Path, *, needed: bool) -> Path | None:
+    """The target manifest of the run, if it is still there."""
+    target = _run(student).get("target")
+    if isinstance(target, str) and Path(target).is_file():
+        return Path(target)
+    if needed:
+        found = f"the manifest that it was adapted to, {target}, is gone" if target else "it has no run.json"
+        raise MifuseError(
+            f"int8 needs clips of the target and {student} names none ({found}): pass --calibration MANIFEST"
+        )
+    return None
+
+
+def _provenance(student: Path) -> dict[str, Any]:
+    """The student's settings, and what of its run is neither a path nor a time: bundles stay reproducible."""
+    run = _run(student)
+    kept: dict[str, Any] = {
+        key: run[key] for key in ("teacher", "teachers", "model", "seed", "draws_sha256") if key in run
+    }
+    return {"student": json.loads((student / "config.json").read_text(encoding="utf-8")), **kept}

@@ -1,0 +1,248 @@
+"""Export: parity, int8 and its gate, reproducible bytes, nothing left after a failure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mifuse.student import Student
+from mifuse_export import ExportError, Probe, export_bundle
+from mifuse_export.quantize import body
+from mifuse_export.verify import PARITY, check_parity, compare, probabilities, torch_predict
+from mifuse_runtime import Recognizer, engines
+from mifuse_runtime import bundle as bundles
+
+
+def clips(count: int = 6, longest: float = 2.0) -> list[np.ndarray]:
+    """Noise in syllables, 0.3 s to `longest`."""
+    rng = np.random.default_rng(0)
+    made = []
+    for seconds in np.linspace(0.3, longest, count):
+        t = np.arange(int(seconds * 16_000)) / 16_000
+        made.append(
+            (rng.uniform(0.02, 0.3) * rng.standard_normal(len(t)) * np.sin(9 * t) ** 2).astype(np.float32)
+        )
+    return made
+
+
+def lived_in(model: nn.Module) -> nn.Module:
+    """Random weights whose norms have seen data, so that folding them shows."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            shape = module.running_mean.shape
+            module.running_mean.copy_(torch.randn(shape, generator=generator) * 0.2)
+            module.running_var.copy_(torch.rand(shape, generator=generator) + 0.5)
+            module.bias.data.copy_(torch.randn(shape, generator=generator) * 0.2)
+    return model
+
+
+class Tiny(nn.Module):
+    """Loud or quiet, by two convolutions; `spread` scales a channel that nothing looks at."""
+
+    def __init__(self, spread: float = 1.0, noise: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.noise = noise
+        self.conv1 = nn.Conv1d(1, 8, 64, stride=32, padding=64)
+        self.conv2 = nn.Conv1d(8, 8, 1, bias=False)
+        self.head = nn.Linear(8, 2)
+        self.conv1.weight.data[0] *= spread
+        self.conv2.weight.data.abs_()[:, 0] = 0
+        self.head.weight.data = torch.tensor([[1.0], [-1.0]]).expand(2, 8).clone() * 100
+        self.head.bias.data.zero_()
+        levels = sorted(self.level(torch.from_numpy(clip)[None]).mean().item() for clip in clips(40))
+        self.register_buffer("middle", torch.tensor(sum(levels[19:21]) / 2))
+
+    def level(self, samples: Tensor) -> Tensor:
+        return torch.relu(self.conv2(torch.relu(self.conv1(samples[:, None])))).mean(dim=2)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        level = self.level(samples) - self.middle
+        return torch.softmax(self.head(level) + self.noise * torch.rand_like(level)[:, :2], dim=-1)
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    torch.manual_seed(0)
+    return lived_in(Student(size="xs"))  # left in training mode: the export must not mind
+
+
+@pytest.fixture(scope="module")
+def bundle(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "new" / "bundle"
+    return export(student, out, formats=("onnx", "openvino"))
+
+
+def export(
+    model: nn.Module, out: Path, labels: Sequence[str] = ("angry", "happy", "neutral", "sad"), **options
+) -> Path:
+    options = {"int8": True, "calibration": clips(), "max_drop": 20.0} | options
+    return export_bundle(model, out, labels=labels, **options)
+
+
+def test_every_model_agrees_with_the_student(student: Student, bundle: Path) -> None:
+    content = bundles.load(bundle)
+    reference = torch_predict(student.eval())
+    expected = probabilities(reference, clips(9, 4.0))
+    for precision, files in content.models.items():
+        for engine in files:
+            predict = engines.start(bundle, content, engine, precision, 1)
+            if precision == "fp32":
+                assert check_parity(reference, predict, clips(9, 4.0), 16_000, engine) <= PARITY
+            else:
+                quality = compare(expected, probabilities(predict, clips(9, 4.0)))
+                assert quality.max_abs_dp < 0.05
+    assert content.default == "int8"
+    assert content.quality["parity_max_abs_dp"] <= PARITY
+    assert content.quality["int8"]["agreement"] >= 80
+    assert content.calibration["clips"] == 6
+
+
+def test_the_device_says_what_torch_says(student: Student, bundle: Path) -> None:
+    recognizers = {
+        (engine, precision): Recognizer.load(bundle, engine=engine, precision=precision)
+        for engine in ("onnxruntime", "openvino")
+        for precision in ("fp32", "int8")
+    }
+    for clip in clips(4, 3.0):
+        with torch.no_grad():
+            expected = student.eval()(torch.from_numpy(clip)[None])[0].numpy()
+        for (_, precision), recognizer in recognizers.items():
+            scores = recognizer.predict(clip).scores
+            found = np.array([scores[label] for label in student.labels])
+            assert np.abs(found - expected).max() < (1e-3 if precision == "fp32" else 0.05)
+
+
+def test_float_graph_is_clean(student: Student, bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    operations = [node.op_type for node in model.graph.node]
+    assert not {"BatchNormalization", "Dropout", "Identity", "Expand", "Where", "Cast_1"} & set(operations)
+    convolutions = [m for m in student.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))]
+    assert operations.count("Conv") == len(convolutions)
+    shapes = [tuple(t.dims) for t in model.graph.initializer if np.prod(t.dims) > 100_000]
+    assert len(shapes) == len(set(shapes)), "a large constant is stored twice"
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "labels": json.dumps(list(student.labels)),
+        "sample_rate": "16000",
+    }
+    sizes = [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ["batch", "samples"]
+    assert b"/" + b"site-packages" not in (bundle / "model.onnx").read_bytes()
+
+
+def test_int8_covers_the_body_and_nothing_else(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    chosen = body(model)
+    by_name = {node.name: node.op_type for node in model.graph.node}
+    assert all(name in chosen for name, op in by_name.items() if op == "Conv")
+    assert not [name for name in chosen if name.startswith("frontend") or by_name[name] == "Gemm"]
+    quantised = onnx.load(bundle / "model.int8.onnx")
+    stored = {t.name: t.data_type for t in quantised.graph.initializer}
+    weights = [kind for name, kind in stored.items() if name.endswith(".weight_quantized")]
+    assert weights == [onnx.TensorProto.INT8] * len([op for op in by_name.values() if op == "Conv"])
+    assert quantised.metadata_props == model.metadata_props
+
+
+def test_same_student_and_clips_give_the_same_bytes(tmp_path: Path) -> None:
+    bundle, again = (
+        export(Tiny(), tmp_path / name, labels=("a", "b"), formats=("onnx", "openvino"))
+        for name in ("one", "two")
+    )
+    names = sorted(p.relative_to(bundle) for p in bundle.rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
+    assert [n for n in names if (bundle / n).read_bytes() != (again / n).read_bytes()] == []
+
+
+def test_the_caller_keeps_a_training_model(student: Student, bundle: Path) -> None:
+    assert bundle.is_dir()
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_the_gate_fires_on_a_fragile_model_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="int8 on onnxruntime loses too much: it decides"):
+        export(Tiny(spread=1e5), tmp_path / "out", labels=("a", "b"), calibration=clips(40), max_drop=0.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_differs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"model.onnx differs from PyTorch by"):
+        export(Tiny(noise=1.0), tmp_path / "out", labels=("a", "b"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_replaces_a_bundle_whole_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(ExportError, match="exists: choose another"):
+        export(Tiny(), out)
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(ExportError, match="is not a bundle"):
+        export(Tiny(), out, force=True)
+    (out / "bundle.json").write_text("{}")
+    export(Tiny(), out, labels=("a", "b"), int8=False, calibration=[], force=True)
+    assert sorted(p.name for p in out.iterdir()) == ["bundle.json", "model.onnx"]
+    assert bundles.load(out).default == "fp32"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calibration": []}, "int8 needs calibration clips"),
+        ({"formats": ("tflite",)}, "unknown format 'tflite'"),
+        ({"calibration": [np.zeros(0, np.float32)]}, "calibration clip 0 is float32"),
+        ({"calibration": [np.full(100, np.nan, np.float32)]}, "calibration clip 0 is float32"),
+        ({"calibration": [np.zeros((2, 100), np.float32)]}, r"calibration clip 0 is float32 \(2, 100\)"),
+        ({"calibration": [np.zeros(100, np.int16)]}, "calibration clip 0 is int16"),
+        ({"probe": Probe([np.zeros(9)])}, "is float64"),
+    ],
+)
+def test_bad_arguments(options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(Tiny(), tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        export(Tiny(), tmp_path / "file" / "out")
+
+
+class TestGate:
+    labels = np.arange(200) % 4
+    fp32 = np.eye(4, dtype=np.float32)[labels] * 0.6 + 0.1
+
+    def flipped(self, count: int) -> np.ndarray:
+        return np.concatenate([np.roll(self.fp32[:count], 1, axis=1), self.fp32[count:]])
+
+    def test_labels_decide(self) -> None:
+        assert compare(self.fp32, self.fp32, self.labels).failure(0.0) is None
+        one, many = (compare(self.fp32, self.flipped(n), self.labels) for n in (1, 8))
+        assert one.ua == pytest.approx(99.5)
+        assert one.failure(0.5) is None
+        assert "UA falls by 4.00 points" in str(many.failure(0.5))
+        assert many.failure(4.0) is None
+
+    def test_without_labels_the_float_model_decides(self) -> None:
+        quality = compare(self.fp32, self.flipped(8))
+        assert quality.expected_drop == pytest.approx(100 * 8 * 0.6 / 200, abs=1e-3)
+        assert "expected to fall" in str(quality.failure(0.5))
+        near = np.array([[0.501, 0.499]] * 100, np.float32)
+        ties = np.concatenate([near[:4, ::-1], near[4:]])
+        assert compare(near, ties).failure(0.5) is None
+
+    def test_many_flips_fail_however_near(self) -> None:
+        near = np.array([[0.501, 0.499]] * 100, np.float32)
+        assert "decides 100.0 %" in str(compare(near, near[:, ::-1]).failure(0.5))
+
+    def test_nan_fails(self) -> None:
+        assert "not finite" in str(compare(self.fp32, self.fp32 * np.nan).failure(100))

@@ -1,0 +1,130 @@
+"""`mifuse export`: the whole way from a folder, which clips it takes, and its one-line errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner, Result
+
+from mifuse.audio import SAMPLE_RATE, AudioCache
+from mifuse.cli import main
+from mifuse.export import calibration_clips, export_student, load_student, probe_clips
+from mifuse.labels import LABELS
+from mifuse.manifest import read_manifest
+from mifuse.student import Student
+from mifuse_runtime import bundle as bundles
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a student, and a target manifest with both splits."""
+    folder = tmp_path_factory.mktemp("place")
+    torch.manual_seed(0)
+    Student(size="xs").save_pretrained(folder / "student")
+    rng = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for i in range(12):
+        samples = 0.1 * rng.standard_normal(SAMPLE_RATE // 2 + 2000 * i)
+        soundfile.write(folder / f"{i}.wav", samples, SAMPLE_RATE)
+        lines.append(f"{i}.wav,{LABELS[i % 4]},{'adapt' if i % 3 else 'test'}")
+    (folder / "target.csv").write_text("\n".join(lines))
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["export", *map(str, arguments)])
+
+
+def refused(result: Result, code: int = 1) -> str:
+    assert result.exit_code == code, result.output
+    lines = result.output.strip().splitlines()
+    assert code == 2 or len(lines) == 1
+    return lines[-1]
+
+
+def test_export_and_print_json(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    result = run(
+        place / "student",
+        "-o",
+        out,
+        "--int8",
+        "--calibration",
+        place / "target.csv",
+        "--json",
+        "--max-drop",
+        90,
+    )
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    bundle = bundles.load(out)
+    assert printed["default"] == bundle.default == "int8"
+    assert printed["bytes"].keys() == bundle.files.keys() == {"model.onnx", "model.int8.onnx"}
+    assert printed["quality"]["clips"] == 4  # the labelled test rows
+    assert printed["quality"]["int8"]["ua"] is not None
+    assert bundle.calibration["clips"] == 8  # the adapt rows
+    assert bundle.provenance["student"]["size"] == "xs"
+    assert str(tmp_path) not in (out / "bundle.json").read_text()
+    assert "exists: choose another folder" in refused(run(place / "student", "-o", out))
+
+
+def test_int8_takes_the_manifest_of_the_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+    monkeypatch.setattr("mifuse_export.export_bundle", lambda model, out, **options: seen.update(options))
+    student = tmp_path / "student"
+    load_student(place / "student").save_pretrained(student)
+    with pytest.raises(Exception, match="pass --calibration"):
+        export_student(student, tmp_path / "out", int8=True)
+    (student / "run.json").write_text(json.dumps({"target": str(tmp_path / "gone.csv")}))
+    with pytest.raises(Exception, match=r"gone\.csv, is gone"):
+        export_student(student, tmp_path / "out", int8=True)
+    (student / "run.json").write_text(json.dumps({"target": str(place / "target.csv"), "seed": 7}))
+    export_student(student, tmp_path / "out", int8=True, cache=AudioCache(tmp_path / "cache"))
+    assert len(seen["calibration"]) == 8
+    assert len(seen["probe"].clips) == 4
+    assert seen["provenance"]["seed"] == 7
+
+
+def test_clips_are_spread_over_durations_and_labels_of_adapt_rows_stay_unread(place: Path) -> None:
+    manifest = read_manifest(place / "target.csv")
+    lengths = [soundfile.info(clip.path).frames for clip in calibration_clips(manifest, 4)]
+    assert lengths == sorted(lengths)
+    assert lengths[0] == min(soundfile.info(c.path).frames for c in manifest.clips if c.split == "adapt")
+    assert {clip.split for clip in calibration_clips(manifest)} == {"adapt"}
+    assert {clip.split for clip in probe_clips(manifest, LABELS)} == {"test"}
+    assert probe_clips(manifest, ("bored",)) == []
+
+
+def test_bad_use_and_bad_input(place: Path, tmp_path: Path) -> None:
+    student, out = place / "student", tmp_path / "out"
+    assert "pass --calibration" in refused(run(student, "-o", out, "--int8"))
+    assert "is not a student: it has no config.json" in refused(run(tmp_path, "-o", out))
+    assert "no such manifest" in refused(run(student, "-o", out, "--calibration", tmp_path / "no.csv"))
+    (tmp_path / "empty.csv").write_text("path\n")
+    assert "no rows" in refused(run(student, "-o", out, "--calibration", tmp_path / "empty.csv"))
+    assert "Missing option" in refused(run(student), code=2)
+    assert "tflite" in refused(run(student, "-o", out, "--format", "tflite"), code=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["empty.csv"]
+
+
+def test_an_unwritable_folder_is_one_line(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "file" in refused(run(place / "student", "-o", tmp_path / "file" / "out"))
+
+
+def test_broken_students(place: Path, tmp_path: Path) -> None:
+    config = place / "student" / "config.json"
+    (tmp_path / "config.json").write_text(config.read_text())
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 64)
+    assert "does not load as a student" in refused(run(tmp_path, "-o", tmp_path / "out"))
+    (tmp_path / "config.json").write_text("{")
+    assert "does not load as a student" in refused(run(tmp_path, "-o", tmp_path / "out"))
+    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}')
+    assert "transformers checkpoint" in refused(run(tmp_path, "-o", tmp_path / "out"))
