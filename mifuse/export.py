@@ -164,8 +164,8 @@ def _run(student: Path) -> dict[str, Any]:
 def _adapted_to(student: Path, *, needed: bool) -> Path | None:
     """The target manifest of the run, if it is still there."""
     target = _run(student).get("target")
-    if isinstance(target, str) and Path(target).is_file():
-        return Path(target)
+    if isinstance(target, str) and (student / target).is_file():  # relative to run.json, or absolute
+        return student / target
     if needed:
         found = f"the manifest that it was adapted to, {target}, is gone" if target else "it has no run.json"
         raise MifuseError(
@@ -177,7 +177,6 @@ def _adapted_to(student: Path, *, needed: bool) -> Path | None:
 def _provenance(student: Path) -> dict[str, Any]:
     """The student's settings, and what of its run is neither a path nor a time: bundles stay reproducible."""
     run = _run(student)
-    kept: dict[str, Any] = {
-        key: run[key] for key in ("teacher", "teachers", "model", "seed", "draws_sha256") if key in run
-    }
-    return {"student": json.loads((student / "config.json").read_text(encoding="utf-8")), **kept}
+    known = ("teacher", "teachers", "lalm", "model", "seed", "draws_sha256")
+    settings = json.loads((student / "config.json").read_text(encoding="utf-8"))
+    return {"student": settings} | {key: run[key] for key in known if key in run}

@@ -67,11 +67,9 @@ class LogMel(nn.Module):
 
     def power(self, samples: Tensor) -> Tensor:
         """Mel power, (batch, frames, N_MELS)."""
-        batch = samples.shape[0]
+        batch, count = samples.shape
         # One hop of zeros on each side, and enough to fill the last hop: any length gives a frame.
-        count = samples.shape[1]
-        padded = nn.functional.pad(samples, (HOP, 2 * HOP - 1))[:, : (count + HOP - 1) // HOP * HOP + 2 * HOP]
-        hops = padded.reshape(batch, -1, HOP)
+        hops = nn.functional.pad(samples, (HOP, HOP + -count % HOP)).reshape(batch, -1, HOP)
         half = HOP
         first, second = hops[:, :-1] * self.window[:half], hops[:, 1:] * self.window[half:]
         total, odd = first + second, first - second

@@ -87,7 +87,7 @@ def check_parity(
         if not difference <= PARITY:  # NaN fails too
             raise ExportError(
                 f"{name} differs from PyTorch by {difference:.2g} on input {batch.shape}, "
-                f"{PARITY:g} is allowed: look for what the model does and a graph cannot, such as random numbers"
+                f"{PARITY:g} is allowed: look for what a graph cannot do, such as random numbers"
             )
         worst = max(worst, difference)
     return worst
