@@ -82,7 +82,7 @@ class LogMel(nn.Module):
         return torch.cat(spectra, dim=-1) @ self.filters
 
     def logmel(self, samples: Tensor) -> Tensor:
-        """Log of the mel power relative to the loudest frame, (batch, frames, N_MELS): any level, one scale."""
+        """Log mel power relative to the loudest frame, (batch, frames, N_MELS): any level, one scale."""
         power = self.power(samples)
         loudest = power.sum(dim=-1, keepdim=True).amax(dim=1, keepdim=True)
         return torch.log(power / loudest.clamp(min=SILENT) + FLOOR)
