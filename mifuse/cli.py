@@ -47,11 +47,25 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except MifuseError as error:
             raise click.ClickException(str(error)) from error
-        except OSError as error:
-            if ctx.obj and ctx.obj.get("debug"):
+        except ModuleNotFoundError as error:
+            extra = _extra_of(error.name)
+            if extra is None:
                 raise
+            hint = f"it comes with [{extra}]: `mifuse doctor` says what to run"
+            raise click.ClickException(f"{error.name} is not installed, {hint}") from error
+        except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+            # A library of another library: torchaudio's CUDA beside a CPU-only torch, for one.
+            hint = "; `mifuse doctor` says what to run" if "shared object" in str(error) else ""
+            raise click.ClickException(f"{where}{error.strerror or error}{hint}") from error
+
+
+def _extra_of(module: str | None) -> str | None:
+    """The extra that brings a module, None for a module of no extra."""
+    from mifuse.doctor import REQUIREMENTS
+
+    name = (module or "").split(".")[0]
+    return next((extra for extra, names in REQUIREMENTS.items() if name in names), None)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
