@@ -116,3 +116,5 @@ def test_checkpoint(manifest, tmp_path):
     assert labels == LABELS
     samples = evaluate.AudioCache().samples(clips[0])
     assert probs[0] == pytest.approx(student(torch.from_numpy(samples)[None])[0].detach().numpy(), abs=1e-6)
+    output = CliRunner().invoke(main, ["evaluate", str(tmp_path / "student"), str(manifest), "--json"])
+    assert json.loads(output.stdout)["n"] == 8, "nothing but JSON on stdout"
