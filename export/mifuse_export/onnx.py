@@ -23,8 +23,9 @@ from mifuse_export.errors import ExportError
 OPSET = 18
 IR_VERSION = 10  # ONNX Runtime >= 1.18; the runtime asks for 1.19
 INPUT, OUTPUT = "samples", "probs"
-# What training leaves behind when a graph is exported carelessly.
-_LEFTOVERS = {"BatchNormalization", "Dropout", "Identity"}
+# What training leaves behind when a graph is exported carelessly. A BatchNorm that follows no convolution
+# cannot be folded and stays: it is a scale and a shift.
+_LEFTOVERS = {"Dropout", "Identity"}
 
 
 def frozen(model: nn.Module) -> nn.Module:
@@ -65,9 +66,7 @@ def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_ra
     tidy(proto)
     left = sorted(_LEFTOVERS & {node.op_type for node in proto.graph.node})
     if left:
-        raise ExportError(
-            f"the exported graph still holds {', '.join(left)}: put BatchNorm right after a convolution"
-        )
+        raise ExportError(f"the exported graph holds {', '.join(left)}: take them out of forward()")
     onnx.helper.set_model_props(proto, {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate)})
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))

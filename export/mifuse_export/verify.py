@@ -25,8 +25,14 @@ def torch_predict(model: nn.Module) -> Predict:
     """The model as a function of NumPy samples."""
 
     def predict(samples: Floats) -> Floats:
-        with torch.no_grad():
-            probs: Floats = model(torch.from_numpy(samples)).numpy()
+        try:
+            with torch.no_grad():
+                probs: Floats = model(torch.from_numpy(samples)).numpy()
+        except (RuntimeError, ValueError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise ExportError(
+                f"the model fails on samples {samples.shape} ({line}): it must take any length"
+            ) from error
         return probs
 
     return predict
