@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -215,6 +216,22 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         export(Tiny(), tmp_path / "file" / "out")
+
+
+def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "bundle.json").write_text("old")
+
+    def full(model: nn.Module, folder: Path, *_: object, **__: object) -> None:
+        (folder / "model.onnx").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr("mifuse_export.bundle.write_models", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(Tiny(), out, force=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (out / "bundle.json").read_text() == "old"
 
 
 class TestGate:
