@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,11 +57,10 @@ def _open_bundle(path: Path, engine: str, precision: str | None) -> tuple[tuple[
 def _open_checkpoint(path: str | Path) -> tuple[tuple[str, ...], Model]:
     import torch
 
-    from mifuse.student import Student
+    from mifuse.classifier import load_model
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with contextlib.redirect_stdout(sys.stderr):  # the hub's mixin says on stdout that it reads a folder
-        model = Student.from_pretrained(path).eval().to(device)
+    model = load_model(path).to(device)
 
     def run(samples: Samples) -> Probs:
         with torch.inference_mode():

@@ -1,0 +1,234 @@
+"""MI-Fuse: a student for the target, from draws of a LALM and of a classifier, without labels.
+
+The loop: fuse the draws of both teachers, fit the student to the fused labels, let the classifier teacher
+follow the student, fuse again. Source: Huang, Lin, Lee, "MI-Fuse", arXiv 2509.20706 (2025).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mifuse.audio import AudioCache
+from mifuse.classifier import HubClassifier, classifier_draws, load_model
+from mifuse.draws import load_draws
+from mifuse.errors import TrainingError
+from mifuse.features import Features
+from mifuse.fusion import Fused, fuse
+from mifuse.manifest import Clip, read_manifest
+from mifuse.predictions import Predictions, key
+from mifuse.refine import RefineConfig, refine
+from mifuse.run import close_run, open_run
+from mifuse.student import Student
+from mifuse.training import Fit, FitConfig, is_main_process, mc_dropout_draws, predict
+
+_LOGGER = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """How a student is adapted. `RECIPES` holds the two that have a name."""
+
+    weighting: str = "mi"  # of the two teachers, see mifuse.fusion
+    temperature: float = 1.0  # τ of the weights
+    classifier_draws: int = 8  # M; passes of the classifier with dropout
+    refresh: int = 4  # epochs between two fusions; 0 fuses once
+    warm_start: bool = True  # start from the classifier's weights when the shapes allow
+    size: str = "s"  # of a student that starts from scratch
+    dropout: float = 0.2  # 0 is off
+    average: bool = True  # the student is the moving average of the weights, not the last step
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+RECIPES = {
+    "default": AdaptConfig(),
+    # The published formula and nothing else.
+    "paper": AdaptConfig(
+        refresh=1,
+        average=False,
+        refine=RefineConfig(rounds=0, prior=0.0),
+        fit=FitConfig(balance=0.0, diversity=0.5, momentum=0.999),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """An adapted student and what it was taught."""
+
+    student: Student
+    history: list[dict[str, float]]
+    fused: Fused  # of the last fusion, before refinement
+    targets: Array  # (N, C) what the student was fitted to at the end
+    lalm: Array  # (N, C) mean draw
+    classifier: Array  # (N, C) mean draw of the classifier as it came
+    probs: Array  # (N, C) of the student
+
+
+def adapt(
+    clips: Sequence[Clip],
+    lalm_draws: Array,
+    classifier: Student | HubClassifier,
+    cache: AudioCache,
+    *,
+    config: AdaptConfig | None = None,
+    seed: int = 0,
+    state: Path | None = None,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
+) -> Adapted:
+    """Adapt a student to unlabelled clips.
+
+    Args:
+        clips: N target clips; their labels are not read.
+        lalm_draws: (K, N, C), in the order of the classifier's labels.
+        classifier: the source model; it is not changed.
+        state: folder of the run's state: written after each epoch, continued from when it holds one.
+        progress: called with the record of each epoch.
+
+    Raises:
+        TrainingError: the loss is not finite, the student collapsed, or `state` is of another run.
+    """
+    config = config or RECIPES["default"]
+    if lalm_draws.shape[1:] != (len(clips), len(classifier.labels)):
+        raise TrainingError(
+            f"draws of shape {lalm_draws.shape} do not fit "
+            f"{len(clips)} clips and {len(classifier.labels)} labels"
+        )
+    features = Features.of(clips, cache)
+    source_draws = classifier_draws(classifier, clips, cache, config.classifier_draws, seed)
+    fit = Fit(_first_student(classifier, config, seed), features, config.fit, seed)
+    follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
+    fused, targets = None, np.empty(0)
+    if state is not None and (saved := fit.load(state)):
+        targets = saved.pop("targets")
+        fused = Fused(**saved)
+    speakers = [clip.speaker for clip in clips]
+
+    def labels_at(epoch: int) -> tuple[Fused, Array]:
+        draws = source_draws
+        if epoch > 0:
+            # A student of other shape cannot hand its weights to the classifier: there, draws follow instead.
+            followed = mc_dropout_draws(fit.average, features, config.classifier_draws, seed + epoch)
+            kept = 0.0 if follows else config.fit.momentum**fit.step
+            draws = kept * source_draws + (1 - kept) * followed
+        fused = fuse(lalm_draws, draws, config.weighting, config.temperature)
+        return fused, refine(fused.probs, features, speakers, config.refine, seed)
+
+    while fit.epoch < fit.epochs:
+        if fused is None or (config.refresh > 0 and fit.epoch % config.refresh == 0):
+            fused, targets = labels_at(fit.epoch)
+        progress(fit.run_epoch(targets))
+        if state is not None:
+            fit.save(state, asdict(fused) | {"targets": targets})
+    if fused is None:
+        raise TrainingError(f"fit.steps = {config.fit.steps}: nothing to do, give at least 1")
+    student = (fit.average if config.average else fit.student).cpu().eval()
+    return Adapted(
+        student=student,
+        history=fit.history,
+        fused=fused,
+        targets=targets,
+        lalm=lalm_draws.mean(axis=0),
+        classifier=source_draws.mean(axis=0),
+        probs=predict(student, features),
+    )
+
+
+def _first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed: int) -> Student:
+    torch.manual_seed(seed)
+    student = Student(labels=classifier.labels, size=config.size, dropout=config.dropout)
+    if config.warm_start and _same_shapes(classifier, student):
+        student.load_state_dict(classifier.state_dict())
+    elif config.warm_start:
+        _LOGGER.info("the classifier has other shapes than a student of size %s: from scratch", config.size)
+    return student
+
+
+def _same_shapes(a: nn.Module, b: nn.Module) -> bool:
+    """Whether the weights of one fit into the other."""
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(mine[k].shape == theirs[k].shape for k in mine)
+
+
+def adapt_manifest(
+    source: str | Path,
+    target: Path,
+    draws: Path,
+    out: Path,
+    *,
+    teacher: str | None = None,
+    config: AdaptConfig | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    force: bool = False,
+    cache: AudioCache | None = None,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
+) -> dict[str, Any]:
+    """`mifuse adapt`: from files to a run folder `out`. Returns what run.json holds.
+
+    Args:
+        source: checkpoint folder or hf:NAME of the classifier.
+        target: manifest; its `adapt` rows are used where it has a split.
+        draws: draws store or JSONL; `teacher` chooses where it holds several.
+        resume: continue an interrupted run.
+
+    Raises:
+        MifuseError: any input that cannot be used; nothing is written then.
+    """
+    started = time.perf_counter()
+    config = config or RECIPES["default"]
+    cache = cache or AudioCache()
+    classifier = load_model(source)
+    labels = classifier.labels
+    clips = read_manifest(target, labels=None).select("adapt").clips
+    lalm_draws = load_draws(draws, clips, labels, cache, teacher)
+    partial = open_run(out, resume=resume, force=force)
+    adapted = adapt(
+        clips,
+        lalm_draws,
+        classifier,
+        cache,
+        config=config,
+        seed=seed,
+        state=partial,
+        progress=progress,
+    )
+    probs = {
+        "LALM": adapted.lalm,
+        "classifier": adapted.classifier,
+        "fused": adapted.targets,
+        "student": adapted.probs,
+    }
+    measures = {
+        "lalm_weight": adapted.fused.lalm_weight,
+        "lalm_mi": adapted.fused.lalm_mi,
+        "classifier_mi": adapted.fused.classifier_mi,
+    }
+    record = {
+        "kind": "adapt",
+        "labels": labels,
+        "config": asdict(config),
+        "seed": seed,
+        "source": str(source),
+        "target": str(target.resolve()),
+        "draws": str(draws.resolve()),
+        "clips": len(clips),
+        "fusion": {f"{who.lower()}_prior": p.mean(axis=0).tolist() for who, p in probs.items()},
+        "history": adapted.history,
+        "seconds": time.perf_counter() - started,
+    }
+    if is_main_process():
+        predictions = Predictions(tuple(labels), tuple(map(key, clips)), probs, measures)
+        close_run(partial, out, adapted.student, record, predictions)
+    return record

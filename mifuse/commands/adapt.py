@@ -1,0 +1,102 @@
+"""`mifuse adapt`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="Example: mifuse adapt --source source/ --target target.csv --draws draws.db -o student/"
+)
+@click.option("--source", required=True, metavar="FOLDER|hf:NAME", help="The classifier.")
+@click.option("--target", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Manifest.")
+@click.option(
+    "--draws", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Store or JSONL."
+)
+@click.option("--teacher", help="Whose draws, when the store holds those of several.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the student, new."
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["default", "paper"]),
+    default="default",
+    show_default=True,
+    help="`paper` is the published formula and nothing else.",
+)
+@click.option("--size", type=click.Choice(["xs", "s", "m"]), default="s", show_default=True, help="Size.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, sampling and augmentation.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as in fit.steps=600."
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted run with the same settings.")
+@click.option("--force", is_flag=True, help="Replace the folder that is there.")
+@click.option("--tensorboard", type=click.Path(file_okay=False, path_type=Path), help="Folder for its logs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def adapt(
+    *,
+    source: str,
+    target: Path,
+    draws: Path,
+    teacher: str | None,
+    out: Path,
+    recipe: str,
+    size: str,
+    seed: int,
+    settings: tuple[str, ...],
+    resume: bool,
+    force: bool,
+    tensorboard: Path | None,
+    as_json: bool,
+) -> None:
+    """Adapt a student to the clips of a manifest, from draws of a LALM and a classifier; no labels are read.
+
+    Only rows of split `adapt` are used where the manifest has that column. Under `accelerate launch`
+    the work is shared between processes. A killed run is continued with --resume.
+    """
+    from mifuse.adapt import RECIPES, adapt_manifest
+    from mifuse.commands.progress import epochs
+    from mifuse.config import override
+
+    config = override(RECIPES[recipe], [f"size={size}", *settings])
+    with epochs("adapt", config.fit.steps) as progress:
+        record = adapt_manifest(
+            source,
+            target,
+            draws,
+            out,
+            teacher=teacher,
+            config=config,
+            seed=seed,
+            resume=resume,
+            force=force,
+            progress=progress if tensorboard is None else _with_tensorboard(progress, tensorboard),
+        )
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **record["fusion"]}))
+    else:
+        priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
+        shares = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
+        click.echo(f"{out}: adapted to {record['clips']} clips; it hears {shares}")
+
+
+def _with_tensorboard(
+    progress: Callable[[Mapping[str, float]], None], folder: Path
+) -> Callable[[Mapping[str, float]], None]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise click.ClickException(f"{error}: pip install tensorboard, or leave --tensorboard out") from error
+    writer = SummaryWriter(str(folder))
+
+    def write(record: Mapping[str, float]) -> None:
+        progress(record)
+        for name, value in record.items():
+            writer.add_scalar(name, value, int(record["step"]))
+        writer.flush()
+
+    return write

@@ -1,0 +1,23 @@
+"""The progress bar of training commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import click
+
+
+@contextmanager
+def epochs(label: str, steps: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """A bar over optimiser steps on standard error; call what it yields with the record of each epoch."""
+    with click.progressbar(
+        length=steps, label=label, file=sys.stderr, item_show_func=lambda text: text
+    ) as bar:
+
+        def progress(record: Mapping[str, float]) -> None:
+            ua = f" UA {record['validation_ua']:.1f}" if "validation_ua" in record else ""
+            bar.update(int(record["step"]) - bar.pos, f"loss {record['loss']:.3f}{ua}")
+
+        yield progress

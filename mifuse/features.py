@@ -1,0 +1,116 @@
+"""Log-mel features of many clips: computed once, kept on disk, read as batches."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mifuse import frontend
+from mifuse.audio import AudioCache
+from mifuse.errors import MifuseError
+from mifuse.manifest import Clip
+
+_LOGGER = logging.getLogger(__name__)
+
+PADDING = float(np.log(frontend.FLOOR))  # what the front end gives for digital silence
+# Any change of these constants is another feature file.
+_KEY = f"{frontend.SAMPLE_RATE} {frontend.N_FFT} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
+
+
+class Features:
+    """Log-mel of N clips, float16, memory-mapped: 24 KB for 3 s of audio.
+
+    Args:
+        frames: all clips one after the other, (total frames, N_MELS).
+        offsets: first frame of each clip and the end of the last, (N + 1,).
+    """
+
+    def __init__(self, frames: NDArray[np.float16], offsets: NDArray[np.int64]) -> None:
+        self.frames = frames
+        self.offsets = offsets
+        self.lengths: NDArray[np.int64] = np.diff(offsets)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """Clips side by side, padded with silence: float32 (batch, frames, N_MELS)."""
+        longest = int(max(self.lengths[i] for i in indices))
+        out = np.full((len(indices), longest, frontend.N_MELS), PADDING, dtype=np.float32)
+        for row, i in zip(out, indices, strict=True):
+            row[: self.lengths[i]] = self.frames[self.offsets[i] : self.offsets[i + 1]]
+        return torch.from_numpy(out)
+
+    def batches(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """Every clip once, clips of similar length together, so that little is padding."""
+        order = np.argsort(self.lengths, kind="stable")
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    @classmethod
+    def of(
+        cls,
+        clips: Sequence[Clip],
+        cache: AudioCache,
+        trim: bool = True,
+        progress: Callable[[int], object] = lambda _: None,
+    ) -> Features:
+        """Features of `clips`, from the cache folder when they were computed before.
+
+        Args:
+            trim: leave out leading and trailing silence.
+            progress: called with 1 after each clip.
+
+        Raises:
+            AudioError: a clip cannot be read.
+        """
+        digest = hashlib.sha256(f"{_KEY} {trim}".encode())
+        for clip in clips:
+            digest.update(cache.hash(clip).encode())
+        folder = cache.folder / "features"
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = folder / digest.hexdigest()[:32]
+        frames_file, offsets_file = stem.with_suffix(".frames"), stem.with_suffix(".npy")
+        if not offsets_file.exists():
+            _write(_logmels(clips, cache, trim, progress), frames_file, offsets_file)
+        offsets = np.load(offsets_file, allow_pickle=False)
+        frames = np.memmap(frames_file, dtype=np.float16, mode="r").reshape(-1, frontend.N_MELS)
+        if len(frames) != offsets[-1]:
+            raise MifuseError(f"feature cache {frames_file} is damaged: delete {folder}")
+        return cls(frames, offsets)
+
+
+def _logmels(
+    clips: Sequence[Clip], cache: AudioCache, trim: bool, progress: Callable[[int], object]
+) -> Iterator[NDArray[np.float16]]:
+    logmel = frontend.LogMel()
+    for clip in clips:
+        with torch.inference_mode():
+            rows = logmel.logmel(torch.from_numpy(cache.samples(clip, trim=trim))[None])[0]
+        yield rows.numpy().astype(np.float16)
+        progress(1)
+
+
+def _write(logmels: Iterable[NDArray[np.float16]], frames_file: Path, offsets_file: Path) -> None:
+    """Both files appear whole; the offsets come last and say that the frames are there."""
+    lengths = [0]
+    partial = frames_file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            for rows in logmels:
+                file.write(rows.tobytes())
+                lengths.append(len(rows))
+        partial.replace(frames_file)
+        with partial.open("wb") as file:
+            np.save(file, np.cumsum(lengths, dtype=np.int64))
+        partial.replace(offsets_file)
+    finally:
+        partial.unlink(missing_ok=True)

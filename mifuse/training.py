@@ -1,0 +1,309 @@
+"""One training loop for all that learns here: classifier, student, baselines and oracle fit soft labels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from mifuse.augment import AugmentConfig, distort, mask
+from mifuse.errors import TrainingError
+from mifuse.features import Features
+from mifuse.student import Student
+
+_LOGGER = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a student is fitted to soft labels."""
+
+    steps: int = 1200  # optimiser steps in all
+    steps_per_epoch: int = 50  # steps between two checkpoints
+    batch_size: int = 48  # clips
+    lr: float = 3e-3  # peak of the one-cycle schedule
+    weight_decay: float = 0.02  # 0 is off
+    label_smoothing: float = 0.05  # share of the uniform distribution in each label; 0 is off
+    balance: float = 1.0  # 1: classes are drawn equally often, 0: clips are
+    diversity: float = 0.0  # λ of the diversity term; 0 is off
+    momentum: float = 0.998  # m of the moving average of the weights, per step; 0 follows the student
+    collapse: float = 0.35  # nats: stop when the predicted classes' entropy stays below; 0 is off
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+class Fit:
+    """A student being fitted, its moving average, and what is needed to resume.
+
+    Every step draws its own random numbers from (seed, step), so that a resumed run is the same run.
+    Under `accelerate launch` each process takes its part of every batch.
+
+    Args:
+        student: the model, trained in place.
+        features: the clips.
+        config: how.
+        seed: of sampling, augmentation and dropout.
+    """
+
+    def __init__(self, student: Student, features: Features, config: FitConfig, seed: int = 0) -> None:
+        from accelerate import Accelerator
+
+        self.config, self.features, self.seed = config, features, seed
+        cuda = torch.cuda.is_available()
+        self.accelerator = Accelerator(mixed_precision="bf16" if cuda else "no", cpu=not cuda)
+        self.optimizer = torch.optim.AdamW(
+            student.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.student = student.to(self.accelerator.device)
+        self.average = copy.deepcopy(self.student).requires_grad_(False).eval()
+        self.model, self.optimizer = self.accelerator.prepare(_Logits(self.student), self.optimizer)
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return math.ceil(self.config.steps / self.config.steps_per_epoch)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+    def run_epoch(self, labels: Array) -> dict[str, float]:
+        """Fit the soft labels (N, C) for one epoch; its means are returned and kept in `history`.
+
+        Raises:
+            TrainingError: the loss is not finite, or all predictions fall on one class.
+        """
+        started = time.perf_counter()
+        loading = clips = 0.0
+        sums: dict[str, float] = {}
+        predicted = torch.zeros(labels.shape[1])
+        odds = _sampling(labels, self.config.balance)
+        last = min(self.step + self.config.steps_per_epoch, self.config.steps)
+        count = last - self.step
+        while self.step < last:
+            before = time.perf_counter()
+            index, logmel = self._batch(odds)
+            loading += time.perf_counter() - before
+            x, speech = self._augment(logmel, index)
+            terms, probs = self._train_step(x, speech, labels[index])
+            clips += len(index)
+            predicted += torch.bincount(probs.argmax(1), minlength=labels.shape[1]).cpu()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / count
+        seconds = time.perf_counter() - started
+        share = predicted / predicted.sum()
+        record = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            **sums,
+            "entropy": float(-(share * share.clamp(min=1e-9).log()).sum()),
+            "seconds": seconds,
+            "clips_per_second": clips / seconds,
+            "loader_share": loading / seconds,
+        }
+        self.history.append(record)
+        self._check_collapse(share)
+        return record
+
+    def _batch(self, odds: Array) -> tuple[NDArray[np.int64], Tensor]:
+        generator = np.random.default_rng([self.seed, self.step])
+        index = generator.choice(len(self.features), self.config.batch_size, p=odds)
+        size = len(index) // self.accelerator.num_processes
+        first = self.accelerator.process_index * size
+        index = index[first : first + size]
+        return index, self.features.batch(index)
+
+    def _augment(self, logmel: Tensor, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        # The process number keeps the random numbers of several processes apart.
+        torch.manual_seed((self.seed * 1_000_003 + self.step) * 64 + self.accelerator.process_index)
+        lengths = torch.from_numpy(self.features.lengths[index])
+        distorted = distort(logmel, lengths, self.config.augment).to(self.accelerator.device)
+        x, speech = self.student.frontend.normalise(distorted)
+        return mask(x, self.config.augment), speech
+
+    def _train_step(self, x: Tensor, speech: Tensor, labels: Array) -> tuple[dict[str, float], Tensor]:
+        config = self.config
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * _one_cycle(self.step / config.steps)
+        target = torch.from_numpy(labels).to(x)
+        target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
+        with self.accelerator.autocast():
+            logits = self.model(x, speech)
+        log_probs = F.log_softmax(logits.float(), dim=1)
+        cross_entropy = -(target * log_probs).sum(1).mean()
+        mean = self._mean_over_processes(log_probs.exp().mean(0))
+        diversity = -(mean * mean.clamp(min=1e-9).log()).sum()
+        loss = cross_entropy - config.diversity * diversity
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.step}: lower the learning rate (lr = {config.lr:g})"
+            )
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.step += 1
+        self._follow()
+        terms = {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}
+        return {name: float(value.detach()) for name, value in terms.items()}, log_probs.detach()
+
+    def _mean_over_processes(self, mean: Tensor) -> Tensor:
+        """The mean of the whole batch, with this process's gradient (DDP averages the gradients)."""
+        if self.accelerator.num_processes == 1:
+            return mean
+        whole: Tensor = self.accelerator.reduce(mean.detach(), reduction="mean")
+        return whole + mean - mean.detach()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        # Young averages follow faster, so that a student started from scratch is not held back.
+        momentum = min(self.config.momentum, (1 + self.step) / (10 + self.step))
+        for mine, theirs in zip(
+            self.average.state_dict().values(), self.student.state_dict().values(), strict=True
+        ):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs, 1 - momentum)
+            else:
+                mine.copy_(theirs)
+
+    def _check_collapse(self, share: Tensor) -> None:
+        recent = [record["entropy"] for record in self.history[-3:]]
+        if len(recent) == 3 and max(recent) < self.config.collapse:
+            top = self.student.labels[int(share.argmax())]
+            raise TrainingError(
+                f"the student collapsed: {100 * share.max():.0f} % of its predictions are {top!r}; "
+                "raise diversity or balance, or look at the class prior of the draws"
+            )
+
+    def save(self, folder: Path, arrays: Mapping[str, Array]) -> None:
+        """Write the state of the run and some arrays; the file is replaced only when the new one is whole."""
+        if not self.accelerator.is_main_process:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"student.{k}": v for k, v in self.student.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+        tensors |= {f"arrays.{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        partial = folder / "state.tmp"
+        meta = {"step": self.step, "seed": self.seed, "history": self.history, "config": asdict(self.config)}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(meta)})
+        partial.replace(folder / "state.safetensors")
+
+    def load(self, folder: Path) -> dict[str, Array]:
+        """Continue from `save`: the arrays that it was given; none when there is nothing to continue.
+
+        Raises:
+            TrainingError: the saved run had other settings.
+        """
+        from safetensors import safe_open
+
+        file = folder / "state.safetensors"
+        if not file.exists():
+            return {}
+        with safe_open(file, framework="pt") as handle:
+            meta: dict[str, Any] = json.loads(handle.metadata()["state"])
+        same = json.loads(json.dumps(asdict(self.config)))
+        if meta["config"] != same or meta["seed"] != self.seed:
+            changed = [k for k in same if meta["config"].get(k) != same[k]] or ["seed"]
+            raise TrainingError(
+                f"{folder} was started with another {changed[0]}: resume with the same settings or start anew"
+            )
+        tensors = load_file(file)
+        parts: dict[str, dict[str, Tensor]] = {
+            "student": {},
+            "average": {},
+            "optimizer": {},
+            "arrays": {},
+        }
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.student.load_state_dict(parts["student"])
+        self.average.load_state_dict(parts["average"])
+        state = self.optimizer.state_dict()
+        for name, tensor in parts["optimizer"].items():
+            index, _, key = name.partition(".")
+            state["state"].setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict(state)
+        self.step, self.history = meta["step"], meta["history"]
+        return {name: tensor.numpy() for name, tensor in parts["arrays"].items()}
+
+
+def is_main_process() -> bool:
+    """Whether this process writes: the only one, or the first of `accelerate launch`."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+class _Logits(torch.nn.Module):
+    """Makes `logits` the forward pass, which is what DistributedDataParallel needs to see."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, x: Tensor, speech: Tensor) -> Tensor:
+        return self.student.logits(x, speech)
+
+
+def _sampling(labels: Array, balance: float) -> Array:
+    """Odds of each clip to be drawn: between clips equally often (0) and classes equally often (1)."""
+    per_class = (labels / np.maximum(labels.mean(0), 1e-3)).sum(1)
+    odds = per_class**balance
+    return np.asarray(odds / odds.sum())
+
+
+def _one_cycle(progress: float) -> float:
+    """Share of the peak learning rate: linear over the first tenth, then half a cosine down to 0."""
+    if progress < 0.1:
+        return 0.04 + 0.96 * progress / 0.1
+    return 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+
+
+@torch.inference_mode()
+def predict(model: Student, features: Features, batch_size: int = 64) -> Array:
+    """Probabilities of every clip, (N, C), without dropout."""
+    model.eval()
+    return np.concatenate([rows for _, rows in _passes(model, features, batch_size)])[_inverse(features)]
+
+
+@torch.inference_mode()
+def mc_dropout_draws(model: Student, features: Features, draws: int, seed: int = 0) -> Array:
+    """Draws of the classifier: passes with dropout on and batch norm off, (draws, N, C)."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.train()
+    torch.manual_seed(seed)
+    passes = [np.concatenate([rows for _, rows in _passes(model, features, 64)]) for _ in range(draws)]
+    model.eval()
+    return np.stack(passes)[:, _inverse(features)]
+
+
+def _inverse(features: Features) -> NDArray[np.int64]:
+    return np.argsort(np.argsort(features.lengths, kind="stable"), kind="stable")
+
+
+def _passes(model: Student, features: Features, size: int) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    device = next(model.parameters()).device
+    for index in features.batches(size):
+        x, speech = model.frontend.normalise(features.batch(index).to(device))
+        yield index, torch.softmax(model.logits(x, speech), dim=1).cpu().numpy().astype(np.float64)
