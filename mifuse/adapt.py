@@ -107,7 +107,7 @@ def adapt(
         )
     features = Features.of(clips, cache)
     source_draws = classifier_draws(classifier, clips, cache, config.classifier_draws, seed)
-    fit = Fit(_first_student(classifier, config, seed), features, config.fit, seed)
+    fit = Fit(first_student(classifier, config, seed), features, config.fit, seed)
     follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
     fused, targets = None, np.empty(0)
     if state is not None and (saved := fit.load(state)):
@@ -145,7 +145,8 @@ def adapt(
     )
 
 
-def _first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed: int) -> Student:
+def first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed: int) -> Student:
+    """The student before its first step: the classifier's weights, or fresh ones."""
     torch.manual_seed(seed)
     student = Student(labels=classifier.labels, size=config.size, dropout=config.dropout)
     if config.warm_start and _same_shapes(classifier, student):

@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _draw(
+def draw(
     width: float, height: float, panels: int, paint: Callable[[Sequence[Any]], None], **grid: Any
 ) -> str:
     """SVG of `panels` axes side by side, painted by `paint`; sizes in inches."""
@@ -88,7 +88,7 @@ def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], labels: Sequence
             axis.tick_params(length=0)
         axes[0].set_ylabel("label")
 
-    return _draw(2.5 * len(matrices) + 0.6, 3.6, len(matrices), paint, sharey=True)
+    return draw(2.5 * len(matrices) + 0.6, 3.6, len(matrices), paint, sharey=True)
 
 
 def weights(weight: Floats, right: Mapping[str, NDArray[np.bool_]]) -> str:
@@ -117,7 +117,7 @@ def weights(weight: Floats, right: Mapping[str, NDArray[np.bool_]]) -> str:
         axes[1].set_ylim(0, 100)
         axes[1].legend()
 
-    return _draw(8.6, 3.0, 2 if right else 1, paint)
+    return draw(8.6, 3.0, 2 if right else 1, paint)
 
 
 def curves(history: Sequence[Mapping[str, Any]], classes: int) -> str:
@@ -143,7 +143,7 @@ def curves(history: Sequence[Mapping[str, Any]], classes: int) -> str:
             axis.set(title=title, xlabel="epoch", ylabel=unit)
             axis.legend(fontsize=9)
 
-    return _draw(4.3 * len(kept), 3.0, len(kept), paint) if kept else ""
+    return draw(4.3 * len(kept), 3.0, len(kept), paint) if kept else ""
 
 
 def _has(history: Sequence[Mapping[str, Any]], key: str) -> bool:
@@ -169,7 +169,7 @@ def reliability(predictions: Mapping[str, tuple[Floats, NDArray[np.bool_]]]) -> 
         axis.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
 
-    return _draw(5.4, 3.6, 1, paint)
+    return draw(5.4, 3.6, 1, paint)
 
 
 def priors(shares: Mapping[str, Sequence[float]], labels: Sequence[str]) -> str:
@@ -186,4 +186,4 @@ def priors(shares: Mapping[str, Sequence[float]], labels: Sequence[str]) -> str:
         axes[0].grid(False, axis="x")
         axes[0].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
 
-    return _draw(8.0, 2.8, 1, paint)
+    return draw(8.0, 2.8, 1, paint)

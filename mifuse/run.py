@@ -51,17 +51,18 @@ def close_run(
     student.save_pretrained(partial)
     if predictions is not None:
         write_predictions(partial / "predictions.csv", predictions)
-    versions = {name: version for name in LIBRARIES if (version := _version(name))}
-    document = {
-        **record,
-        "labels": student.labels,
-        "versions": versions | {"python": platform.python_version()},
-    }
+    document = {**record, "labels": student.labels, "versions": versions()}
     (partial / "run.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     (partial / "state.safetensors").unlink(missing_ok=True)
     if out.exists():
         shutil.rmtree(out)
     partial.rename(out)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    found = {name: version for name in LIBRARIES if (version := _version(name))}
+    return found | {"python": platform.python_version()}
 
 
 def _version(name: str) -> str | None:

@@ -1,0 +1,74 @@
+"""Pictures of `benchmarks.transfers`, SVG text in the style of the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mifuse.pictures import colour, draw
+
+
+def bars(document: Mapping[str, Any], titles: Mapping[str, str], split: str) -> str:
+    """UA of each method on each transfer, the mean last; whiskers are the deviation over seeds."""
+    rows = [(row["transfer"].replace(">", " → "), row["methods"]) for row in document["transfers"]]
+    rows.append(("mean", document["mean"]))
+    methods = [m for m in document["settings"]["methods"] if any(m in scores for _, scores in rows)]
+
+    def paint(axes: Sequence[Any]) -> None:
+        width = 0.84 / len(methods)
+        for index, method in enumerate(methods):
+            at = [i for i, (_, scores) in enumerate(rows) if method in scores]
+            scores = [rows[i][1][method][split] for i in at]
+            axes[0].bar(
+                np.array(at) - 0.42 + (index + 0.5) * width,
+                [score["ua"] for score in scores],
+                0.92 * width,
+                yerr=[score["sd"] for score in scores],
+                error_kw={"lw": 0.8},
+                color=_colour(method, index),
+                label=titles.get(method, method),
+            )
+        axes[0].set_xticks(range(len(rows)), [name for name, _ in rows])
+        axes[0].set_ylabel(f"UA, {split} split, %")
+        axes[0].set_ylim(20, None)
+        axes[0].grid(False, axis="x")
+        axes[0].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+
+    return draw(1.6 * len(rows) + 2.0, 3.6, 1, paint)
+
+
+def _colour(method: str, index: int) -> str:
+    known = {
+        "lalm": "LALM",
+        "default": "student",
+        "default int8": "student int8",
+        "lalm-only": "fused",
+        "oracle": "labels",
+    }
+    shade = colour(known.get(method, method))
+    others = ("#D55E00", "#F0E442", "#8C6BB1", "#A6761D", "#66A61E", "#1B9E77", "#E7298A")
+    return others[index % len(others)] if shade == colour("") else shade
+
+
+def trust(curves: Mapping[str, tuple[Any, Any, Any]]) -> str:
+    """How often each teacher is right at each LALM weight, a panel per transfer.
+
+    Args:
+        curves: transfer -> weight (N,), whether the LALM is right (N,), whether the classifier is.
+    """
+
+    def paint(axes: Sequence[Any]) -> None:
+        for axis, (name, (weight, lalm, classifier)) in zip(axes, curves.items(), strict=True):
+            groups = [part for part in np.array_split(np.argsort(weight, kind="stable"), 8) if len(part)]
+            centres = [float(weight[part].mean()) for part in groups]
+            for who, right in (("LALM", lalm), ("classifier", classifier)):
+                rates = [100 * float(right[part].mean()) for part in groups]
+                axis.plot(centres, rates, marker="o", ms=4, color=colour(who), label=who)
+            axis.set(title=name.replace(">", " → "), xlabel="weight of the LALM")
+            axis.set_ylim(0, 100)
+        axes[0].set_ylabel("right, %; eighths of the clips")
+        axes[0].legend(fontsize=9)
+
+    return draw(2.7 * len(curves), 2.8, len(curves), paint, sharey=True)

@@ -1,0 +1,306 @@
+"""One unit of work of `benchmarks.transfers`: a source classifier, or one method on one transfer and seed.
+
+A unit writes one file, whole or not at all, and is skipped when its file is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import mifuse
+from mifuse.adapt import RECIPES, AdaptConfig, Adapted, adapt
+from mifuse.audio import AudioCache
+from mifuse.baselines import BASELINES, Task, distil
+from mifuse.classifier import TrainConfig, load_model, train_classifier
+from mifuse.config import override
+from mifuse.draws import load_draws
+from mifuse.features import Features
+from mifuse.labels import LABELS
+from mifuse.manifest import Clip, read_manifest
+from mifuse.student import Student
+from mifuse.training import mc_dropout_draws, predict
+
+Array = NDArray[np.float64]
+FILES = ("source.csv", "target.csv", "lalm_draws.jsonl")
+SPLITS = ("adapt", "test")
+# What a stored result depends on; a change of any of these files makes it another result.
+CODE = ("audio", "frontend", "features", "augment", "student", "training", "classifier")
+MORE_CODE = {
+    "recipe": ("fusion", "refine", "adapt"),
+    "int8": ("fusion", "refine", "adapt", "export"),
+    "baseline": ("fusion", "baselines"),
+    "labels": ("baselines",),
+}
+hashes: dict[Path, str] = {}
+"""SHA-256 of each file, read once. Workers get the parent's: a file edited meanwhile does not part them."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Source corpora (several: pooled) and the target."""
+
+    sources: tuple[str, ...]
+    target: str
+
+    def __str__(self) -> str:
+        return f"{'+'.join(self.sources)}>{self.target}"
+
+    @classmethod
+    def parse(cls, text: str) -> Transfer:
+        """`a>b`, or `a+c>b` for pooled sources."""
+        sources, arrow, target = text.partition(">")
+        if not arrow or not sources or not target:
+            raise ValueError(f"{text!r} is no transfer: write SOURCE>TARGET")
+        return cls(tuple(sources.split("+")), target)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A column of the table."""
+
+    name: str
+    kind: str  # classifier | lalm | average | baseline | recipe | int8 | labels
+    config: AdaptConfig
+    draws: int = 0  # LALM draws that are used; 0: all
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work; `method` None trains the classifier."""
+
+    corpora: Path
+    work: Path
+    transfer: Transfer
+    seed: int
+    train: TrainConfig
+    method: Method | None = None
+
+    def __str__(self) -> str:
+        who = self.method.name if self.method else "classifier training"
+        return f"{self.transfer if self.method else '+'.join(self.transfer.sources)} {who} seed {self.seed}"
+
+    @property
+    def file(self) -> Path:
+        """The result of the unit; named by everything that it depends on."""
+        settings: dict[str, Any] = {"train": asdict(self.train), "version": mifuse.__version__}
+        kind = "" if self.method is None else self.method.kind
+        if self.method is not None:
+            settings |= {"config": asdict(self.method.config), "draws": self.method.draws, "kind": kind}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        package = Path(mifuse.__file__).parent
+        files = [package / f"{name}.py" for name in (*CODE, *MORE_CODE.get(kind, ()))]
+        files += [self.corpora / name / "source.csv" for name in self.transfer.sources]
+        if self.method is not None:
+            files += [self.corpora / self.transfer.target / name for name in FILES[1:]]
+        for file in files:
+            digest.update(_hash(file).encode())
+        sources, stem = "+".join(self.transfer.sources), digest.hexdigest()[:16]
+        if self.method is None:
+            return self.work / f"{sources}" / f"classifier-{self.seed}-{stem}"
+        folder = self.work / f"{sources}-{self.transfer.target}"
+        return folder / f"{_file_name(self.method.name)}-{self.seed}-{stem}.npz"
+
+    @property
+    def classifier(self) -> Path:
+        """Folder of the classifier that the unit starts from."""
+        return replace(self, method=None).file
+
+    @property
+    def student(self) -> Path:
+        """Folder of the student that a recipe leaves, for int8."""
+        return self.file.with_suffix(".student")
+
+
+def _hash(file: Path) -> str:
+    if file not in hashes:
+        hashes[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashes[file]
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "=.-" else "_" for c in text)
+
+
+def run(unit: Unit) -> float:
+    """Do a unit and leave its file. Returns seconds."""
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    unit.file.parent.mkdir(parents=True, exist_ok=True)
+    if unit.method is None:
+        clips = [
+            c
+            for name in unit.transfer.sources
+            for c in read_manifest(unit.corpora / name / "source.csv").clips
+        ]
+        trained = train_classifier(clips, AudioCache(), config=unit.train, seed=unit.seed)
+        _save_student(trained.model, unit.file)
+        return time.perf_counter() - started
+    result = _Work(unit, unit.method).result()
+    seconds = time.perf_counter() - started
+    partial = unit.file.with_suffix(".tmp")
+    with partial.open("wb") as file:
+        np.savez(file, seconds=np.array(seconds), **result)
+    partial.replace(unit.file)
+    return seconds
+
+
+def _save_student(student: Student, folder: Path) -> None:
+    partial = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    student.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+class _Work:
+    """One method on one transfer: probabilities of the clips of both splits."""
+
+    def __init__(self, unit: Unit, method: Method) -> None:
+        self.unit, self.method, self.cache = unit, method, AudioCache()
+        folder = unit.corpora / unit.transfer.target
+        self.target = folder / "target.csv"
+        self.draws_file = folder / "lalm_draws.jsonl"
+        manifest = read_manifest(self.target)
+        self.clips: dict[str, tuple[Clip, ...]] = {split: manifest.select(split).clips for split in SPLITS}
+
+    def result(self) -> dict[str, Array]:
+        way = getattr(self, f"_{self.method.kind}")
+        result: dict[str, Array] = way()
+        return result
+
+    def draws(self, split: str = "adapt") -> Array:
+        draws = load_draws(self.draws_file, self.clips[split], LABELS, self.cache)
+        return draws[: self.method.draws or None]
+
+    def features(self, split: str = "adapt") -> Features:
+        return Features.of(self.clips[split], self.cache)
+
+    def source_model(self) -> Student:
+        model = load_model(self.unit.classifier)
+        if not isinstance(model, Student):
+            raise TypeError(f"{self.unit.classifier} holds no student")
+        return model
+
+    def task(self) -> Task:
+        return Task(self.features(), self.draws(), self.source_model(), self.method.config, self.unit.seed)
+
+    def both(self, student: Student) -> dict[str, Array]:
+        return {split: predict(student, self.features(split)) for split in SPLITS}
+
+    def _lalm(self) -> dict[str, Array]:
+        return {split: self.draws(split).mean(axis=0) for split in SPLITS}
+
+    def _classifier(self) -> dict[str, Array]:
+        return self.both(self.source_model())
+
+    def _average(self) -> dict[str, Array]:
+        model, count = self.source_model(), self.method.config.classifier_draws
+        lalm = self._lalm()
+        return {
+            split: (
+                lalm[split] + mc_dropout_draws(model, self.features(split), count, self.unit.seed).mean(0)
+            )
+            / 2
+            for split in SPLITS
+        }
+
+    def _baseline(self) -> dict[str, Array]:
+        return self.both(BASELINES[self.method.name](self.task()))
+
+    def _labels(self) -> dict[str, Array]:
+        truth = [LABELS.index(str(clip.label)) for clip in self.clips["adapt"]]
+        return self.both(distil(self.task(), np.eye(len(LABELS))[truth]))
+
+    def _recipe(self) -> dict[str, Array]:
+        adapted: Adapted = adapt(
+            self.clips["adapt"],
+            self.draws(),
+            self.source_model(),
+            self.cache,
+            config=self.method.config,
+            seed=self.unit.seed,
+        )
+        _save_student(adapted.student, self.unit.student)
+        return {
+            "adapt": adapted.probs,
+            "test": predict(adapted.student, self.features("test")),
+            "targets": adapted.targets,
+            "fused": adapted.fused.probs,
+            "lalm_weight": adapted.fused.lalm_weight,
+            "lalm": adapted.lalm,
+            "classifier": adapted.classifier,
+        }
+
+    def _int8(self) -> dict[str, Array]:
+        """The exported student, run by the runtime as on the device."""
+        from mifuse.evaluate import open_model
+        from mifuse.evaluate import predict as run_model
+        from mifuse.export import export_student
+
+        recipe = replace(self.unit, method=replace(self.method, name=self.method.name[:-5], kind="recipe"))
+        bundle = self.unit.file.with_suffix(".bundle")
+        # The table shows what int8 costs, so nothing is refused here.
+        export_student(
+            recipe.student,
+            bundle,
+            calibration=self.target,
+            int8=True,
+            max_drop=100.0,
+            force=True,
+            cache=self.cache,
+        )
+        _, model = open_model(bundle, precision="int8")
+        return {split: run_model(model, self.clips[split], self.cache) for split in SPLITS}
+
+
+def ablations(base: AdaptConfig) -> list[Method]:
+    """The default recipe with one thing changed each; what the change leaves as it was is left out."""
+    changes = {
+        "no MI": "weighting=uniform",
+        "no EMA teacher": "refresh=0",
+        "no diversity": "fit.diversity=0",
+        "no balance": "fit.balance=0",
+        "no refinement": "refine.rounds=0",
+        "no prior": "refine.prior=0",
+        "no speakers": "refine.speakers=false",
+        "no warm start": "warm_start=false",
+        "no average": "average=false",
+        "M=2": "classifier_draws=2",
+        "M=32": "classifier_draws=32",
+        "τ=0.1": "temperature=0.1",
+        "τ=10": "temperature=10",
+        "m=0.99": "fit.momentum=0.99",
+        "m=0.999": "fit.momentum=0.999",
+        "λ=0.2": "fit.diversity=0.2",
+        "λ=1": "fit.diversity=1",
+    }
+    methods = [Method(name, "recipe", override(base, [change])) for name, change in changes.items()]
+    methods += [Method(f"K={count}", "recipe", base, count) for count in (1, 2, 4)]
+    return [method for method in methods if method.config != base or method.draws]
+
+
+def named(name: str, overrides: list[str]) -> Method:
+    """A method by its name: of this file, of a baseline, or of a recipe. KeyError when there is none."""
+    default = override(RECIPES["default"], overrides)
+    # A change of what only the recipe uses leaves the results of the others as they are.
+    shared = ("size", "dropout", "warm_start", "classifier_draws", "temperature", "fit")
+    plain = replace(AdaptConfig(), **{name: getattr(default, name) for name in shared})
+    if name in ("classifier", "lalm", "average"):
+        return Method(name, name, replace(AdaptConfig(), classifier_draws=default.classifier_draws))
+    if name == "oracle":
+        return Method(name, "labels", plain)
+    if name in BASELINES:
+        return Method(name, "baseline", plain)
+    recipe = name.removesuffix(" int8")
+    return Method(name, "recipe" if recipe == name else "int8", override(RECIPES[recipe], overrides))
