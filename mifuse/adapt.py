@@ -6,9 +6,11 @@ follow the student, fuse again. Source: Huang, Lin, Lee, "MI-Fuse", arXiv 2509.2
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,18 @@ from torch import nn
 
 from mifuse.audio import AudioCache
 from mifuse.classifier import HubClassifier, classifier_draws, load_model
+from mifuse.config import require
 from mifuse.draws import load_draws
 from mifuse.errors import TrainingError
 from mifuse.features import Features
 from mifuse.fusion import Fused, fuse
 from mifuse.manifest import Clip, read_manifest
 from mifuse.predictions import Predictions, key
+from mifuse.processes import on_main_process
 from mifuse.refine import RefineConfig, refine
 from mifuse.run import close_run, open_run
 from mifuse.student import Student
-from mifuse.training import Fit, FitConfig, is_main_process, mc_dropout_draws, predict
+from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -49,6 +53,9 @@ class AdaptConfig:
     average: bool = True  # the student is the moving average of the weights, not the last step
     refine: RefineConfig = field(default_factory=RefineConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+
+    def __post_init__(self) -> None:
+        require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf))
 
 
 RECIPES = {
@@ -110,7 +117,12 @@ def adapt(
     fit = Fit(first_student(classifier, config, seed), features, config.fit, seed)
     follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
     fused, targets = None, np.empty(0)
-    if state is not None and (saved := fit.load(state)):
+    settings = asdict(config) | {
+        "target": _digest([f"{cache.hash(clip)} {clip.speaker}".encode() for clip in clips]),
+        "draws": _digest([np.ascontiguousarray(lalm_draws).tobytes()]),
+        "source": _digest([w.cpu().numpy().tobytes() for w in classifier.state_dict().values()]),
+    }
+    if state is not None and (saved := fit.load(state, settings)):
         targets = saved.pop("targets")
         fused = Fused(**saved)
     speakers = [clip.speaker for clip in clips]
@@ -127,10 +139,11 @@ def adapt(
 
     while fit.epoch < fit.epochs:
         if fused is None or (config.refresh > 0 and fit.epoch % config.refresh == 0):
-            fused, targets = labels_at(fit.epoch)
+            # Once for all processes: their batch norm statistics, and so their draws, differ.
+            fused, targets = on_main_process(lambda: labels_at(fit.epoch))
         progress(fit.run_epoch(targets))
         if state is not None:
-            fit.save(state, asdict(fused) | {"targets": targets})
+            fit.save(state, asdict(fused) | {"targets": targets}, settings)
     if fused is None:
         raise TrainingError(f"fit.steps = {config.fit.steps}: nothing to do, give at least 1")
     student = (fit.average if config.average else fit.student).cpu().eval()
@@ -154,6 +167,13 @@ def first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed
     elif config.warm_start:
         _LOGGER.info("the classifier has other shapes than a student of size %s: from scratch", config.size)
     return student
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _same_shapes(a: nn.Module, b: nn.Module) -> bool:
@@ -194,17 +214,36 @@ def adapt_manifest(
     labels = classifier.labels
     clips = read_manifest(target, labels=None).select("adapt").clips
     lalm_draws = load_draws(draws, clips, labels, cache, teacher)
-    partial = open_run(out, resume=resume, force=force)
-    adapted = adapt(
-        clips,
-        lalm_draws,
-        classifier,
-        cache,
-        config=config,
-        seed=seed,
-        state=partial,
-        progress=progress,
-    )
+    with open_run(out, resume=resume, force=force) as partial:
+        adapted = adapt(
+            clips,
+            lalm_draws,
+            classifier,
+            cache,
+            config=config,
+            seed=seed,
+            state=partial,
+            progress=progress,
+        )
+        predictions = _predictions(adapted, clips)
+        record = {
+            "kind": "adapt",
+            "labels": labels,
+            "config": asdict(config),
+            "seed": seed,
+            "source": str(source),
+            "target": str(target.resolve()),
+            "draws": str(draws.resolve()),
+            "clips": len(clips),
+            "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
+            "history": adapted.history,
+            "seconds": time.perf_counter() - started,
+        }
+        close_run(partial, out, adapted.student, record, predictions)
+    return record
+
+
+def _predictions(adapted: Adapted, clips: Sequence[Clip]) -> Predictions:
     probs = {
         "LALM": adapted.lalm,
         "classifier": adapted.classifier,
@@ -216,20 +255,4 @@ def adapt_manifest(
         "lalm_mi": adapted.fused.lalm_mi,
         "classifier_mi": adapted.fused.classifier_mi,
     }
-    record = {
-        "kind": "adapt",
-        "labels": labels,
-        "config": asdict(config),
-        "seed": seed,
-        "source": str(source),
-        "target": str(target.resolve()),
-        "draws": str(draws.resolve()),
-        "clips": len(clips),
-        "fusion": {f"{who.lower()}_prior": p.mean(axis=0).tolist() for who, p in probs.items()},
-        "history": adapted.history,
-        "seconds": time.perf_counter() - started,
-    }
-    if is_main_process():
-        predictions = Predictions(tuple(labels), tuple(map(key, clips)), probs, measures)
-        close_run(partial, out, adapted.student, record, predictions)
-    return record
+    return Predictions(adapted.student.labels, tuple(map(key, clips)), probs, measures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ import torchaudio.functional
 from torch import Tensor
 from torch.nn import functional as F
 
+from mifuse.config import require
+from mifuse.errors import MifuseError
 from mifuse.features import PADDING
 from mifuse.frontend import N_MELS
 
@@ -21,11 +24,18 @@ class AugmentConfig:
     warp: float = 0.17  # vocal-tract length, uniform in ± log frequency scale
     noise: float = 0.5  # share of clips that get a noise floor
     snr: tuple[float, float] = (5.0, 35.0)  # dB below the loudest frame
-    crop: int = 190  # frames: longest piece of a clip, 3 s
+    crop: int = 190  # frames: longest piece of a clip, 3 s; 0 keeps clips whole
     time_masks: int = 2  # SpecAugment
     time_mask: int = 25  # frames at most
     mel_masks: int = 2
     mel_mask: int = 10  # mel bins at most
+
+    def __post_init__(self) -> None:
+        one, more = (0, 1), (0, math.inf)
+        require(self, stretch=one, warp=one, noise=one, crop=more)
+        require(self, time_masks=more, time_mask=more, mel_masks=more, mel_mask=(0, N_MELS))
+        if not self.snr[0] <= self.snr[1]:
+            raise MifuseError(f"snr = {list(self.snr)}: the lower bound comes first, as in [5, 35]")
 
 
 def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
@@ -41,7 +51,7 @@ def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     batch, total, _ = logmel.shape
     rate = torch.exp(torch.empty(batch).uniform_(-config.stretch, config.stretch))
     stretched = (lengths * rate).clamp(min=1)
-    frames = max(1, int(stretched.clamp(max=config.crop).max()))
+    frames = max(1, int(stretched.clamp(max=config.crop or math.inf).max()))
     first = torch.rand(batch) * (stretched - frames).clamp(min=0)
     time = (first[:, None] + torch.arange(frames)) / rate[:, None]
     # Mel is nearly logarithmic above 12 bins below zero, so a scale of frequency is a scale there.

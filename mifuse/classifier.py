@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mifuse.audio import AudioCache
+from mifuse.config import require
 from mifuse.errors import MifuseError, TrainingError
 from mifuse.features import Features
 from mifuse.frontend import SAMPLE_RATE
@@ -28,6 +31,8 @@ from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
+SHORTEST = SAMPLE_RATE // 10  # samples: shorter clips are padded for a hub classifier
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -38,6 +43,9 @@ class TrainConfig:
     validation: float = 0.2  # share of speakers held out for early stopping
     patience: int = 6  # epochs without a better validation UA before it stops
     fit: FitConfig = field(default_factory=FitConfig)
+
+    def __post_init__(self) -> None:
+        require(self, validation=(0, 1), patience=(1, math.inf))
 
 
 @dataclass(frozen=True)
@@ -129,9 +137,14 @@ class HubClassifier(nn.Module):
         try:
             self.model: Any = AutoModelForAudioClassification.from_pretrained(name)
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(name)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
+        if self.extractor.sampling_rate != SAMPLE_RATE:
+            raise MifuseError(
+                f"hf:{name} hears audio of {self.extractor.sampling_rate} Hz: "
+                f"choose a checkpoint for {SAMPLE_RATE} Hz"
+            )
         self.labels = tuple(labels)
         theirs = [str(label) for _, label in sorted(self.model.config.id2label.items())]
         self.sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
@@ -145,6 +158,8 @@ class HubClassifier(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
+        # The convolutions of wav2vec2 and its heirs need 25 ms at least.
+        samples = nn.functional.pad(samples, (0, max(0, SHORTEST - samples.shape[1])))
         inputs = self.extractor(
             list(samples.cpu().numpy()), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding=True
         )
@@ -172,7 +187,7 @@ def load_model(path: str | Path) -> Student | HubClassifier:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints, and --json owns stdout
             return Student.from_pretrained(folder).eval()
-    except (ValueError, TypeError, RuntimeError, KeyError) as error:
+    except (ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
         raise MifuseError(f"{folder}: not a student of ours ({str(error).splitlines()[0]})") from error
 
 

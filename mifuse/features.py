@@ -79,13 +79,13 @@ class Features:
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / digest.hexdigest()[:32]
         frames_file, offsets_file = stem.with_suffix(".frames"), stem.with_suffix(".npy")
-        if not offsets_file.exists():
+        stored = _read(frames_file, offsets_file)
+        if stored is None:
             _write(_logmels(clips, cache, trim, progress), frames_file, offsets_file)
-        offsets = np.load(offsets_file, allow_pickle=False)
-        frames = np.memmap(frames_file, dtype=np.float16, mode="r").reshape(-1, frontend.N_MELS)
-        if len(frames) != offsets[-1]:
-            raise MifuseError(f"feature cache {frames_file} is damaged: delete {folder}")
-        return cls(frames, offsets)
+            stored = _read(frames_file, offsets_file)
+        if stored is None:
+            raise MifuseError(f"{frames_file} was changed while it was read: delete {folder} and try again")
+        return cls(*stored)
 
 
 def _logmels(
@@ -97,6 +97,16 @@ def _logmels(
             rows = logmel.logmel(torch.from_numpy(cache.samples(clip, trim=trim))[None])[0]
         yield rows.numpy().astype(np.float16)
         progress(1)
+
+
+def _read(frames_file: Path, offsets_file: Path) -> tuple[NDArray[np.float16], NDArray[np.int64]] | None:
+    """Frames and offsets, None when they are not there or were cut short by a crash of the machine."""
+    try:
+        offsets = np.load(offsets_file, allow_pickle=False)
+        frames = np.memmap(frames_file, dtype=np.float16, mode="r").reshape(-1, frontend.N_MELS)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return (frames, offsets) if len(frames) == offsets[-1] else None
 
 
 def _write(logmels: Iterable[NDArray[np.float16]], frames_file: Path, offsets_file: Path) -> None:

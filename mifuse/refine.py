@@ -13,6 +13,7 @@ scaling as in Saerens et al. (Neural Computation 2002); normalisation within the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from mifuse.audio import SILENCE_DB
+from mifuse.config import require
 from mifuse.features import Features
 from mifuse.frontend import N_MELS
 
@@ -37,6 +39,10 @@ class RefineConfig:
     prior: float = 0.5  # 0 keeps the class prior of the labels, 1 makes it uniform
     l2: float = 0.1  # weight decay of the probe
     speakers: bool = True  # normalise within the speaker where the manifest names speakers
+
+    def __post_init__(self) -> None:
+        more = (0, math.inf)
+        require(self, rounds=more, folds=(2, math.inf), trust=more, prior=(0, 1), l2=more)
 
 
 def match_prior(probs: Array, prior: Array, rounds: int = 100) -> Array:

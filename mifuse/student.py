@@ -49,6 +49,8 @@ class Student(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         if size not in SIZES:
             raise MifuseError(f"unknown student size {size!r}: use one of {', '.join(SIZES)}")
+        if not 0 <= dropout < 1:
+            raise MifuseError(f"dropout = {dropout}: it must be at least 0 and below 1")
         self.labels = tuple(labels)
         self.size = size
         channels = SIZES[size]

@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mifuse.augment import AugmentConfig, distort, mask
+from mifuse.config import require
 from mifuse.errors import TrainingError
 from mifuse.features import Features
+from mifuse.run import STATE, writing
 from mifuse.student import Student
 
 _LOGGER = logging.getLogger(__name__)
@@ -43,6 +45,12 @@ class FitConfig:
     momentum: float = 0.998  # m of the moving average of the weights, per step; 0 follows the student
     collapse: float = 0.35  # nats: stop when the predicted classes' entropy stays below; 0 is off
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        one, more = (0, 1), (0, math.inf)
+        require(self, steps=(1, math.inf), steps_per_epoch=(1, math.inf), batch_size=(2, math.inf), lr=more)
+        require(self, weight_decay=more, label_smoothing=one, balance=one, diversity=more, momentum=one)
+        require(self, collapse=more)
 
 
 class Fit:
@@ -191,8 +199,19 @@ class Fit:
                 "raise diversity or balance, or look at the class prior of the draws"
             )
 
-    def save(self, folder: Path, arrays: Mapping[str, Array]) -> None:
-        """Write the state of the run and some arrays; the file is replaced only when the new one is whole."""
+    def _settings(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """What must be the same in a resumed run, by name."""
+        settings = _flat({"fit": asdict(self.config), **more, "seed": self.seed})
+        return dict(json.loads(json.dumps(settings)))
+
+    def save(
+        self, folder: Path, arrays: Mapping[str, Array], settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the state of the run and some arrays; the file is replaced only when the new one is whole.
+
+        Args:
+            settings: what else `load` shall insist on, JSON-serialisable.
+        """
         if not self.accelerator.is_main_process:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,31 +220,36 @@ class Fit:
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
         tensors |= {f"arrays.{k}": torch.from_numpy(v) for k, v in arrays.items()}
-        partial = folder / "state.tmp"
-        meta = {"step": self.step, "seed": self.seed, "history": self.history, "config": asdict(self.config)}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(meta)})
-        partial.replace(folder / "state.safetensors")
+        partial = folder / f"{STATE}.tmp"
+        meta = {"step": self.step, "history": self.history, "settings": self._settings(settings or {})}
+        with writing(folder):
+            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(meta)})
+        partial.replace(folder / STATE)
 
-    def load(self, folder: Path) -> dict[str, Array]:
+    def load(self, folder: Path, settings: Mapping[str, Any] | None = None) -> dict[str, Array]:
         """Continue from `save`: the arrays that it was given; none when there is nothing to continue.
 
         Raises:
-            TrainingError: the saved run had other settings.
+            TrainingError: the saved run had other settings, or its state is damaged.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        file = folder / "state.safetensors"
+        file = folder / STATE
         if not file.exists():
             return {}
-        with safe_open(file, framework="pt") as handle:
-            meta: dict[str, Any] = json.loads(handle.metadata()["state"])
-        same = json.loads(json.dumps(asdict(self.config)))
-        if meta["config"] != same or meta["seed"] != self.seed:
-            changed = [k for k in same if meta["config"].get(k) != same[k]] or ["seed"]
+        try:
+            with safe_open(file, framework="pt") as handle:
+                meta: dict[str, Any] = json.loads(handle.metadata()["state"])
+            tensors = load_file(file)
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise TrainingError(f"{file} is damaged ({error}): start anew with --force") from error
+        mine, theirs = self._settings(settings or {}), meta["settings"]
+        changed = [name for name in mine if mine[name] != theirs.get(name)]
+        if changed:
             raise TrainingError(
-                f"{folder} was started with another {changed[0]}: resume with the same settings or start anew"
+                f"{folder} was started with another {changed[0]}: "
+                "resume with the same settings, or start anew with --force"
             )
-        tensors = load_file(file)
         parts: dict[str, dict[str, Tensor]] = {
             "student": {},
             "average": {},
@@ -246,13 +270,6 @@ class Fit:
         return {name: tensor.numpy() for name, tensor in parts["arrays"].items()}
 
 
-def is_main_process() -> bool:
-    """Whether this process writes: the only one, or the first of `accelerate launch`."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
-
-
 class _Logits(torch.nn.Module):
     """Makes `logits` the forward pass, which is what DistributedDataParallel needs to see."""
 
@@ -262,6 +279,14 @@ class _Logits(torch.nn.Module):
 
     def forward(self, x: Tensor, speech: Tensor) -> Tensor:
         return self.student.logits(x, speech)
+
+
+def _flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in group.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def _sampling(labels: Array, balance: float) -> Array:

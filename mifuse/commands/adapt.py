@@ -61,8 +61,11 @@ def adapt(
     from mifuse.adapt import RECIPES, adapt_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
+    from mifuse.processes import is_main_process
 
     config = override(RECIPES[recipe], [f"size={size}", *settings])
+    if not is_main_process():
+        tensorboard = None
     with epochs("adapt", config.fit.steps) as progress:
         record = adapt_manifest(
             source,
@@ -76,6 +79,8 @@ def adapt(
             force=force,
             progress=progress if tensorboard is None else _with_tensorboard(progress, tensorboard),
         )
+    if not is_main_process():
+        return
     if as_json:
         click.echo(json.dumps({"out": str(out), **record["fusion"]}))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ import click
 @contextmanager
 def epochs(label: str, steps: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """A bar over optimiser steps on standard error; call what it yields with the record of each epoch."""
-    with click.progressbar(
-        length=steps, label=label, file=sys.stderr, item_show_func=lambda text: text
-    ) as bar:
+    from mifuse.processes import is_main_process
+
+    screen = sys.stderr if is_main_process() else io.StringIO()
+    with click.progressbar(length=steps, label=label, file=screen, item_show_func=lambda text: text) as bar:
 
         def progress(record: Mapping[str, float]) -> None:
             ua = f" UA {record['validation_ua']:.1f}" if "validation_ua" in record else ""

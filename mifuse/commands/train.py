@@ -42,24 +42,27 @@ def train(
     from mifuse.commands.progress import epochs
     from mifuse.config import override
     from mifuse.manifest import read_manifest
+    from mifuse.processes import is_main_process
     from mifuse.run import close_run, open_run
 
     config = override(TrainConfig(size=size), settings)
     clips = read_manifest(manifest).clips
-    partial = open_run(out, force=force)
     started = time.perf_counter()
-    with epochs("train", config.fit.steps) as progress:
-        trained = train_classifier(clips, AudioCache(), config=config, seed=seed, progress=progress)
-    record = {
-        "kind": "train",
-        "config": dataclasses.asdict(config),
-        "seed": seed,
-        "source": str(manifest.resolve()),
-        "history": trained.history,
-        "validation_ua": trained.validation_ua,
-        "seconds": time.perf_counter() - started,
-    }
-    close_run(partial, out, trained.model, record)
+    with open_run(out, force=force) as partial:
+        with epochs("train", config.fit.steps) as progress:
+            trained = train_classifier(clips, AudioCache(), config=config, seed=seed, progress=progress)
+        record = {
+            "kind": "train",
+            "config": dataclasses.asdict(config),
+            "seed": seed,
+            "source": str(manifest.resolve()),
+            "history": trained.history,
+            "validation_ua": trained.validation_ua,
+            "seconds": time.perf_counter() - started,
+        }
+        close_run(partial, out, trained.model, record)
+    if not is_main_process():
+        return
     if as_json:
         summary = {"out": str(out), "validation_ua": trained.validation_ua, "epochs": len(trained.history)}
         click.echo(json.dumps(summary))

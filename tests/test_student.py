@@ -1,0 +1,81 @@
+import json
+
+import pytest
+import torch
+
+from mifuse.classifier import load_model
+from mifuse.errors import MifuseError
+from mifuse.student import SIZES, Student
+
+
+@pytest.mark.parametrize(("size", "count"), [("xs", 50_000), ("s", 250_000), ("m", 1_000_000)])
+def test_size_of_each_size(size, count):
+    parameters = sum(p.numel() for p in Student(size=size).parameters())
+    assert 0.75 * count <= parameters <= 1.25 * count
+    assert set(SIZES) == {"xs", "s", "m"}
+
+
+@pytest.fixture
+def student():
+    torch.manual_seed(0)
+    return Student(size="xs", labels=("calm", "loud", "other")).eval()
+
+
+def test_probabilities(student):
+    probs = student(torch.randn(3, 5_000) * 0.1)
+    assert probs.shape == (3, 3)
+    assert probs.dtype == torch.float32
+    torch.testing.assert_close(probs.sum(1), torch.ones(3))
+    assert torch.equal(student(torch.zeros(1, 1)).isfinite(), torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_padding_hardly_matters(student):
+    samples = torch.randn(1, 12_000) * 0.1
+    padded = torch.nn.functional.pad(samples, (0, 4_000))
+    # Convolutions see the masked zeros beyond the last frame, no more.
+    torch.testing.assert_close(student(padded), student(samples), rtol=0, atol=0.02)
+
+
+def test_features_and_logits_are_the_forward_pass(student):
+    samples = torch.randn(2, 9_000) * 0.1
+    logmel, mask = student.features(samples)
+    assert logmel.shape[1] == 64 and mask.shape == (2, 1, logmel.shape[2])
+    assert torch.equal(student.logits(logmel, mask).softmax(-1), student(samples))
+
+
+def test_gradients_reach_every_parameter(student):
+    student.train()(torch.randn(4, 8_000))[:, 0].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in student.parameters())
+
+
+def test_save_and_load(student, tmp_path, capsys):
+    student.save_pretrained(tmp_path / "a")
+    loaded = load_model(tmp_path / "a")
+    assert (loaded.labels, loaded.size, loaded.training) == (student.labels, "xs", False)
+    samples = torch.randn(2, 7_000)
+    assert torch.equal(loaded(samples), student(samples))
+    loaded.save_pretrained(tmp_path / "b")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert capsys.readouterr().out == ""  # --json owns it
+
+
+def test_checkpoint_holds_data_only(student, tmp_path):
+    student.save_pretrained(tmp_path)
+    assert {p.suffix for p in tmp_path.iterdir()} <= {".json", ".safetensors", ".md"}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["labels"] == ["calm", "loud", "other"] and config["size"] == "xs"
+    assert all(isinstance(v, str | int | float | bool | list) for v in config.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"size": "xl"}, "unknown student size 'xl': use one of xs, s, m"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"dropout": -0.1}, "dropout = -0.1"),
+    ],
+)
+def test_bad_settings(wrong, message):
+    with pytest.raises(MifuseError, match=message):
+        Student(**wrong)

@@ -1,0 +1,236 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mifuse import training
+from mifuse.augment import AugmentConfig
+from mifuse.errors import MifuseError, TrainingError
+from mifuse.features import Features
+from mifuse.frontend import N_MELS
+from mifuse.student import Student
+from mifuse.training import Fit, FitConfig, _sampling, mc_dropout_draws, predict
+
+LABELS = ("high", "low")
+FAST = FitConfig(steps=40, steps_per_epoch=10, batch_size=16, augment=AugmentConfig(crop=24, time_mask=4))
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Clips of noise in the upper or the lower mel bins, and which it is, (N, C)."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(48) % 2
+    lengths = rng.integers(12, 30, len(truth))
+    frames = [rng.uniform(-9, -6, (n, N_MELS)) for n in lengths]
+    for rows, which in zip(frames, truth, strict=True):
+        rows[:, 32 * which : 32 * which + 32] += 3 * rng.uniform(0.3, 1, (len(rows), 1))
+    offsets = np.cumsum([0, *lengths])
+    return Features(np.concatenate(frames).astype(np.float16), offsets), np.eye(2)[truth]
+
+
+def student(dropout=0.2):
+    torch.manual_seed(0)
+    return Student(labels=LABELS, size="xs", dropout=dropout)
+
+
+def fitted(toy, config=FAST, seed=0, epochs=None):
+    fit = Fit(student(), toy[0], config, seed)
+    for _ in range(fit.epochs if epochs is None else epochs):
+        fit.run_epoch(toy[1])
+    return fit
+
+
+def same_weights(a, b):
+    b = b.state_dict()
+    return all(torch.equal(tensor, b[name]) for name, tensor in a.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def whole(toy):
+    return fitted(toy)
+
+
+def test_fits_a_toy_problem(toy, whole):
+    features, labels = toy
+    probs = predict(whole.average, features)
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    assert (probs.argmax(1) == labels.argmax(1)).mean() > 0.9
+    assert (whole.step, whole.epoch, whole.epochs) == (40, 4, 4)
+    assert [r["step"] for r in whole.history] == [10, 20, 30, 40]
+    assert whole.history[-1]["loss"] < whole.history[0]["loss"]
+
+
+def test_same_seed_same_weights(toy, whole):
+    assert same_weights(fitted(toy).student, whole.student)
+    assert not same_weights(fitted(toy, seed=1, epochs=1).student, fitted(toy, epochs=1).student)
+
+
+def test_predictions_do_not_depend_on_the_batch(toy, whole):
+    features, _ = toy
+    one_by_one = predict(whole.average, features, batch_size=1)
+    # Clips of 12 to 30 frames are all edge, and convolutions carry a little of the padding across it.
+    np.testing.assert_allclose(predict(whole.average, features, batch_size=64), one_by_one, atol=0.08)
+    np.testing.assert_allclose(predict(whole.average, features, batch_size=5), one_by_one, atol=0.08)
+
+
+def test_average_follows(toy):
+    start = student().state_dict()["head.weight"]
+    moved = fitted(toy, epochs=1)
+    step = moved.student.head.weight - start
+    lag = moved.average.head.weight - start
+    assert 0 < lag.norm() < step.norm()
+    at_once = fitted(toy, replace(FAST, momentum=0.0), epochs=1)
+    assert same_weights(at_once.average, at_once.student)
+
+
+def test_learning_rate_is_one_cycle(toy):
+    rates = []
+    fit = Fit(student(), toy[0], replace(FAST, steps_per_epoch=1))
+    while fit.epoch < fit.epochs:
+        fit.run_epoch(toy[1])
+        rates.append(fit.optimizer.param_groups[0]["lr"])
+    top = int(np.argmax(rates))
+    assert max(rates) == pytest.approx(FAST.lr)
+    assert 0 < top < len(rates) / 4
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.02 * FAST.lr
+
+
+def test_last_epoch_may_be_short(toy):
+    fit = fitted(toy, replace(FAST, steps=13))
+    assert [r["step"] for r in fit.history] == [10, 13]
+
+
+def test_collapse_is_noticed(toy):
+    features, labels = toy
+    all_high = np.tile([1.0, 0.0], (len(labels), 1))
+    config = replace(FAST, steps=100, balance=0.0, collapse=0.35)
+    fit = Fit(student(), features, config)
+    with pytest.raises(
+        TrainingError, match=r"collapsed: \d+ % of its predictions are 'high'; raise diversity"
+    ):
+        while fit.epoch < fit.epochs:
+            fit.run_epoch(all_high)
+    assert fit.epoch >= 3
+    off = Fit(student(), features, replace(config, steps=60, collapse=0.0))
+    while off.epoch < off.epochs:
+        off.run_epoch(all_high)
+
+
+def test_diversity_holds_off_collapse(toy):
+    features, labels = toy
+    skewed = np.tile([0.7, 0.3], (len(labels), 1))
+    entropies = []
+    for diversity in (0.0, 2.0):
+        fit = fitted((features, skewed), replace(FAST, diversity=diversity, balance=0.0, collapse=0.0))
+        mean = predict(fit.average, features).mean(0)
+        entropies.append(-(mean * np.log(mean)).sum())
+    assert entropies[1] > entropies[0]
+
+
+def test_balance_draws_classes_equally_often(toy):
+    features, labels = toy
+    rare = np.eye(2)[(np.arange(len(labels)) < 3).astype(int)]
+    for balance, low, high in ((1.0, 0.4, 0.6), (0.0, 0.0, 0.15)):
+        fit = Fit(student(), features, replace(FAST, balance=balance, batch_size=400))
+        index, _ = fit._batch(_sampling(rare, balance))
+        assert low <= rare[index, 1].mean() <= high
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_loss_that_is_not_finite(toy, bad):
+    fit = Fit(student(), toy[0], FAST)
+    fit.student.head.bias.data[0] = bad
+    with pytest.raises(TrainingError, match=r"the loss is (nan|-?inf) at step 0: lower the learning rate"):
+        fit.run_epoch(toy[1])
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_resumed_run_is_the_same_run(toy, whole, tmp_path, after):
+    arrays = {"targets": toy[1], "weight": np.arange(3.0)}
+    fitted(toy, epochs=after).save(tmp_path, arrays)
+    torch.manual_seed(99)
+    fit = Fit(student(), toy[0], FAST)
+    loaded = fit.load(tmp_path)
+    assert {k: v.tolist() for k, v in loaded.items()} == {k: v.tolist() for k, v in arrays.items()}
+    assert fit.epoch == after
+    while fit.epoch < fit.epochs:
+        fit.run_epoch(loaded["targets"])
+    assert same_weights(fit.student, whole.student)
+    assert same_weights(fit.average, whole.average)
+    assert [r["loss"] for r in fit.history] == [r["loss"] for r in whole.history]
+
+
+def test_nothing_to_resume(toy, tmp_path):
+    assert Fit(student(), toy[0], FAST).load(tmp_path / "absent") == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"config": replace(FAST, lr=1e-4)}, "fit.lr"),
+        (
+            {"config": replace(FAST, augment=AugmentConfig(noise=0.1))},
+            "fit.augment.time_mask|fit.augment.noise",
+        ),
+        ({"seed": 1}, "seed"),
+        ({"settings": {"clips": "b"}}, "clips"),
+    ],
+)
+def test_other_settings_are_not_resumed(toy, tmp_path, change, name):
+    fitted(toy, epochs=1).save(tmp_path, {}, {"clips": "a"})
+    fit = Fit(student(), toy[0], change.get("config", FAST), change.get("seed", 0))
+    with pytest.raises(TrainingError, match=rf"was started with another ({name}): resume with the same"):
+        fit.load(tmp_path, change.get("settings", {"clips": "a"}))
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"\xff" * 100])
+def test_damaged_state(toy, tmp_path, content):
+    (tmp_path / "state.safetensors").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"state\.safetensors is damaged .*--force"):
+        Fit(student(), toy[0], FAST).load(tmp_path)
+
+
+def test_state_of_another_program(toy, tmp_path):
+    student().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "state.safetensors")
+    assert load_file(tmp_path / "state.safetensors")
+    with pytest.raises(TrainingError, match="is damaged"):
+        Fit(student(), toy[0], FAST).load(tmp_path)
+
+
+def test_full_disk_keeps_the_old_state(toy, tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("IoError: No space left on device")
+
+    fit = fitted(toy, epochs=1)
+    fit.save(tmp_path, {})
+    before = (tmp_path / "state.safetensors").read_bytes()
+    monkeypatch.setattr(training, "save_file", full)
+    with pytest.raises(MifuseError, match=r"cannot be written .*make room"):
+        fit.save(tmp_path, {})
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+def test_mc_dropout_draws(toy, whole):
+    features, labels = toy
+    draws = mc_dropout_draws(whole.average, features, 3, seed=5)
+    assert draws.shape == (3, *labels.shape)
+    np.testing.assert_allclose(draws.sum(2), 1, atol=1e-5)
+    assert np.array_equal(draws, mc_dropout_draws(whole.average, features, 3, seed=5))
+    assert not np.array_equal(draws, mc_dropout_draws(whole.average, features, 3, seed=6))
+    assert np.abs(draws[0] - draws[1]).mean() > 1e-4
+    assert not any(module.training for module in whole.average.modules())
+    # Batch norm keeps still: the mean of many draws is near the prediction.
+    near = np.abs(mc_dropout_draws(whole.average, features, 20).mean(0) - predict(whole.average, features))
+    assert near.mean() < 0.1
+
+
+def test_without_dropout_draws_agree(toy):
+    torch.manual_seed(0)
+    draws = mc_dropout_draws(student(dropout=0.0), toy[0], 2)
+    assert np.array_equal(draws[0], draws[1])
