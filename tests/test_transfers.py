@@ -162,7 +162,7 @@ def test_failures_are_named(
 ) -> None:
     monkeypatch.setattr(transfers, "workers", lambda jobs: ThreadPoolExecutor(1))
     options = ["--corpora", str(corpora), "--transfers", "studio>phone", "--work", str(tmp_path), *TINY]
-    assert transfers.main([*options, "--methods", "lalm,default", "--set", "fit.steps=0"]) == 1
+    assert transfers.main([*options, "--methods", "lalm,default", "--set", "weighting=none"]) == 1
     assert "failed: studio>phone default seed 0" in capsys.readouterr().err
     assert transfers.main([*options, "--methods", "lalmo"]) == 1
     assert "no method 'lalmo'" in capsys.readouterr().err
