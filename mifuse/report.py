@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 16px 5px 0; text-align: right; border-bottom: 1px solid #e5e7eb; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
 thead th { color: #6b7280; font-weight: 600; }
-.settings td { text-align: left; overflow-wrap: anywhere; }
+.settings th, .settings td { text-align: left; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 svg { max-width: 100%; height: auto; font-family: inherit; }
 """
@@ -314,5 +314,14 @@ def _prior_section(run: Run, truth: Truth | None) -> str:
 
 
 def _settings_section(run: Run) -> str:
-    rows = [[name, json.dumps(value, ensure_ascii=False)] for name, value in run.config.items()]
+    rows = [[name, json.dumps(value, ensure_ascii=False)] for name, value in _flat(run.config)]
     return _section("Settings", "", _table(["setting", "value"], rows, "settings")) if rows else ""
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their dotted names, as `--set` takes them."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -39,7 +39,7 @@ def make_run(folder: Path, labels: tuple[str, ...] = LABELS, clips: int = 48, **
     history = [{"epoch": i, "loss": 1.0 / i, "entropy": 1.2, "validation_ua": None} for i in (1, 2, 3)]
     run = {"kind": "adapt", "labels": labels, "history": history, "target": "target.csv"}
     run |= {
-        "config": {"draws": 8},
+        "config": {"draws": 8, "fit": {"steps": 5}},
         "fusion": {"lalm_prior": [0.1, 0.2, 0.6, 0.1], "student_prior": [0.25] * 4},
     }
     (folder / "run.json").write_text(json.dumps(run | content))
@@ -64,6 +64,7 @@ def test_full_run(tmp_path: Path) -> None:
         "Settings",
     ):
         assert title in text
+    assert "fit.steps" in text
     assert page.count("<svg") == 6  # confusions of two splits, and four more
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
     assert "<img" not in page and "src=" not in page
