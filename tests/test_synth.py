@@ -36,7 +36,7 @@ def test_same_arguments_write_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_manifest_has_labels_speakers_and_disjoint_splits(tmp_path: Path) -> None:
-    path = make_domain(tmp_path, "studio", speakers=3, clips_per_speaker=4, test_speakers=1, seconds=0.3)
+    path = make_domain(tmp_path, "studio", speakers=3, clips_per_speaker=8, test_speakers=1, seconds=0.3)
     manifest = read_manifest(path)
     assert {clip.label for clip in manifest.clips} == set(LABELS)
     adapt, test = ({clip.speaker for clip in manifest.select(split).clips} for split in ("adapt", "test"))
