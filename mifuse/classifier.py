@@ -6,8 +6,9 @@ import contextlib
 import io
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from mifuse.errors import MifuseError, TrainingError
 from mifuse.features import Features
 from mifuse.frontend import SAMPLE_RATE
 from mifuse.labels import LABELS, canonical
-from mifuse.manifest import Clip
+from mifuse.manifest import Clip, read_manifest
 from mifuse.metrics import unweighted_accuracy
+from mifuse.run import close_run, open_run
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 
@@ -104,6 +106,39 @@ def train_classifier(
         progress(record)
     fit.average.load_state_dict(best)
     return Trained(fit.average.cpu(), fit.history, best_ua)
+
+
+def train_manifest(
+    manifest: Path,
+    out: Path,
+    *,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    force: bool = False,
+    cache: AudioCache | None = None,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
+) -> dict[str, Any]:
+    """`mifuse train`: from a manifest to a run folder `out`. Returns what run.json holds.
+
+    Raises:
+        MifuseError: any input that cannot be used; nothing is written then.
+    """
+    started = time.perf_counter()
+    config = config or TrainConfig()
+    clips = read_manifest(manifest).clips
+    with open_run(out, force=force) as partial:
+        trained = train_classifier(clips, cache or AudioCache(), config=config, seed=seed, progress=progress)
+        record = {
+            "kind": "train",
+            "config": asdict(config),
+            "seed": seed,
+            "source": str(manifest.resolve()),
+            "history": trained.history,
+            "validation_ua": trained.validation_ua,
+            "seconds": time.perf_counter() - started,
+        }
+        close_run(partial, out, trained.model, record)
+    return record
 
 
 def _held_out(clips: Sequence[Clip], share: float, seed: int) -> list[bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import click
@@ -35,38 +34,18 @@ def train(
 
     The epoch that does best on held-out speakers is kept.
     """
-    import dataclasses
-
-    from mifuse.audio import AudioCache
-    from mifuse.classifier import TrainConfig, train_classifier
+    from mifuse.classifier import TrainConfig, train_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
-    from mifuse.manifest import read_manifest
     from mifuse.processes import is_main_process
-    from mifuse.run import close_run, open_run
 
     config = override(TrainConfig(size=size), settings)
-    clips = read_manifest(manifest).clips
-    started = time.perf_counter()
-    with open_run(out, force=force) as partial:
-        with epochs("train", config.fit.steps) as progress:
-            trained = train_classifier(clips, AudioCache(), config=config, seed=seed, progress=progress)
-        record = {
-            "kind": "train",
-            "config": dataclasses.asdict(config),
-            "seed": seed,
-            "source": str(manifest.resolve()),
-            "history": trained.history,
-            "validation_ua": trained.validation_ua,
-            "seconds": time.perf_counter() - started,
-        }
-        close_run(partial, out, trained.model, record)
+    with epochs("train", config.fit.steps) as progress:
+        record = train_manifest(manifest, out, config=config, seed=seed, force=force, progress=progress)
+    ua, count = record["validation_ua"], len(record["history"])
     if not is_main_process():
         return
     if as_json:
-        summary = {"out": str(out), "validation_ua": trained.validation_ua, "epochs": len(trained.history)}
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps({"out": str(out), "validation_ua": ua, "epochs": count}))
     else:
-        click.echo(
-            f"{out}: {trained.validation_ua:.1f} % UA on held-out speakers, {len(trained.history)} epochs"
-        )
+        click.echo(f"{out}: {ua:.1f} % UA on held-out speakers, {count} epochs")

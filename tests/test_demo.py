@@ -1,0 +1,132 @@
+"""The demo at a size that takes seconds: every stage is real, the table and the report are there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mifuse.audio import AudioCache
+from mifuse.cli import main
+from mifuse.demo import QUICK, DemoConfig, Row, make_inputs, run_demo, table_row
+from mifuse.errors import MifuseError
+from mifuse.manifest import read_manifest
+from mifuse.report import read_run
+from mifuse_runtime import Recognizer
+
+TINY = DemoConfig(
+    source_speakers=3,
+    target_speakers=4,
+    test_speakers=1,
+    clips_per_speaker=8,
+    seconds=0.8,
+    draws=3,
+    size="xs",
+    train_steps=20,
+    adapt_steps=20,
+    calls=2,
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list, Path]:
+    out = tmp_path_factory.mktemp("run") / "demo"
+    rows, report = run_demo(out, config=TINY)
+    return out, rows, report
+
+
+def test_table_has_everyone(done: tuple[Path, list, Path]) -> None:
+    _, rows, _ = done
+    assert [row.name for row in rows] == ["classifier", "LALM", "average", "student", "student int8"]
+    assert all(0 <= ua <= 100 for row in rows for ua in (row.ua_adapt, row.ua_test))
+    by_name = {row.name: row for row in rows}
+    assert by_name["student int8"].size_kb < by_name["student"].size_kb
+    for name in ("student", "student int8"):
+        assert 0 < by_name[name].p50_ms <= by_name[name].p90_ms
+    assert by_name["LALM"].p50_ms is None and by_name["LALM"].size_kb is None
+
+
+def test_everything_is_where_the_commands_would_put_it(done: tuple[Path, list, Path]) -> None:
+    out, _, report = done
+    assert Recognizer.load(out / "bundle").labels == ("angry", "happy", "neutral", "sad")
+    for command in (
+        ["evaluate", str(out / "student"), str(out / "data/phone/manifest.csv"), "--json"],
+        ["report", str(out / "student")],
+    ):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+    page = report.read_text()
+    assert report == out / "report.html"
+    for words in ("stand-in LALM", "synthetic", "Fusion weight", "student int8", "Reliability", "Training"):
+        assert words in page
+    assert not list(out.rglob("*.part"))
+
+
+def test_fusion_weights_are_noted_for_adapt_clips_only(done: tuple[Path, list, Path]) -> None:
+    out, _, _ = done
+    predictions = read_run(out).predictions
+    assert predictions is not None
+    splits = [clip.split for clip in read_manifest(out / "data/phone/manifest.csv").clips]
+    noted = predictions.measures["lalm_weight"]
+    assert [value == value for value in noted] == [split == "adapt" for split in splits]
+
+
+def test_real_manifests_without_labels(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "data", replace(TINY, clips_per_speaker=4), AudioCache())
+    rows = [line.split(",") for line in inputs.target.read_text().splitlines()]
+    inputs.target.write_text("\n".join(",".join([row[0], *row[2:]]) for row in rows))
+    table, report = run_demo(tmp_path / "demo", replace(inputs, lalm="LALM", notes=()), TINY)
+    assert all(row.ua_adapt is None and row.ua_test is None for row in table)
+    page = report.read_text()
+    assert "stand-in" not in page and "synthetic" not in page
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"lalm_draws.jsonl", "phone", "studio"}
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(MifuseError, match="no demo made it: choose another folder with -o"):
+        run_demo(tmp_path, config=TINY)
+    with pytest.raises(MifuseError, match="no demo made it"):
+        run_demo(tmp_path / "thesis.txt", config=TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_command_writes_an_earlier_demo_anew(
+    done: tuple[Path, list, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mifuse.demo.QUICK", TINY)
+    out = tmp_path / "demo"
+    shutil.copytree(done[0], out)
+    (out / "student.partial").mkdir()
+    (out / "student.partial" / "state.safetensors").touch()  # as if killed while adapting
+    result = CliRunner().invoke(main, ["demo", "-o", str(out), "--quick"])
+    assert result.exit_code == 0, result.output
+    assert "stand-in LALM" in result.stdout and f"Report: {out / 'report.html'}" in result.stdout
+    assert "adapt" in result.stderr
+
+
+def test_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = ([Row("LALM", 50.0, None)], tmp_path / "report.html")
+    monkeypatch.setattr("mifuse.demo.run_demo", lambda *_: made)
+    document = json.loads(CliRunner().invoke(main, ["demo", "--json"]).stdout)
+    assert document["synthetic"] and document["lalm"] == "stand-in LALM"
+    assert document["rows"][0]["ua_adapt"] == 50.0 and document["rows"][0]["ua_test"] is None
+
+
+def test_manifests_come_with_draws() -> None:
+    result = CliRunner().invoke(main, ["demo", "--source", "a.csv"])
+    assert result.exit_code == 2 and "all of --source, --target and --draws" in result.output
+
+
+def test_quick_is_smaller() -> None:
+    full = DemoConfig()
+    assert QUICK.train_steps < full.train_steps and QUICK.clips_per_speaker < full.clips_per_speaker
+
+
+def test_rows_of_the_table_have_the_same_columns(done: tuple[Path, list, Path]) -> None:
+    _, rows, _ = done
+    assert len({tuple(table_row(row, "LALM")) for row in rows}) == 1
