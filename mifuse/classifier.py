@@ -173,7 +173,7 @@ class HubClassifier(nn.Module):
             self.model: Any = AutoModelForAudioClassification.from_pretrained(name)
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(name)  # type: ignore[no-untyped-call]
         except (OSError, ValueError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+            reason = _first_line(error)
             raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
         if self.extractor.sampling_rate != SAMPLE_RATE:
             raise MifuseError(
@@ -204,6 +204,10 @@ class HubClassifier(nn.Module):
         return ours / ours.sum(dim=1, keepdim=True)
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def load_model(path: str | Path) -> Student | HubClassifier:
     """A checkpoint: a folder of ours, or `hf:NAME_OR_PATH` of transformers; in eval mode.
 
@@ -222,8 +226,10 @@ def load_model(path: str | Path) -> Student | HubClassifier:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints, and --json owns stdout
             return Student.from_pretrained(folder).eval()
-    except (ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
-        raise MifuseError(f"{folder}: not a student of ours ({str(error).splitlines()[0]})") from error
+    except (ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
+        raise MifuseError(
+            f"{folder}: not a student of ours ({_first_line(error)}): train it again or give another folder"
+        ) from error
 
 
 def classifier_draws(

@@ -51,6 +51,7 @@ def match_prior(probs: Array, prior: Array, rounds: int = 100) -> Array:
     >>> match_prior(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0.5, 0.5])).mean(0).round(3).tolist()
     [0.5, 0.5]
     """
+    probs = np.maximum(probs, 1e-12)  # a class that nobody names would need an infinite scale
     scale = np.ones(probs.shape[1])
     for _ in range(rounds):
         matched = probs * scale
@@ -138,7 +139,8 @@ def refine(
     """Refine fused labels (N, C) by the clips' own structure; rows sum to 1."""
     known = speakers if config.speakers else [None] * len(labels)
     inputs = within_groups(describe(features), known)
-    start = soften_prior(np.maximum(labels, 1e-3), config.prior)
+    floored = np.maximum(labels, 1e-3)
+    start = soften_prior(floored / floored.sum(axis=1, keepdims=True), config.prior)
     refined = start
     for round_ in range(config.rounds):
         probe = soften_prior(cross_fit(inputs, refined, config, seed + round_), config.prior)
