@@ -154,6 +154,16 @@ def _is_demo(marker: Path) -> bool:
         return False
 
 
+def given_inputs(source: Path, target: Path, draws: Path) -> Inputs:
+    """Real manifests and draws; those of a stand-in are called so by the name of their teacher.
+
+    Raises:
+        DrawsError: the draws cannot be replayed.
+    """
+    stand_in = ReplayTeacher(draws).source.teacher.startswith("stand-in")
+    return Inputs(source, target, draws, "stand-in LALM" if stand_in else "LALM")
+
+
 def make_inputs(folder: Path, config: DemoConfig, cache: AudioCache, stage: Stage = _silent) -> Inputs:
     """Synthesise a source and a target domain, and let the stand-in LALM listen to the target."""
     size: dict[str, Any] = {"clips_per_speaker": config.clips_per_speaker, "seconds": config.seconds}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from mifuse.audio import AudioCache
 from mifuse.cli import main
-from mifuse.demo import QUICK, DemoConfig, Row, make_inputs, run_demo, table_row
+from mifuse.demo import QUICK, DemoConfig, Row, given_inputs, make_inputs, run_demo, table_row
 from mifuse.errors import MifuseError
 from mifuse.manifest import read_manifest
 from mifuse.report import read_run
@@ -107,6 +107,14 @@ def test_command_writes_an_earlier_demo_anew(
     assert result.exit_code == 0, result.output
     assert "stand-in LALM" in result.stdout and f"Report: {out / 'report.html'}" in result.stdout
     assert "adapt" in result.stderr
+
+
+@pytest.mark.parametrize(("teacher", "name"), [("stand-in-lalm-1", "stand-in LALM"), ("voxtral", "LALM")])
+def test_a_stand_in_is_called_one(tmp_path: Path, teacher: str, name: str) -> None:
+    probs = dict.fromkeys(("angry", "happy", "neutral", "sad"), 0.25)
+    line = {"path": "a.wav", "teacher": teacher, "draw": 0, "probs": probs}
+    (tmp_path / "draws.jsonl").write_text(json.dumps(line))
+    assert given_inputs(tmp_path, tmp_path, tmp_path / "draws.jsonl").lalm == name
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def _inputs(source: Path | None, target: Path | None, draws: Path | None) -> Inp
         return None
     if source is None or target is None or draws is None:
         raise click.UsageError("give all of --source, --target and --draws, or none for synthetic speech")
-    from mifuse.demo import Inputs
+    from mifuse.demo import given_inputs
 
-    return Inputs(source, target, draws)
+    return given_inputs(source, target, draws)
 
 
 @contextmanager
