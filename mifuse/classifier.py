@@ -27,6 +27,7 @@ from mifuse.labels import LABELS, canonical
 from mifuse.manifest import Clip, read_manifest
 from mifuse.metrics import unweighted_accuracy
 from mifuse.run import close_run, open_run
+from mifuse.processes import on_main_process
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 
@@ -95,10 +96,15 @@ def train_classifier(
     valid_features = Features.of(valid, cache)
     best, best_ua, waited = fit.average.state_dict(), -1.0, 0
     targets = np.eye(len(labels))[truth]
+
+    def validation_ua() -> float:
+        predictions = predict(fit.average, valid_features).argmax(1)
+        return unweighted_accuracy(valid_truth, predictions, len(labels))
+
     while fit.epoch < fit.epochs and waited < config.patience:
         record = fit.run_epoch(targets)
-        predictions = predict(fit.average, valid_features).argmax(1)
-        record["validation_ua"] = unweighted_accuracy(valid_truth, predictions, len(labels))
+        # One process decides for all: averages differ a little, and all must stop at the same epoch.
+        record["validation_ua"] = on_main_process(validation_ua)
         waited += 1
         if record["validation_ua"] > best_ua:
             best_ua, waited = record["validation_ua"], 0

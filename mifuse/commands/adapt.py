@@ -56,7 +56,8 @@ def adapt(
     """Adapt a student to the clips of a manifest, from draws of a LALM and a classifier; no labels are read.
 
     Only rows of split `adapt` are used where the manifest has that column. Under `accelerate launch`
-    the work is shared between processes. A killed run is continued with --resume.
+    the work is shared between processes (on CPUs, too, it wants --multi_gpu: with --cpu it starts one
+    process alone). A killed run is continued with --resume.
     """
     from mifuse.adapt import RECIPES, adapt_manifest
     from mifuse.commands.progress import epochs

@@ -1,0 +1,386 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from mifuse.adapt import RECIPES, AdaptConfig, adapt
+from mifuse.audio import AudioCache
+from mifuse.classifier import load_model
+from mifuse.cli import main
+from mifuse.draws import load_draws
+from mifuse.errors import TrainingError
+from mifuse.features import Features
+from mifuse.labels import LABELS
+from mifuse.manifest import read_manifest
+from mifuse.predictions import read_predictions
+from mifuse.refine import RefineConfig
+from mifuse.stand_in import stand_in_lalm
+from mifuse.student import Student
+from mifuse.synth import make_domain
+from mifuse.training import FitConfig, predict
+from tests.test_classifier import save_hub
+
+ROOT = Path(__file__).parent.parent
+# Six epochs, a fusion every second one.
+FIT = FitConfig(steps=12, steps_per_epoch=2, batch_size=8)
+CONFIG = AdaptConfig(size="xs", classifier_draws=2, refresh=2, refine=RefineConfig(rounds=1), fit=FIT)
+SETTINGS = [
+    *("--size", "xs", "--set", "fit.steps=12", "--set", "fit.steps_per_epoch=2", "--set", "fit.batch_size=8"),
+    *("--set", "classifier_draws=2", "--set", "refresh=2", "--set", "refine.rounds=1"),
+]
+
+
+class World:
+    """A classifier, an archive of 12 clips, 4 test clips of another speaker, and draws of a stand-in LALM."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.manifest = make_domain(
+            folder / "phone", "phone", speakers=4, clips_per_speaker=4, test_speakers=1, seconds=0.7
+        )
+        archive = read_manifest(self.manifest)
+        self.clips = archive.select("adapt").clips
+        self.draws = folder / "draws.jsonl"
+        stand_in_lalm(archive, self.draws, draws=3)
+        self.source = folder / "source"
+        torch.manual_seed(0)
+        self.classifier = Student(size="xs").eval()
+        self.classifier.save_pretrained(self.source)
+        self.cache = AudioCache(folder / "cache")
+        self.lalm = load_draws(self.draws, self.clips)
+
+    def arguments(self, out, **changes):
+        options = {"source": self.source, "target": self.manifest, "draws": self.draws} | changes
+        given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        return ["adapt", *given, "-o", str(out), *SETTINGS]
+
+    def run(self, out, *more, **changes):
+        return CliRunner().invoke(main, [*self.arguments(out, **changes), *map(str, more)])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def done(world):
+    """An uninterrupted run and what the command said."""
+    out = world.folder / "student"
+    return out, world.run(out, "--json")
+
+
+def weights(out):
+    return (out / "model.safetensors").read_bytes()
+
+
+def test_run_folder(world, done):
+    out, result = done
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in out.iterdir()} == {
+        *("config.json", "model.safetensors", "run.json", "predictions.csv", "README.md")
+    }
+    assert not out.with_name("student.partial").exists()
+    run = json.loads((out / "run.json").read_text())
+    assert run.keys() >= {
+        *("kind", "labels", "config", "seed", "source", "target", "draws", "clips", "fusion", "history"),
+        *("seconds", "versions"),
+    }
+    assert (run["kind"], run["clips"], run["labels"]) == ("adapt", 12, list(LABELS))
+    assert run["target"] == str(world.manifest.resolve())
+    assert [record["step"] for record in run["history"]] == [2, 4, 6, 8, 10, 12]
+    assert run["config"]["fit"]["steps"] == 12
+    for prior in run["fusion"].values():
+        assert sum(prior) == pytest.approx(1)
+
+
+def test_json_owns_stdout(done):
+    out, result = done
+    summary = json.loads(result.stdout)
+    assert summary["out"] == str(out)
+    assert len(summary["student_prior"]) == 4
+
+
+def test_predictions(world, done):
+    out, _ = done
+    predictions = read_predictions(out / "predictions.csv", LABELS)
+    assert [name for name, _, _ in predictions.keys] == [clip.name for clip in world.clips]
+    assert set(predictions.probs) == {"LALM", "classifier", "fused", "student"}
+    np.testing.assert_allclose(predictions.probs["LALM"], world.lalm.mean(0), atol=1e-4)
+    for probs in predictions.probs.values():
+        np.testing.assert_allclose(probs.sum(1), 1, atol=1e-4)
+    assert {"lalm_weight", "lalm_mi", "classifier_mi"} <= predictions.measures.keys()
+    # What is written is what the saved student says.
+    probs = predict(load_model(out), Features.of(world.clips, world.cache))
+    np.testing.assert_allclose(predictions.probs["student"], probs, atol=1e-4)
+
+
+def test_labels_are_never_read(world, done, tmp_path):
+    turned = world.manifest.with_name("turned.csv")
+    text = world.manifest.read_text()
+    for label, other in zip(LABELS, ("nonsense", "angry", "", "happy"), strict=True):
+        text = text.replace(f",{label},", f",{other},")
+    turned.write_text(text)
+    assert world.run(tmp_path / "out", target=turned).exit_code == 0
+    assert weights(tmp_path / "out") == weights(done[0])
+
+
+def test_test_rows_are_never_heard(world, done, tmp_path):
+    folder = tmp_path / "phone"
+    shutil.copytree(world.manifest.parent, folder)
+    for clip in read_manifest(world.manifest).select("test").clips:
+        (folder / clip.name).write_bytes(b"not audio")
+    assert world.run(tmp_path / "out", target=folder / "manifest.csv").exit_code == 0
+    assert weights(tmp_path / "out") == weights(done[0])
+
+
+def test_existing_folder_resume_and_force(world, done, tmp_path):
+    out = tmp_path / "student"
+    shutil.copytree(done[0], out)
+    before = weights(out)
+    for options in ([], ["--resume"]):
+        refused = world.run(out, "--seed", 1, *options)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert f"{out} exists: choose another folder, or replace the run with --force" in refused.stderr
+    assert weights(out) == before
+    replaced = world.run(out, "--seed", 1, "--force")
+    assert replaced.exit_code == 0 and "adapted to 12 clips; it hears angry" in replaced.stdout
+    assert weights(out) != before
+    # Nothing to resume is no failure.
+    assert world.run(tmp_path / "fresh", "--resume").exit_code == 0
+    assert weights(tmp_path / "fresh") == weights(done[0])
+
+
+def draws_with(world, tmp_path, change):
+    lines = [json.loads(line) for line in world.draws.read_text().splitlines()]
+    path = tmp_path / "draws.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in change(lines)))
+    return path
+
+
+BAD_DRAWS = {
+    "other labels": (
+        lambda rows: [r | {"probs": {"calm": 0.5, "loud": 0.5}} for r in rows],
+        "calm",
+    ),
+    "missing clips": (
+        lambda rows: [r for r in rows if r["path"] != rows[0]["path"]],
+        "1 of 12 clips have no draws",
+    ),
+    "negative": (lambda rows: [r | {"probs": dict.fromkeys(LABELS, -0.25)} for r in rows], "-0.25"),
+    "no file": (None, "no such file of draws"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DRAWS)
+def test_draws_that_do_not_fit(world, tmp_path, case):
+    change, message = BAD_DRAWS[case]
+    draws = draws_with(world, tmp_path, change) if change else tmp_path / "absent.jsonl"
+    refused = world.run(tmp_path / "out" / "student", draws=draws)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert message in refused.stderr
+    assert refused.stderr.strip().count("\n") == 0 or refused.stderr.splitlines()[-1].startswith("Error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_classifier_with_other_labels(world, tmp_path):
+    Student(size="xs", labels=("calm", "loud")).save_pretrained(tmp_path / "other")
+    refused = world.run(tmp_path / "out", source=tmp_path / "other")
+    assert refused.exit_code == 1
+    assert "calm" in refused.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("refres=1", "no setting 'refres': did you mean refresh"),
+        ("fit.augment.nose=0", "did you mean fit.augment.noise"),
+        ("weighting=magic", "unknown weighting 'magic': choose one of"),
+        ("temperature=0", "temperature"),
+        ("size=huge", "unknown student size 'huge'"),
+        ("fit.augment.snr=[9, 1]", "the lower bound comes first"),
+    ],
+)
+def test_bad_settings_leave_nothing(world, tmp_path, setting, message):
+    refused = world.run(tmp_path / "out", "--set", setting)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert message in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_use_is_exit_code_2(world, tmp_path):
+    assert CliRunner().invoke(main, ["adapt", "--source", "x"]).exit_code == 2
+    assert world.run(tmp_path / "out", "--recipe", "mine").exit_code == 2
+
+
+def test_unwritable_output(world, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused = world.run(tmp_path / "file" / "out")
+    assert refused.exit_code == 1
+    assert "Not a directory" in refused.stderr
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_full_disk_at_the_end_can_be_resumed(world, done, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "model.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Student, "save_pretrained", full)
+        refused = world.run(tmp_path / "out")
+    assert refused.exit_code == 1
+    assert "No space left on device" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert "holds an interrupted run: continue it" in world.run(tmp_path / "out").stderr
+    assert world.run(tmp_path / "out", "--resume").exit_code == 0
+    assert weights(tmp_path / "out") == weights(done[0])
+
+
+def test_hub_classifier_as_source(world, tmp_path):
+    hub = save_hub(tmp_path / "hub")
+    result = world.run(tmp_path / "out", source=f"hf:{hub}")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["size"] == "xs"
+
+
+def test_paper_recipe_and_other_size(world, tmp_path):
+    result = world.run(tmp_path / "out", "--recipe", "paper", "--set", "size=s", "--set", "fit.steps=2")
+    assert result.exit_code == 0, result.output
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["config"]["size"] == "s"  # and so from scratch, whatever the classifier is
+    assert run["config"]["average"] is RECIPES["paper"].average
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_after(epoch):
+    def progress(record):
+        if record["epoch"] == epoch:
+            raise Stopped
+
+    return progress
+
+
+def through(world, state, config=CONFIG, seed=0, lalm=None, clips=None, **options):
+    clips = world.clips if clips is None else clips
+    lalm = world.lalm if lalm is None else lalm
+    return adapt(clips, lalm, world.classifier, world.cache, config=config, seed=seed, state=state, **options)
+
+
+@pytest.mark.parametrize("epoch", [2, 4, 6])  # the state is that of the epoch before: 1, 3, 5
+def test_interrupted_within_a_refresh_period(world, tmp_path, epoch):
+    whole = through(world, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        through(world, tmp_path / "cut", progress=stop_after(epoch))
+    torch.manual_seed(77)
+    resumed = through(world, tmp_path / "cut")
+    theirs = resumed.student.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in whole.student.state_dict().items())
+    for name in ("targets", "probs", "lalm", "classifier"):
+        assert np.array_equal(getattr(whole, name), getattr(resumed, name))
+    assert [r["loss"] for r in whole.history] == [r["loss"] for r in resumed.history]
+
+
+def test_only_the_same_run_is_resumed(world, tmp_path):
+    with pytest.raises(Stopped):
+        through(world, tmp_path, progress=stop_after(3))
+
+    def refused(name, **changes):
+        with pytest.raises(TrainingError, match=f"was started with another {name}: resume with the same"):
+            through(world, tmp_path, **changes)
+
+    refused("temperature", config=replace(CONFIG, temperature=2.0))
+    refused("refine.trust", config=replace(CONFIG, refine=RefineConfig(rounds=1, trust=1.0)))
+    refused("fit.lr", config=replace(CONFIG, fit=replace(FIT, lr=1e-4)))
+    refused("seed", seed=1)
+    refused("draws", lalm=world.lalm[::-1, ::-1])
+    refused("target", clips=world.clips[::-1])
+
+
+def test_the_classifier_is_not_changed(world, tmp_path):
+    before = {name: tensor.clone() for name, tensor in world.classifier.state_dict().items()}
+    adapted = through(world, None)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in world.classifier.state_dict().items())
+    assert not adapted.student.training
+
+
+def test_draws_of_another_shape(world):
+    with pytest.raises(TrainingError, match=r"draws of shape \(3, 11, 4\) do not fit 12 clips and 4 labels"):
+        through(world, None, lalm=world.lalm[:, 1:])
+
+
+def environment(world):
+    paths = os.pathsep.join(str(ROOT / part) for part in ("", "export", "runtime"))
+    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this platform")
+def test_kill_9_and_resume(world, done, tmp_path):
+    out, partial = tmp_path / "student", tmp_path / "student.partial"
+    command = [sys.executable, "-m", "mifuse", *world.arguments(out)]
+    process = subprocess.Popen(command, env=environment(world), cwd=ROOT, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (partial / "state.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    if out.exists():  # the machine was too fast for us; what is left is a finished run
+        pytest.skip("the run ended before it could be killed")
+    assert process.returncode == -signal.SIGKILL
+    resumed = world.run(out, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert weights(out) == weights(done[0])
+    assert {p.name for p in tmp_path.iterdir()} == {"student"}
+
+
+@pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
+    reason="this torch has no gloo",
+)
+def test_two_processes(world, tmp_path):
+    """Two processes give the same student as one.
+
+    Within a tolerance: each takes its batch norm statistics from its half of the batch. Without dropout and
+    augmentation, whose random numbers are their own, nothing else differs.
+    """
+    parts = ("stretch", "warp", "noise", "crop", "time_masks", "mel_masks")
+    off = ["dropout=0", "fit.batch_size=32", *(f"fit.augment.{part}=0" for part in parts)]
+    settings = [text for setting in off for text in ("--set", setting)]
+    one = world.run(tmp_path / "one", *settings)
+    assert one.exit_code == 0, one.output
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0", "-m", "mifuse"]
+    two = subprocess.run(
+        [*launch, *world.arguments(tmp_path / "two"), *settings, "--json"],
+        env=environment(world),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert two.returncode == 0, two.stderr
+    assert json.loads(two.stdout)["out"] == str(tmp_path / "two")  # one process speaks
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "two"}
+    first, second = (
+        read_predictions(tmp_path / name / "predictions.csv", LABELS).probs for name in ("one", "two")
+    )
+    moved = np.abs(first["student"] - first["classifier"]).mean()
+    assert np.abs(first["student"] - second["student"]).mean() < min(0.04, moved / 2)
+    assert load_file(tmp_path / "two" / "model.safetensors")
