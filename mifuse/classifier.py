@@ -26,8 +26,8 @@ from mifuse.frontend import SAMPLE_RATE
 from mifuse.labels import LABELS, canonical
 from mifuse.manifest import Clip, read_manifest
 from mifuse.metrics import unweighted_accuracy
-from mifuse.run import close_run, open_run
 from mifuse.processes import on_main_process
+from mifuse.run import close_run, open_run
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 

@@ -96,7 +96,7 @@ def test_too_little_to_learn_from(domain):
     one_class = [clip for clip in clips if clip.label == "sad"]
     one_speaker = [clip for clip in clips if clip.speaker == "s00"]
     with pytest.raises(
-        TrainingError, match="18 labelled clips of 1 classes: a classifier needs at least two"
+        TrainingError, match=r"\d+ labelled clips of 1 classes: a classifier needs at least two"
     ):
         train_classifier(one_class, cache, config=CONFIG)
     with pytest.raises(TrainingError, match=r"all clips are of one speaker \(s00\)"):
