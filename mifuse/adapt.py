@@ -30,7 +30,7 @@ from mifuse.fusion import Fused, fuse
 from mifuse.manifest import Clip, read_manifest
 from mifuse.predictions import Predictions, key
 from mifuse.processes import on_main_process
-from mifuse.refine import RefineConfig, refine
+from mifuse.refine import RefineConfig, describe, refine, within_groups
 from mifuse.run import close_run, open_run
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
@@ -43,7 +43,7 @@ Array = NDArray[np.float64]
 class AdaptConfig:
     """How a student is adapted. `RECIPES` holds the two that have a name."""
 
-    weighting: str = "mi"  # of the two teachers, see mifuse.fusion
+    weighting: str = "reliability"  # of the two teachers, see mifuse.fusion
     temperature: float = 1.0  # τ of the weights
     classifier_draws: int = 8  # M; passes of the classifier with dropout
     refresh: int = 4  # epochs between two fusions; 0 fuses once
@@ -62,6 +62,7 @@ RECIPES = {
     "default": AdaptConfig(),
     # The published formula and nothing else.
     "paper": AdaptConfig(
+        weighting="mi",
         refresh=1,
         average=False,
         refine=RefineConfig(rounds=0, prior=0.0),
@@ -125,7 +126,9 @@ def adapt(
     if state is not None and (saved := fit.load(state, settings)):
         targets = saved.pop("targets")
         fused = Fused(**saved)
-    speakers = [clip.speaker for clip in clips]
+    speakers = [clip.speaker if config.refine.speakers else None for clip in clips]
+    statistics = within_groups(describe(features), speakers)
+    reference = refine(lalm_draws.mean(axis=0), statistics, config.refine, seed)
 
     def labels_at(epoch: int) -> tuple[Fused, Array]:
         draws = source_draws
@@ -134,8 +137,8 @@ def adapt(
             followed = mc_dropout_draws(fit.average, features, config.classifier_draws, seed + epoch)
             kept = 0.0 if follows else config.fit.momentum**fit.step
             draws = kept * source_draws + (1 - kept) * followed
-        fused = fuse(lalm_draws, draws, config.weighting, config.temperature)
-        return fused, refine(fused.probs, features, speakers, config.refine, seed)
+        fused = fuse(lalm_draws, draws, config.weighting, config.temperature, reference)
+        return fused, refine(fused.probs, statistics, config.refine, seed)
 
     while fit.epoch < fit.epochs:
         if fused is None or (config.refresh > 0 and fit.epoch % config.refresh == 0):

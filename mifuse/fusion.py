@@ -59,20 +59,19 @@ def _mutual_information(p: Array) -> Array:
     return np.asarray(np.maximum(entropy(p.mean(axis=0)) - entropy(p).mean(axis=0), 0.0))
 
 
-def _mean_entropy(p: Array) -> Array:
-    return entropy(p.mean(axis=0))
+def _surprise(p: Array, reference: Array) -> Array:
+    return np.asarray(-np.log(np.maximum((reference * p.mean(axis=0)).sum(axis=1), 1e-9)))
 
 
-def _nothing(p: Array) -> Array:
-    return np.zeros(p.shape[1])
-
-
-WEIGHTINGS: dict[str, Callable[[Array], Array]] = {
-    "mi": _mutual_information,  # the paper's: what the draws disagree about
-    "entropy": _mean_entropy,  # also counts what all draws agree to be ambiguous
-    "uniform": _nothing,  # plain average of the two teachers
+WEIGHTINGS: dict[str, Callable[[Array, Array], Array]] = {
+    "mi": lambda p, _: _mutual_information(p),  # the paper's: what the draws disagree about
+    "entropy": lambda p, _: entropy(p.mean(axis=0)),  # also what all draws agree to be ambiguous
+    "uniform": lambda p, _: np.zeros(p.shape[1]),  # plain average of the two teachers
+    "reliability": _surprise,  # how little of the reference the teacher foresees
 }
-"""Name -> doubt of a teacher: draws (K, N, C) -> (N,) nats. A teacher weighs exp(-doubt / temperature)."""
+"""Name -> doubt of a teacher: draws (K, N, C), reference (N, C) -> (N,) nats.
+
+A teacher weighs exp(-doubt / temperature). The reference is a third opinion, for `reliability` alone."""
 
 
 def fuse(
@@ -80,11 +79,15 @@ def fuse(
     classifier_draws: ArrayLike,
     weighting: str = "mi",
     temperature: float = 1.0,
+    reference: ArrayLike | None = None,
 ) -> Fused:
     """Fuse the draws of the LALM (K, N, C) and of the classifier (M, N, C), clip by clip.
 
     Each teacher's mean draw is weighted by exp(-doubt / temperature), where `weighting` names the doubt
-    (see `WEIGHTINGS`). Raises DrawsError when the draws are not distributions over the same clips and labels.
+    (see `WEIGHTINGS`); `reliability` measures it against `reference` (N, C).
+
+    Raises:
+        DrawsError: the draws are not distributions over the same clips and labels.
 
     >>> unsure, sure = [[[0.9, 0.1]], [[0.1, 0.9]]], [[[0.2, 0.8]]]
     >>> fused = fuse(unsure, sure)
@@ -101,9 +104,12 @@ def fuse(
             f"LALM draws cover {lalm.shape[1]} clips x {lalm.shape[2]} labels, classifier draws "
             f"{classifier.shape[1]} x {classifier.shape[2]}: both must be over the same clips and labels"
         )
+    if reference is None and weighting == "reliability":
+        raise MifuseError("weighting 'reliability' needs a reference: give probabilities (N, C)")
+    third = np.asarray(lalm.mean(axis=0) if reference is None else reference, dtype=np.float64)
     doubt = WEIGHTINGS[weighting]
     # w_L / (w_L + w_S) as a sigmoid of the difference: no 0 / 0 at small temperatures.
-    share = np.exp(-np.logaddexp(0.0, (doubt(lalm) - doubt(classifier)) / temperature))
+    share = np.exp(-np.logaddexp(0.0, (doubt(lalm, third) - doubt(classifier, third)) / temperature))
     probs = share[:, None] * lalm.mean(axis=0) + (1.0 - share[:, None]) * classifier.mean(axis=0)
     return Fused(probs, share, _mutual_information(lalm), _mutual_information(classifier))
 

@@ -133,17 +133,17 @@ def _probe(inputs: Array, labels: Array, queries: Array, l2: float) -> Array:
     return np.asarray(torch.softmax(scores, dim=1).numpy())
 
 
-def refine(
-    labels: Array, features: Features, speakers: Sequence[str | None], config: RefineConfig, seed: int = 0
-) -> Array:
-    """Refine fused labels (N, C) by the clips' own structure; rows sum to 1."""
-    known = speakers if config.speakers else [None] * len(labels)
-    inputs = within_groups(describe(features), known)
+def refine(labels: Array, statistics: Array, config: RefineConfig, seed: int = 0) -> Array:
+    """Refine fused labels (N, C) by what the other clips bear out; rows sum to 1.
+
+    Args:
+        statistics: (N, D) of each clip, from `describe` and `within_groups`.
+    """
     floored = np.maximum(labels, 1e-3)
     start = soften_prior(floored / floored.sum(axis=1, keepdims=True), config.prior)
     refined = start
     for round_ in range(config.rounds):
-        probe = soften_prior(cross_fit(inputs, refined, config, seed + round_), config.prior)
+        probe = soften_prior(cross_fit(statistics, refined, config, seed + round_), config.prior)
         logs = np.log(start) + config.trust * np.log(np.maximum(probe, 1e-9))
         refined = np.exp(logs - logs.max(axis=1, keepdims=True))
         refined = soften_prior(refined / refined.sum(axis=1, keepdims=True), config.prior)

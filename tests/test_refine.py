@@ -43,7 +43,8 @@ def noisy(archive):
 
 def run(labels, archive, config, seed=0):
     features, speakers, _ = archive
-    return refine(labels, features, speakers, config, seed)
+    known = speakers if config.speakers else [None] * len(labels)
+    return refine(labels, within_groups(describe(features), known), config, seed)
 
 
 def ua(truth, probs):
