@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,24 +13,23 @@ from mifuse.errors import MifuseError
 from mifuse.frontend import N_MELS, LogMel
 from mifuse.labels import LABELS
 
-# The one dial: channels of the body. Parameters: xs about 50 k, s 250 k, m 1 M.
-SIZES = {"xs": 48, "s": 112, "m": 232}
+# The one dial: width of the body. Parameters: xs about 50 k, s 210 k, m 1 M.
+SIZES = {"xs": 8, "s": 16, "m": 36}
+
+CHANNELS = (1.5, 3, 4, 6, 8)  # of the blocks, in widths
+STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1), (2, 1))  # of the blocks, in mel bins and frames
 
 
 class Block(nn.Module):
-    """Residual block: two convolutions over time."""
+    """Convolution over mel bins and frames: what moves up or down a little in pitch stays the same."""
 
-    def __init__(self, channels: int, kernel: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, bias=False)
-        self.norm1 = nn.BatchNorm1d(channels)
-        self.conv2 = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, bias=False)
-        self.norm2 = nn.BatchNorm1d(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(x + self.dropout(self.norm2(self.conv2(y))))
+        return torch.relu(self.norm(self.conv(x)))
 
 
 class Student(nn.Module, PyTorchModelHubMixin):
@@ -38,7 +38,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
     Args:
         labels: emotions, in the order of the probabilities.
         size: `xs`, `s` or `m`.
-        dropout: share of activations dropped in training and in MC-dropout draws; 0 is off.
+        dropout: share of the embedding dropped in training and in MC-dropout draws; 0 is off.
 
     >>> student = Student(size="xs").eval()
     >>> student(torch.zeros(2, 16_000)).shape
@@ -53,13 +53,15 @@ class Student(nn.Module, PyTorchModelHubMixin):
             raise MifuseError(f"dropout = {dropout}: it must be at least 0 and below 1")
         self.labels = tuple(labels)
         self.size = size
-        channels = SIZES[size]
+        channels = [1, *(int(SIZES[size] * widths) for widths in CHANNELS)]
+        bins = N_MELS // math.prod(stride for stride, _ in STRIDES)
         self.frontend = LogMel()
-        self.stem = nn.Conv1d(N_MELS, channels, 5, stride=2, padding=2, bias=False)
-        self.stem_norm = nn.BatchNorm1d(channels)
-        self.blocks = nn.Sequential(*(Block(channels, 3, dropout) for _ in range(3)))
+        blocks = map(Block, channels, channels[1:], STRIDES)
+        self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)  # a sixth faster on CPUs
+        # Here and nowhere else: draws of MC dropout then cost one pass of the body, and channels dropped
+        # in the blocks cost 2 points of UA on new speakers.
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * channels, len(self.labels))
+        self.head = nn.Linear(2 * channels[-1] * bins, len(self.labels))
 
     def features(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel (batch, N_MELS, frames) and speech mask (batch, 1, frames) of (batch, samples)."""
@@ -67,10 +69,9 @@ class Student(nn.Module, PyTorchModelHubMixin):
         return features
 
     def embed(self, logmel: Tensor, mask: Tensor) -> Tensor:
-        """Clip embedding: mean and deviation over the speech frames, (batch, 2 * channels)."""
-        x = torch.relu(self.stem_norm(self.stem(logmel)))
-        x = self.blocks(x)
-        weight = mask[:, :, ::2]
+        """Clip embedding: mean and deviation over the speech frames, (batch, D)."""
+        x = self.blocks(logmel[:, None]).flatten(1, 2)
+        weight = mask[:, :, :: math.prod(stride for _, stride in STRIDES)]
         weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-3)
         mean = (x * weight).sum(dim=2)
         variance = ((x - mean[:, :, None]) ** 2 * weight).sum(dim=2)

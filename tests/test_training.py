@@ -23,7 +23,7 @@ def toy():
     """Clips of noise in the upper or the lower mel bins, and which it is, (N, C)."""
     rng = np.random.default_rng(0)
     truth = np.arange(48) % 2
-    lengths = rng.integers(12, 30, len(truth))
+    lengths = rng.integers(30, 75, len(truth))
     frames = [rng.uniform(-9, -6, (n, N_MELS)) for n in lengths]
     for rows, which in zip(frames, truth, strict=True):
         rows[:, 32 * which : 32 * which + 32] += 3 * rng.uniform(0.3, 1, (len(rows), 1))
@@ -71,7 +71,7 @@ def test_same_seed_same_weights(toy, whole):
 def test_predictions_do_not_depend_on_the_batch(toy, whole):
     features, _ = toy
     one_by_one = predict(whole.average, features, batch_size=1)
-    # Clips of 12 to 30 frames are all edge, and convolutions carry a little of the padding across it.
+    # Clips of half a second are mostly edge, and convolutions carry a little of the padding across it.
     np.testing.assert_allclose(predict(whole.average, features, batch_size=64), one_by_one, atol=0.08)
     np.testing.assert_allclose(predict(whole.average, features, batch_size=5), one_by_one, atol=0.08)
 
