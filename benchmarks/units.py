@@ -35,8 +35,8 @@ SPLITS = ("adapt", "test")
 # What a stored result depends on; a change of any of these files makes it another result.
 CODE = ("audio", "frontend", "features", "augment", "student", "training", "classifier")
 MORE_CODE = {
-    "recipe": ("fusion", "refine", "adapt"),
-    "int8": ("fusion", "refine", "adapt", "export"),
+    "recipe": ("fusion", "refine", "prosody", "adapt"),
+    "int8": ("fusion", "refine", "prosody", "adapt", "export"),
     "baseline": ("fusion", "baselines"),
     "labels": ("baselines",),
 }

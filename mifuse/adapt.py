@@ -30,6 +30,7 @@ from mifuse.fusion import Fused, fuse
 from mifuse.manifest import Clip, read_manifest
 from mifuse.predictions import Predictions, key
 from mifuse.processes import on_main_process
+from mifuse.prosody import measures
 from mifuse.refine import RefineConfig, describe, refine, within_groups
 from mifuse.run import close_run, open_run
 from mifuse.student import Student
@@ -126,8 +127,7 @@ def adapt(
     if state is not None and (saved := fit.load(state, settings)):
         targets = saved.pop("targets")
         fused = Fused(**saved)
-    speakers = [clip.speaker if config.refine.speakers else None for clip in clips]
-    statistics = within_groups(describe(features), speakers)
+    statistics = _statistics(clips, features, cache, config.refine)
     reference = refine(lalm_draws.mean(axis=0), statistics, config.refine, seed)
 
     def labels_at(epoch: int) -> tuple[Fused, Array]:
@@ -170,6 +170,14 @@ def first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed
     elif config.warm_start:
         _LOGGER.info("the classifier has other shapes than a student of size %s: from scratch", config.size)
     return student
+
+
+def _statistics(clips: Sequence[Clip], features: Features, cache: AudioCache, config: RefineConfig) -> Array:
+    """What the labels are held against: each voice within its speaker, (N, D)."""
+    if config.rounds == 0:
+        return np.empty((len(clips), 0))
+    speakers = [clip.speaker if config.speakers else None for clip in clips]
+    return within_groups(np.hstack([describe(features), measures(clips, cache)]), speakers)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

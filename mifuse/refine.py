@@ -1,10 +1,10 @@
 """Fused labels that agree with the recordings: what neighbours in the archive say, without any true label.
 
-A teacher errs clip by clip; emotions move the whole voice. A linear probe on utterance statistics,
-taken within the speaker where the manifest names speakers, is fitted to the fused labels of four
-fifths of the clips and predicts the other fifth: what other clips do not bear out is noise of the
-teacher. Fused label and prediction are multiplied, and again, a few times. Class priors are drawn
-towards uniform on the way, since a LALM's main error is to call too many clips by one name.
+A teacher errs clip by clip; emotions move the whole voice. A linear probe on statistics of the utterance,
+spectral and prosodic ones, taken within the speaker where the manifest names speakers, is fitted to the
+fused labels of four fifths of the clips and predicts the other fifth: what other clips do not bear out
+is noise of the teacher. Fused label and prediction are multiplied, and again, a few times. Class priors
+are drawn towards uniform on the way, since a LALM's main error is to call too many clips by one name.
 
 Sources: cross-fitting as in Northcutt et al., "Confident learning" (JAIR 2021); prior matching by iterative
 scaling as in Saerens et al. (Neural Computation 2002); normalisation within the speaker as in Busso et al.
@@ -69,7 +69,7 @@ def soften_prior(probs: Array, strength: float) -> Array:
 
 
 def describe(features: Features) -> Array:
-    """Utterance statistics of each clip, (N, D): cepstrum and energy (level, spread, movement), duration."""
+    """Spectral statistics of each clip, (N, D): cepstrum and energy (level, spread, movement), duration."""
     return np.stack([_statistics(features.batch([i])[0].numpy()) for i in range(len(features))])
 
 
@@ -137,7 +137,7 @@ def refine(labels: Array, statistics: Array, config: RefineConfig, seed: int = 0
     """Refine fused labels (N, C) by what the other clips bear out; rows sum to 1.
 
     Args:
-        statistics: (N, D) of each clip, from `describe` and `within_groups`.
+        statistics: (N, D) of each clip, from `describe`, `mifuse.prosody.measures` and `within_groups`.
     """
     floored = np.maximum(labels, 1e-3)
     start = soften_prior(floored / floored.sum(axis=1, keepdims=True), config.prior)
