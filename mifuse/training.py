@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -285,7 +285,10 @@ class _Logits(torch.nn.Module):
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware: twice as fast there, far slower elsewhere."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older torch
+    ask: Callable[[], dict[str, Any]] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )  # absent from older torch
+    capabilities = ask()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
