@@ -30,8 +30,8 @@ from mifuse.student import Student
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 Loss = Callable[[NDArray[np.int64], Tensor], tuple[dict[str, Tensor], Tensor]]
-"""Which clips (batch,), their log-mel (batch, frames, N_MELS) -> named terms, of which `loss` is minimised and
-all are recorded, and scores of the classes (batch, C)."""
+"""Which clips (batch,), their log-mel (batch, frames, N_MELS) -> named terms, all recorded and the one called
+`loss` minimised, and scores of the classes (batch, C)."""
 
 
 @dataclass(frozen=True)
