@@ -49,7 +49,7 @@ class Dine(Method):
             self.memory = kept * self.memory + (1 - kept) * log_probs.exp()
 
     def loss(self, index: Indices, logmel: Tensor) -> tuple[Terms, Tensor]:
-        x, speech = self.fit.view(index, logmel)
+        x, speech = self.plain(logmel)
         _, logits = self.forward((x, speech))
         log_probs = F.log_softmax(logits, dim=1)
         information = diversity(log_probs) - entropy(log_probs)

@@ -82,7 +82,12 @@ class Method:
         return F.normalize(embedding.float(), dim=1), logits.float()
 
     def plain(self, logmel: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and speech mask without augmentation."""
+        """Features and speech mask without augmentation.
+
+        The papers' views are weak (crop, flip). Under strong ones, terms that only ask for sure and diverse
+        predictions are met by telling augmentations apart: DINE's fine-tuning then left two of four classes
+        to the clips themselves, though not to the augmented ones (nemo to ravdess).
+        """
         view: tuple[Tensor, Tensor] = self.fit.student.frontend.normalise(logmel.to(self.device))
         return view
 

@@ -33,7 +33,7 @@ class Nrc(Method):
 
     def loss(self, index: Indices, logmel: Tensor) -> tuple[Terms, Tensor]:
         own = torch.from_numpy(index).to(self.device)
-        embedding, logits = self.forward(self.fit.view(index, logmel))
+        embedding, logits = self.forward(self.plain(logmel))
         log_probs = F.log_softmax(logits, dim=1)
         with torch.no_grad():
             self.bank[own], self.scores[own] = embedding, log_probs.exp()

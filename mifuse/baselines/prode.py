@@ -38,7 +38,7 @@ class Prode(Method):
 
     def loss(self, index: Indices, logmel: Tensor) -> tuple[Terms, Tensor]:
         settings = self.settings
-        _, logits = self.forward(self.fit.view(index, logmel))
+        _, logits = self.forward(self.plain(logmel))
         log_probs = F.log_softmax(logits, dim=1)
         proxy = denoise(self.lalm[index], self.source[index], log_probs.detach(), settings.correction)
         information = mutual_information(log_probs.exp(), proxy)
@@ -53,7 +53,7 @@ def denoise(lalm: Tensor, source: Tensor, student: Tensor, strength: float) -> T
 
     The paper writes log p_source; its authors' program takes p_source, and so do we: with the logarithm, a
     student that grows less sure than the classifier turns the proxy against what both say. On the tests' toy
-    problem, accuracy then falls from 66 % of the LALM to 23 %; as it is here, it rises to 100 %.
+    problem, accuracy then falls from 66 % of the LALM to 41 %; as it is here, it rises to 94 %.
 
     Args:
         lalm: log-probabilities.

@@ -33,7 +33,7 @@ class Shot(Method):
         self.labels = centroid_labels(embeddings, log_probs.exp())
 
     def loss(self, index: Indices, logmel: Tensor) -> tuple[Terms, Tensor]:
-        _, logits = self.forward(self.fit.view(index, logmel))
+        _, logits = self.forward(self.plain(logmel))
         log_probs = F.log_softmax(logits, dim=1)
         pseudo = F.cross_entropy(logits, self.labels[index])
         loss = entropy(log_probs) - diversity(log_probs) + self.settings.pseudo * pseudo
