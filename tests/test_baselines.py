@@ -101,7 +101,7 @@ def test_tent_learns_a_quieter_domain(classifier):
     ours, theirs = student.state_dict(), classifier.state_dict()
     changed = {name.rpartition(".")[0] for name in ours if not torch.equal(ours[name], theirs[name])}
     assert changed
-    assert all(isinstance(student.get_submodule(name), torch.nn.BatchNorm1d) for name in changed)
+    assert all("BatchNorm" in type(student.get_submodule(name)).__name__ for name in changed)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -172,7 +172,8 @@ def test_shot_keeps_the_head(shifted):
     task = replace(shifted[0], config=AdaptConfig(fit=replace(FIT, steps=2)))
     student = Shot(task).adapted()
     assert torch.equal(student.head.weight, task.classifier.head.weight)
-    assert not torch.equal(student.stem.weight, task.classifier.stem.weight)
+    ours, theirs = ([*s.parameters()][0] for s in (student, task.classifier))
+    assert not torch.equal(ours, theirs)
 
 
 def test_nrc_reciprocity():

@@ -52,8 +52,8 @@ class Tent(Method):
         return student.eval()
 
 
-def _norms(student: Student) -> list[nn.BatchNorm1d]:
-    return [module for module in student.modules() if isinstance(module, nn.BatchNorm1d)]
+def _norms(student: Student) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+    return [module for module in student.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
 
 
 @torch.no_grad()
