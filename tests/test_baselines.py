@@ -29,12 +29,13 @@ FIT = FitConfig(steps=60, steps_per_epoch=10, batch_size=32, augment=AUGMENT)
 METHODS = ["tent", "shot", "nrc", "plue", "dine", "prode"]
 
 
-def recordings(seed, shift=0.0, gain=1.0):
+def recordings(seed, shift=0.0, gain=1.0, contrast=1.0):
     """Clips of noise in one of four mel bands, and which: (features, classes).
 
     Args:
         shift: mel bins by which the domain's bands lie higher; 16 make a class look like the next.
         gain: how loud the bands are.
+        contrast: of loud and soft.
     """
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.arange(CLIPS) % CLASSES)
@@ -42,7 +43,7 @@ def recordings(seed, shift=0.0, gain=1.0):
     for k in truth:
         band = np.exp(-0.5 * ((np.arange(N_MELS) - 8 - 16 * k - shift - rng.normal()) / 5) ** 2)
         sound = 3 * gain * band * rng.uniform(-1, 1, (24, 1))
-        frames.append(-6 + 0.5 * rng.standard_normal((24, N_MELS)) + sound)
+        frames.append(-6 + contrast * (0.5 * rng.standard_normal((24, N_MELS)) + sound))
     return Features(np.concatenate(frames).astype(np.float16), np.arange(CLIPS + 1) * 24), truth
 
 
@@ -74,27 +75,27 @@ def shifted(classifier):
     task = Task(
         features, 0.6 * np.eye(CLASSES)[heard] + 0.4 * noise, classifier, AdaptConfig(size="xs", fit=FIT)
     )
-    assert 0.6 < accuracy(predict(classifier, features), truth) < 0.75
+    assert 0.6 < accuracy(predict(classifier, features), truth) < 0.9
     assert 0.6 < accuracy(task.lalm_draws.mean(0), truth) < 0.7
     return task, truth
 
 
-@pytest.mark.parametrize(
-    ("name", "least"),
-    # Classifier and LALM both have 0.66.
-    [("lalm-only", 0.8), ("shot", 0.76), ("nrc", 0.8), ("plue", 0.93), ("dine", 0.9), ("prode", 0.88)],
-)
-def test_learns_the_shifted_domain(shifted, name, least):
+@pytest.mark.parametrize("name", ["lalm-only", "shot", "nrc", "plue", "dine", "prode"])
+def test_learns_the_shifted_domain(shifted, name):
     task, truth = shifted
-    assert accuracy(predict(BASELINES[name](task), task.features), truth) > least
+    baseline = BASELINES[name]
+    starts = {"LALM": task.lalm_draws.mean(0), "classifier": predict(task.classifier, task.features)}
+    start = max(accuracy(p, truth) for who, p in starts.items() if baseline.sees in (who, "both"))
+    wrong = 1 - accuracy(predict(baseline(task), task.features), truth)
+    assert wrong < 0.6 * (1 - start)
 
 
-def test_tent_learns_a_quieter_domain(classifier):
-    features, truth = recordings(seed=1, gain=0.2)
+def test_tent_learns_a_flatter_domain(classifier):
+    features, truth = recordings(seed=1, gain=0.5, contrast=0.3)
     task = Task(features, np.empty((1, CLIPS, CLASSES)), classifier, AdaptConfig(fit=FIT))
-    assert 0.6 < accuracy(predict(classifier, features), truth) < 0.7
+    assert accuracy(predict(classifier, features), truth) < 0.7
     student = BASELINES["tent"](task)
-    assert accuracy(predict(student, features), truth) > 0.8
+    assert accuracy(predict(student, features), truth) > 0.95
     # The statistics do most of it; the entropy, which is minimised, must be what the training lowers.
     still, long = (Tent(task, TentConfig(lr, 4)).adapted() for lr in (0.0, 1e-3))
     assert mean_entropy(long, features) < mean_entropy(student, features) < mean_entropy(still, features)
@@ -106,7 +107,7 @@ def test_tent_learns_a_quieter_domain(classifier):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_student_and_the_classifier_stays(shifted, name):
-    task = replace(shifted[0], config=AdaptConfig(size="xs", fit=replace(FIT, steps=4, steps_per_epoch=2)))
+    task = replace(shifted[0], config=AdaptConfig(size="xs", fit=replace(FIT, steps=2, steps_per_epoch=1)))
     before = copy.deepcopy(task.classifier.state_dict())
     students = [BASELINES[name](replace(task, seed=seed)).state_dict() for seed in (3, 3, 4)]
     first, second, other = (torch.cat([w.flatten().float() for w in s.values()]) for s in students)
@@ -172,7 +173,7 @@ def test_shot_keeps_the_head(shifted):
     task = replace(shifted[0], config=AdaptConfig(fit=replace(FIT, steps=2)))
     student = Shot(task).adapted()
     assert torch.equal(student.head.weight, task.classifier.head.weight)
-    ours, theirs = ([*s.parameters()][0] for s in (student, task.classifier))
+    ours, theirs = (next(iter(s.parameters())) for s in (student, task.classifier))
     assert not torch.equal(ours, theirs)
 
 

@@ -53,7 +53,7 @@ def denoise(lalm: Tensor, source: Tensor, student: Tensor, strength: float) -> T
 
     The paper writes log p_source; its authors' program takes p_source, and so do we: with the logarithm, a
     student that grows less sure than the classifier turns the proxy against what both say. On the tests' toy
-    problem, accuracy then falls from 66 % of the LALM to 41 %; as it is here, it rises to 94 %.
+    problem, accuracy then fell from the LALM's 66 % to 41 %; as it is here, it rose to 94 %.
 
     Args:
         lalm: log-probabilities.
