@@ -236,6 +236,15 @@ def _cell(score: Mapping[str, Any]) -> str:
     return f"{score['ua']:.1f} ± {score['sd']:.1f}" if len(score["seeds"]) > 1 else f"{score['ua']:.1f}"
 
 
+def baselines_markdown(document: Mapping[str, Any]) -> str:
+    """Which teachers each baseline sees, and what it does."""
+    lines = ["| baseline | sees | what it does |", "| --- | --- | --- |"]
+    lines += [
+        "| {title} | {sees} | {about} |".format(**row) for row in document["settings"]["baselines"].values()
+    ]
+    return "\n".join(lines)
+
+
 def ablation_markdown(document: Mapping[str, Any], recipe: str) -> str:
     """Each change's mean over the transfers and what it costs against the recipe."""
     base = document["mean"].get(recipe)

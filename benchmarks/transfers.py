@@ -31,9 +31,8 @@ from mifuse.errors import MifuseError
 from mifuse.run import versions
 
 COLUMNS = ["classifier", "lalm", "average", "lalm-only", "paper", "default", "oracle"]
-TITLES = {
+TITLES = {name: baseline.title for name, baseline in BASELINES.items()} | {
     "average": "average of both",
-    "lalm-only": "LALM-only distillation",
     "paper": "MI-Fuse, paper",
     "default": "MI-Fuse, default",
     "default int8": "MI-Fuse, default, int8",
@@ -75,6 +74,11 @@ def _main(options: argparse.Namespace) -> int:
             "methods": names,
             "seeds": options.seeds,
             "lalm": lalm_name(options.corpora / corpora[0]),
+            "baselines": {
+                name: {"title": b.title, "sees": b.sees, "about": b.about}
+                for name, b in BASELINES.items()
+                if name in names
+            },
             "classifier": asdict(train_config(options)),
             "recipe": options.recipe,
             "configs": {method.name: asdict(method.config) for method in methods if method.kind == "recipe"},
@@ -228,6 +232,9 @@ def show(document: dict[str, Any], recipe: str) -> None:
         print(f"\nUA on the {split} split, %, mean ± sd over {document['settings']['seeds']} seeds\n")
         print(table.markdown(document, titles(document), split))
     print()
+    if document["settings"]["baselines"]:
+        print(table.baselines_markdown(document))
+        print()
     print("\n".join(table.comparison_lines(document["comparisons"])))
     if document["ablations"]:
         print(f"\nThe recipe {recipe} with one thing changed, mean of the transfers\n")

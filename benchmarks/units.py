@@ -37,8 +37,8 @@ CODE = ("audio", "frontend", "features", "augment", "student", "training", "clas
 MORE_CODE = {
     "recipe": ("fusion", "refine", "prosody", "adapt"),
     "int8": ("fusion", "refine", "prosody", "adapt", "export"),
-    "baseline": ("fusion", "baselines"),
-    "labels": ("baselines",),
+    "baseline": ("fusion", "adapt", "baselines/*"),
+    "labels": ("adapt", "baselines/method", "baselines/distillation"),
 }
 hashes: dict[Path, str] = {}
 """SHA-256 of each file, read once. Workers get the parent's: a file edited meanwhile does not part them."""
@@ -97,7 +97,7 @@ class Unit:
             settings |= {"config": asdict(self.method.config), "draws": self.method.draws, "kind": kind}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         package = Path(mifuse.__file__).parent
-        files = [package / f"{name}.py" for name in (*CODE, *MORE_CODE.get(kind, ()))]
+        files = [f for name in (*CODE, *MORE_CODE.get(kind, ())) for f in sorted(package.glob(f"{name}.py"))]
         files += [self.corpora / name / "source.csv" for name in self.transfer.sources]
         if self.method is not None:
             files += [self.corpora / self.transfer.target / name for name in FILES[1:]]

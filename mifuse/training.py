@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from mifuse.student import Student
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+Loss = Callable[[NDArray[np.int64], Tensor], tuple[dict[str, Tensor], Tensor]]
+"""Which clips (batch,), their log-mel (batch, frames, N_MELS) -> named terms, all recorded and the one called
+`loss` minimised, and scores of the classes (batch, C)."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,11 @@ class Fit:
         """Epochs done."""
         return len(self.history)
 
-    def run_epoch(self, labels: Array) -> dict[str, float]:
+    def run_epoch(self, labels: Array, loss: Loss | None = None) -> dict[str, float]:
         """Fit the soft labels (N, C) for one epoch; its means are returned and kept in `history`.
+
+        Args:
+            loss: another loss than that of the labels, which then only balance the sampling.
 
         Raises:
             TrainingError: the loss is not finite, or all predictions fall on one class.
@@ -104,16 +111,16 @@ class Fit:
         sums: dict[str, float] = {}
         predicted = torch.zeros(labels.shape[1])
         odds = _sampling(labels, self.config.balance)
+        loss = loss or partial(self._soft_label_loss, labels)
         last = min(self.step + self.config.steps_per_epoch, self.config.steps)
         count = last - self.step
         while self.step < last:
             before = time.perf_counter()
             index, logmel = self._batch(odds)
             loading += time.perf_counter() - before
-            x, speech = self._augment(logmel, index)
-            terms, probs = self._train_step(x, speech, labels[index])
+            terms, scores = self._train_step(index, logmel, loss)
             clips += len(index)
-            predicted += torch.bincount(probs.argmax(1), minlength=labels.shape[1]).cpu()
+            predicted += torch.bincount(scores.argmax(1), minlength=labels.shape[1]).cpu()
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / count
         seconds = time.perf_counter() - started
@@ -139,20 +146,41 @@ class Fit:
         index = index[first : first + size]
         return index, self.features.batch(index)
 
-    def _augment(self, logmel: Tensor, index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        # The process number keeps the random numbers of several processes apart.
-        torch.manual_seed((self.seed * 1_000_003 + self.step) * 64 + self.accelerator.process_index)
+    def view(self, index: NDArray[np.int64], logmel: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented features (batch, N_MELS, frames) and speech mask of the clips; others at every call."""
         lengths = torch.from_numpy(self.features.lengths[index])
         distorted = distort(logmel, lengths, self.config.augment).to(self.accelerator.device)
         x, speech = self.student.frontend.normalise(distorted)
         return mask(x, self.config.augment), speech
 
-    def _train_step(self, x: Tensor, speech: Tensor, labels: Array) -> tuple[dict[str, float], Tensor]:
+    def _train_step(
+        self, index: NDArray[np.int64], logmel: Tensor, loss: Loss
+    ) -> tuple[dict[str, float], Tensor]:
         config = self.config
+        # The process number keeps the random numbers of several processes apart.
+        torch.manual_seed((self.seed * 1_000_003 + self.step) * 64 + self.accelerator.process_index)
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * _one_cycle(self.step / config.steps)
-        target = torch.from_numpy(labels).to(x)
+        terms, scores = loss(index, logmel)
+        if not torch.isfinite(terms["loss"]):
+            value = terms["loss"].item()
+            raise TrainingError(
+                f"the loss is {value} at step {self.step}: lower the learning rate (lr = {config.lr:g})"
+            )
+        self.optimizer.zero_grad()
+        self.accelerator.backward(terms["loss"])
+        self.optimizer.step()
+        self.step += 1
+        self._follow()
+        return {name: float(value.detach()) for name, value in terms.items()}, scores.detach()
+
+    def _soft_label_loss(
+        self, labels: Array, index: NDArray[np.int64], logmel: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        config = self.config
+        x, speech = self.view(index, logmel)
+        target = torch.from_numpy(labels[index]).to(x)
         target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         with self.accelerator.autocast():
             logits = self.model(x, speech)
@@ -161,17 +189,7 @@ class Fit:
         mean = self._mean_over_processes(log_probs.exp().mean(0))
         diversity = -(mean * mean.clamp(min=1e-9).log()).sum()
         loss = cross_entropy - config.diversity * diversity
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {self.step}: lower the learning rate (lr = {config.lr:g})"
-            )
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.optimizer.step()
-        self.step += 1
-        self._follow()
-        terms = {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}
-        return {name: float(value.detach()) for name, value in terms.items()}, log_probs.detach()
+        return {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}, log_probs
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
         """The mean of the whole batch, with this process's gradient (DDP averages the gradients)."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import mifuse
 from benchmarks import table, transfers, units
-from benchmarks.units import Transfer, ablations, named
+from benchmarks.units import Transfer, Unit, ablations, named
 from mifuse.adapt import RECIPES
+from mifuse.baselines import BASELINES
+from mifuse.classifier import TrainConfig
 from mifuse.manifest import read_manifest
 from mifuse.stand_in import stand_in_lalm
+from mifuse.student import Student
 from mifuse.synth import make_domain
 
 A, B = Transfer(("x",), "y"), Transfer(("y",), "x")
@@ -117,16 +124,8 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TINY = [
-    "--set",
-    "fit.steps=1",
-    "--set",
-    "fit.batch_size=4",
-    "--set",
-    "size=xs",
-    "--set-classifier",
-    "size=xs",
-]
+TINY_RECIPE = ["fit.steps=1", "fit.batch_size=4", "size=xs"]
+TINY = [part for setting in TINY_RECIPE for part in ("--set", setting)] + ["--set-classifier", "size=xs"]
 TINY += ["--set-classifier", "fit.steps=1", "--set-classifier", "fit.batch_size=4", "--seeds", "1"]
 
 
@@ -149,12 +148,59 @@ def test_a_small_run_is_resumed(
         "transfers-test.svg",
         "trust.svg",
     }
-    assert "stand-in LALM" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stand-in LALM" in printed
+    assert "| LALM-only distillation | LALM | fits the LALM's mean draw" in printed
     assert len(ran) == 7
     ran.clear()
     next(work.rglob("oracle-0-*.npz")).unlink()
     assert transfers.main(options) == 0
     assert ran == ["studio>phone oracle seed 0"]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_read_no_label(corpora: Path, tmp_path: Path, name: str) -> None:
+    hidden = tmp_path / "corpora"
+    shutil.copytree(corpora, hidden, ignore=shutil.ignore_patterns("*.npz"))
+    target = hidden / "phone" / "target.csv"
+    header, *rows = list(csv.reader(target.open(encoding="utf-8")))
+    label = header.index("label")
+    assert all(row[label] for row in rows)
+    rows = [[*row[:label], "", *row[label + 1 :]] for row in rows]
+    with target.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    torch.manual_seed(0)
+    model = Student(size="xs")
+    seen = []
+    for folder in (corpora, hidden):
+        unit = Unit(
+            folder,
+            tmp_path / folder.parent.name,
+            Transfer(("studio",), "phone"),
+            0,
+            TrainConfig(),
+            named(name, TINY_RECIPE),
+        )
+        model.save_pretrained(unit.classifier)
+        units.run(unit)
+        with np.load(unit.file) as file:
+            seen.append(file["test"])
+    assert np.array_equal(*seen)
+
+
+def test_a_baseline_depends_on_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpora: Path
+) -> None:
+    unit = Unit(corpora, tmp_path, Transfer(("studio",), "phone"), 0, TrainConfig(), named("nrc", []))
+    oracle = replace(unit, method=named("oracle", []))
+    before, oracle_before = unit.file, oracle.file
+    folder = Path(mifuse.__file__).parent / "baselines"
+    assert len(list(folder.glob("*.py"))) > 6
+    for file in folder.glob("*.py"):
+        with monkeypatch.context() as patch:
+            patch.setitem(units.hashes, file, "edited")
+            assert unit.file != before
+            assert (oracle.file != oracle_before) == (file.name in ("method.py", "distillation.py"))
 
 
 def test_failures_are_named(
