@@ -71,6 +71,7 @@ class Method:
     kind: str  # classifier | lalm | average | baseline | recipe | int8 | labels
     config: AdaptConfig
     draws: int = 0  # LALM draws that are used; 0: all
+    told: int = 0  # true labels of each class that the recipe is given; the table leaves these clips out
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Unit:
         kind = "" if self.method is None else self.method.kind
         if self.method is not None:
             settings |= {"config": asdict(self.method.config), "draws": self.method.draws, "kind": kind}
+            settings |= {"told": self.method.told} if self.method.told else {}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         package = Path(mifuse.__file__).parent
         files = [f for name in (*CODE, *MORE_CODE.get(kind, ())) for f in sorted(package.glob(f"{name}.py"))]
@@ -222,7 +224,19 @@ class _Work:
         truth = [LABELS.index(str(clip.label)) for clip in self.clips["adapt"]]
         return self.both(distil(self.task(), np.eye(len(LABELS))[truth]))
 
+    def _told(self) -> NDArray[np.int64] | None:
+        """Classes of the few clips whose labels are given, -1 of all others."""
+        if not self.method.told:
+            return None
+        truth = np.array([LABELS.index(str(clip.label)) for clip in self.clips["adapt"]])
+        rng, known = np.random.default_rng(self.unit.seed), np.full(len(truth), -1)
+        for label in range(len(LABELS)):
+            some = rng.permutation(np.flatnonzero(truth == label))[: self.method.told]
+            known[some] = label
+        return known
+
     def _recipe(self) -> dict[str, Array]:
+        known = self._told()
         adapted: Adapted = adapt(
             self.clips["adapt"],
             self.draws(),
@@ -230,9 +244,11 @@ class _Work:
             self.cache,
             config=self.method.config,
             seed=self.unit.seed,
+            known=known,
         )
         _save_student(adapted.student, self.unit.student)
-        return {
+        told = {} if known is None else {"told": known}
+        return told | {
             "adapt": adapted.probs,
             "test": predict(adapted.student, self.features("test")),
             "targets": adapted.targets,
@@ -302,5 +318,7 @@ def named(name: str, overrides: list[str]) -> Method:
         return Method(name, "labels", plain)
     if name in BASELINES:
         return Method(name, "baseline", plain)
+    if name == "few":
+        return Method(name, "recipe", default, told=5)
     recipe = name.removesuffix(" int8")
     return Method(name, "recipe" if recipe == name else "int8", override(RECIPES[recipe], overrides))

@@ -24,7 +24,7 @@ from mifuse.audio import AudioCache
 from mifuse.classifier import HubClassifier, classifier_draws, load_model
 from mifuse.config import require
 from mifuse.draws import load_draws
-from mifuse.errors import TrainingError
+from mifuse.errors import MifuseError, TrainingError
 from mifuse.features import Features
 from mifuse.fusion import Fused, fuse
 from mifuse.manifest import Clip, read_manifest
@@ -93,6 +93,7 @@ def adapt(
     *,
     config: AdaptConfig | None = None,
     seed: int = 0,
+    known: NDArray[np.int64] | None = None,
     state: Path | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Adapted:
@@ -102,6 +103,7 @@ def adapt(
         clips: N target clips; their labels are not read.
         lalm_draws: (K, N, C), in the order of the classifier's labels.
         classifier: the source model; it is not changed.
+        known: class of each clip that the user has labelled, -1 of all others, (N,).
         state: folder of the run's state: written after each epoch, continued from when it holds one.
         progress: called with the record of each epoch.
 
@@ -122,13 +124,14 @@ def adapt(
     settings = asdict(config) | {
         "target": _digest([f"{cache.hash(clip)} {clip.speaker}".encode() for clip in clips]),
         "draws": _digest([np.ascontiguousarray(lalm_draws).tobytes()]),
+        "labelled": "" if known is None else _digest([known.tobytes()]),
         "source": _digest([w.cpu().numpy().tobytes() for w in classifier.state_dict().values()]),
     }
     if state is not None and (saved := fit.load(state, settings)):
         targets = saved.pop("targets")
         fused = Fused(**saved)
     statistics = _statistics(clips, features, cache, config.refine)
-    reference = refine(lalm_draws.mean(axis=0), statistics, config.refine, seed)
+    reference = refine(lalm_draws.mean(axis=0), statistics, config.refine, seed, known)
 
     def labels_at(epoch: int) -> tuple[Fused, Array]:
         draws = source_draws
@@ -138,7 +141,7 @@ def adapt(
             kept = 0.0 if follows else config.fit.momentum**fit.step
             draws = kept * source_draws + (1 - kept) * followed
         fused = fuse(lalm_draws, draws, config.weighting, config.temperature, reference)
-        return fused, refine(fused.probs, statistics, config.refine, seed)
+        return fused, refine(fused.probs, statistics, config.refine, seed, known)
 
     while fit.epoch < fit.epochs:
         if fused is None or (config.refresh > 0 and fit.epoch % config.refresh == 0):
@@ -200,6 +203,7 @@ def adapt_manifest(
     out: Path,
     *,
     teacher: str | None = None,
+    labelled: Path | None = None,
     config: AdaptConfig | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -213,6 +217,7 @@ def adapt_manifest(
         source: checkpoint folder or hf:NAME of the classifier.
         target: manifest; its `adapt` rows are used where it has a split.
         draws: draws store or JSONL; `teacher` chooses where it holds several.
+        labelled: manifest of the few target clips whose labels are known and may be used.
         resume: continue an interrupted run.
 
     Raises:
@@ -225,6 +230,7 @@ def adapt_manifest(
     labels = classifier.labels
     clips = read_manifest(target, labels=None).select("adapt").clips
     lalm_draws = load_draws(draws, clips, labels, cache, teacher)
+    known = None if labelled is None else _known(labelled, clips, labels, cache)
     with open_run(out, resume=resume, force=force) as partial:
         adapted = adapt(
             clips,
@@ -233,6 +239,7 @@ def adapt_manifest(
             cache,
             config=config,
             seed=seed,
+            known=known,
             state=partial,
             progress=progress,
         )
@@ -246,12 +253,32 @@ def adapt_manifest(
             "target": str(target.resolve()),
             "draws": str(draws.resolve()),
             "clips": len(clips),
+            "labelled": 0 if known is None else int((known >= 0).sum()),
             "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
             "history": adapted.history,
             "seconds": time.perf_counter() - started,
         }
         close_run(partial, out, adapted.student, record, predictions)
     return record
+
+
+def _known(
+    labelled: Path, clips: Sequence[Clip], labels: Sequence[str], cache: AudioCache
+) -> NDArray[np.int64]:
+    """Class of each clip that the manifest `labelled` has, by content, and -1 of all others."""
+    classes: dict[str, int] = {}
+    for clip in read_manifest(labelled, labels=labels).clips:
+        if clip.label is None:
+            raise MifuseError(f"{labelled}: {clip.name} has no label: give one, or leave the row out")
+        classes[cache.hash(clip)] = labels.index(clip.label)
+    hashes = [cache.hash(clip) for clip in clips]
+    strangers = len(classes.keys() - set(hashes))
+    if strangers:
+        raise MifuseError(
+            f"{labelled}: {strangers} of its {len(classes)} clips are not among those to adapt to: "
+            "add them to the target manifest, or leave them out"
+        )
+    return np.array([classes.get(digest, -1) for digest in hashes])
 
 
 def _predictions(adapted: Adapted, clips: Sequence[Clip]) -> Predictions:

@@ -27,6 +27,7 @@ from mifuse.features import Features
 from mifuse.frontend import N_MELS
 
 Array = NDArray[np.float64]
+FLOOR = 1e-3  # probability that a label leaves to each class at least: nobody is as sure as to rule one out
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class RefineConfig:
     prior: float = 0.5  # 0 keeps the class prior of the labels, 1 makes it uniform
     l2: float = 0.1  # weight decay of the probe
     speakers: bool = True  # normalise within the speaker where the manifest names speakers
+    labelled: float = 10.0  # clips that one clip with a true label counts for in the probe
 
     def __post_init__(self) -> None:
         more = (0, math.inf)
-        require(self, rounds=more, folds=(2, math.inf), trust=more, prior=(0, 1), l2=more)
+        require(self, rounds=more, folds=(2, math.inf), trust=more, prior=(0, 1), l2=more, labelled=more)
 
 
 def match_prior(probs: Array, prior: Array, rounds: int = 100) -> Array:
@@ -105,46 +107,67 @@ def within_groups(values: Array, groups: Sequence[str | None]) -> Array:
     return np.asarray(np.clip(out, -4, 4))
 
 
-def cross_fit(inputs: Array, labels: Array, config: RefineConfig, seed: int) -> Array:
-    """Predict each clip by a linear probe that was fitted to the other folds: (N, D), (N, C) -> (N, C)."""
+def cross_fit(inputs: Array, labels: Array, weights: Array, config: RefineConfig, seed: int) -> Array:
+    """Predict each clip by a linear probe that was fitted to the other folds: (N, D), (N, C) -> (N, C).
+
+    Args:
+        weights: how much each clip counts, (N,).
+    """
     fold = np.random.default_rng(seed).permutation(len(labels)) % config.folds
     out = np.empty_like(labels)
     for k in range(config.folds):
-        out[fold == k] = _probe(inputs[fold != k], labels[fold != k], inputs[fold == k], config.l2)
+        fit = fold != k
+        out[~fit] = _probe(inputs[fit], labels[fit], weights[fit], inputs[~fit], config.l2)
     return out
 
 
-def _probe(inputs: Array, labels: Array, queries: Array, l2: float) -> Array:
+def _probe(inputs: Array, labels: Array, weights: Array, queries: Array, l2: float) -> Array:
     """Multinomial logistic regression on soft labels: its probabilities for the queries."""
     x = torch.from_numpy(np.c_[inputs, np.ones(len(inputs))])
-    target = torch.from_numpy(labels)
-    weights = torch.zeros(x.shape[1], labels.shape[1], dtype=x.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+    target = torch.from_numpy(labels * (weights / weights.sum())[:, None])
+    slopes = torch.zeros(x.shape[1], labels.shape[1], dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([slopes], max_iter=60, line_search_fn="strong_wolfe")
 
     def loss() -> float:
         optimizer.zero_grad()
-        value = -(target * torch.log_softmax(x @ weights, dim=1)).sum(1).mean()
-        value = value + 0.5 * l2 * (weights[:-1] ** 2).sum()
+        value = -(target * torch.log_softmax(x @ slopes, dim=1)).sum()
+        value = value + 0.5 * l2 * (slopes[:-1] ** 2).sum()
         value.backward()  # type: ignore[no-untyped-call]
         return float(value.detach())
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    scores = torch.from_numpy(np.c_[queries, np.ones(len(queries))]) @ weights.detach()
+    scores = torch.from_numpy(np.c_[queries, np.ones(len(queries))]) @ slopes.detach()
     return np.asarray(torch.softmax(scores, dim=1).numpy())
 
 
-def refine(labels: Array, statistics: Array, config: RefineConfig, seed: int = 0) -> Array:
+def refine(
+    labels: Array,
+    statistics: Array,
+    config: RefineConfig,
+    seed: int = 0,
+    known: NDArray[np.int64] | None = None,
+) -> Array:
     """Refine fused labels (N, C) by what the other clips bear out; rows sum to 1.
 
     Args:
         statistics: (N, D) of each clip, from `describe`, `mifuse.prosody.measures` and `within_groups`.
+        known: class of each clip that has a true label, -1 of all others, (N,); these labels are kept.
     """
-    floored = np.maximum(labels, 1e-3)
-    start = soften_prior(floored / floored.sum(axis=1, keepdims=True), config.prior)
+    known = np.full(len(labels), -1) if known is None else known
+    floored = np.maximum(labels, FLOOR)
+    start = _keep(soften_prior(floored / floored.sum(axis=1, keepdims=True), config.prior), known)
+    weights = np.where(known >= 0, config.labelled, 1.0)
     refined = start
     for round_ in range(config.rounds):
-        probe = soften_prior(cross_fit(statistics, refined, config, seed + round_), config.prior)
+        probe = soften_prior(cross_fit(statistics, refined, weights, config, seed + round_), config.prior)
         logs = np.log(start) + config.trust * np.log(np.maximum(probe, 1e-9))
         refined = np.exp(logs - logs.max(axis=1, keepdims=True))
-        refined = soften_prior(refined / refined.sum(axis=1, keepdims=True), config.prior)
+        refined = _keep(soften_prior(refined / refined.sum(axis=1, keepdims=True), config.prior), known)
     return refined
+
+
+def _keep(labels: Array, known: NDArray[np.int64]) -> Array:
+    """`labels` with the true ones in their places."""
+    classes = labels.shape[1]
+    sure = np.full((classes, classes), FLOOR) + (1 - classes * FLOOR) * np.eye(classes)
+    return np.where(known[:, None] >= 0, sure[known], labels)

@@ -19,6 +19,11 @@ import click
 )
 @click.option("--teacher", help="Whose draws, when the store holds those of several.")
 @click.option(
+    "--labelled",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Manifest of a few target clips with labels that may be used; 5 a class help much.",
+)
+@click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the student, new."
 )
 @click.option(
@@ -43,6 +48,7 @@ def adapt(
     target: Path,
     draws: Path,
     teacher: str | None,
+    labelled: Path | None,
     out: Path,
     recipe: str,
     size: str,
@@ -74,6 +80,7 @@ def adapt(
             draws,
             out,
             teacher=teacher,
+            labelled=labelled,
             config=config,
             seed=seed,
             resume=resume,
