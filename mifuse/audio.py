@@ -120,6 +120,25 @@ def _frame_range(file: Any, path: Path | str, start: float | None, end: float | 
     return first, min(last, count)
 
 
+def duration(clip: Clip) -> float:
+    """Seconds of a clip, from the header of its file alone.
+
+    Raises:
+        AudioError: as `read_audio`, as far as the header tells.
+    """
+    import soundfile
+
+    _check_file(clip.path)
+    try:
+        info = soundfile.info(clip.path)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise AudioError(
+            f"{clip.path}: not readable as audio: convert it to WAV or FLAC, or remove it"
+        ) from error
+    end = info.duration if clip.end is None else min(clip.end, info.duration)
+    return max(0.0, float(end - (clip.start or 0.0)))
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
