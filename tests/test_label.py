@@ -22,9 +22,9 @@ from mifuse.cli import main
 from mifuse.errors import DrawsError, MifuseError
 from mifuse.manifest import Clip, Manifest, read_manifest
 from mifuse.teachers.base import Answer, Reply, Said, Source
-from mifuse.teachers.labelling import Labelled, label_clips, plan
+from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.run import MAX_ATTEMPTS
+from mifuse.teachers.run import MAX_ATTEMPTS, Labelled
 from mifuse.teachers.store import DrawsStore, Settled
 
 STAND_IN = Source("stand-in")

@@ -20,10 +20,10 @@ from mifuse.errors import MifuseError
 from mifuse.labels import LABELS
 from mifuse.manifest import Manifest
 from mifuse.teachers import pacing
-from mifuse.teachers.labelling import Labelled, label_clips, plan
+from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.run import GIVE_UP, MAX_ATTEMPTS
+from mifuse.teachers.run import GIVE_UP, MAX_ATTEMPTS, Labelled
 from mifuse.teachers.service import ServiceError
 from mifuse.teachers.store import DrawsStore
 from tests.llm_server import SPOILED, LlmServer, audio_of

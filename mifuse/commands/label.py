@@ -16,8 +16,9 @@ from mifuse.errors import DrawsError
 
 if TYPE_CHECKING:
     from mifuse.teachers.base import Source
-    from mifuse.teachers.labelling import Labelled, Plan
+    from mifuse.teachers.labelling import Plan
     from mifuse.teachers.opening import Opened
+    from mifuse.teachers.run import Labelled
     from mifuse.teachers.store import DrawsStore
 
 
@@ -61,11 +62,12 @@ if TYPE_CHECKING:
 )
 @click.option("--batch", is_flag=True, help="anthropic: by Message Batches, at half the price, within a day.")
 @click.option("--yes", is_flag=True, help="Agree to what leaves this machine.")
-@click.option("--base-url", help="openai: address of the endpoint, as in http://localhost:8000/v1.")
+@click.option("--base-url", help="Address of the endpoint, as in http://localhost:8000/v1.")
 @click.option(
     "--probs", type=click.Choice(["verbal", "logprobs"]), default="verbal", show_default=True,
     help="openai: the model says the probabilities, or they are read from its tokens.",
 )  # fmt: skip
+@click.option("--effort", help="anthropic: low, medium, high, xhigh or max.  [default: the model's own]")
 @click.option("--temperature", type=float, help="openai: of the sampling.  [default: 1]")
 @click.option("--per-request", type=int, help="openai: draws from one prompt in one request.  [default: 4]")
 @click.option("--max-seconds", type=float, help="openai, local: longer clips are cut.  [default: 30]")
@@ -126,6 +128,7 @@ def label(
         plan = labelling.plan(clips, count, store.keys(teacher.source), cache)
         if plan.questions:
             _agree(opened, store, len(clips), yes)
+            _measure(opened, len(clips))
         run = _run(opened, plan, store, budget_usd)
     summary |= {"present": plan.present, "added": run.added, "missing": len(run.missing) + run.unasked}
     if opened.price:
@@ -140,15 +143,26 @@ def _run(opened: Opened, plan: Plan, store: DrawsStore, budget: float | None) ->
     from mifuse.teachers import labelling
 
     async def ask() -> Labelled:
+        teacher: Any = opened.teacher
         try:
-            with _bar(len(plan.questions), f"Asking {opened.teacher.source}") as progress:
-                return await labelling.label_clips(
-                    opened.teacher, plan.questions, store, progress, price=opened.price, budget=budget
-                )
+            with _bar(len(plan.questions), f"Asking {teacher.source}") as progress:
+                money: Any = {"price": opened.price, "budget": budget}
+                if not opened.batch:
+                    return await labelling.label_clips(teacher, plan.questions, store, progress, **money)
+                from mifuse.teachers.batches import label_by_batches
+
+                return await label_by_batches(teacher, plan.questions, store, progress, **money)
         finally:
-            await opened.teacher.close()
+            await teacher.close()
 
     return asyncio.run(ask())
+
+
+def _measure(opened: Opened, clips: int) -> None:
+    """What a teacher has to know before its first question."""
+    if opened.prepare:
+        with click.progressbar(length=clips, label="Measuring voices", file=sys.stderr) as bar:
+            opened.prepare(lambda: bar.update(1))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from mifuse.labels import LABELS
 from mifuse.manifest import Clip
 from mifuse.teachers.base import Teacher
 from mifuse.teachers.prices import Price
-from mifuse.teachers.run import OutOfBudgetError, Question, Run, group
+from mifuse.teachers.run import Labelled, OutOfBudgetError, Question, Run, grouped
 from mifuse.teachers.store import DrawsStore
 
 
@@ -23,21 +23,6 @@ class Plan:
 
     present: int
     questions: tuple[Question, ...]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """What a run of `label_clips` did."""
-
-    added: int
-    missing: tuple[tuple[Question, str], ...]
-    """Questions without a usable answer, and why."""
-    invalid: int = 0
-    """Answers that were no distributions; they are in the store."""
-    usd: float = 0.0
-    """What this run has cost, requests of unknown fate at their highest price."""
-    unasked: int = 0
-    """Draws that the budget did not allow to ask for."""
 
 
 def plan(clips: Iterable[Clip], draws: int, stored: Set[tuple[str, int]], cache: AudioCache) -> Plan:
@@ -68,7 +53,7 @@ def estimate(
     """
     if price is None:
         return {}
-    requests = group(questions, teacher.per_request)
+    requests = grouped(questions, teacher.per_request)
     tokens: Counter[str] = Counter()
     most: dict[tuple[str, int], Mapping[str, int]] = {}  # a clip's own requests are alike
     usd = 0.0
@@ -109,7 +94,7 @@ async def label_clips(
         answers to the requests that are open are waited for and stored first.
     """
     run = Run(teacher, store, progress, labels, price=price, budget=budget)
-    run.todo.extend(group(questions, teacher.per_request))
+    run.todo.extend(grouped(questions, teacher.per_request))
     try:
         outcomes = await asyncio.gather(
             *(run.work() for _ in range(min(teacher.concurrency, len(run.todo)))), return_exceptions=True
@@ -119,5 +104,4 @@ async def label_clips(
     for outcome in outcomes:
         if outcome is not None and not isinstance(outcome, OutOfBudgetError):
             raise outcome
-    unasked = sum(len(left.draws) for left in run.todo)
-    return Labelled(run.added, tuple(run.missing), run.invalid, run.usd, unasked)
+    return run.result(sum(len(left.draws) for left in run.todo))

@@ -13,6 +13,7 @@ from typing import Literal
 from mifuse.teachers.base import Source
 
 ROUNDING_USD = 1e-9  # sums of floats; a hundredth of the cheapest token
+BATCH = "batch:"
 OF_SOURCE = "teacher = ? AND model = ? AND prompt = ?"
 
 
@@ -36,7 +37,8 @@ class Grant:
     id: int | None
     draws: tuple[int, ...]
     """Those that no other process has stored in the meantime; with none there is nothing to send."""
-    refused: Literal["", "taken", "budget"] = ""
+    refused: Literal["", "taken", "batch", "budget"] = ""
+    """`taken`: another process asks for it now; `batch`: an open batch does."""
 
 
 def owner() -> str:
@@ -46,7 +48,7 @@ def owner() -> str:
 
 def batch_owner(number: int) -> str:
     """A batch waits for its answers whatever becomes of the process that sent it."""
-    return f"batch:{number}"
+    return f"{BATCH}{number}"
 
 
 def is_waiting(name: str) -> bool:
@@ -92,8 +94,9 @@ def _grant(db: sqlite3.Connection, wanted: Wanted, left: float | None, who: str,
         f"SELECT owner FROM reservations WHERE {OF_SOURCE} AND clip = ? AND draw = ? AND expires > ?",
         (*key, wanted.group, now),
     ).fetchall()
-    if any(is_waiting(other) for (other,) in others):
-        return Grant(None, draws, "taken")
+    for (other,) in others:
+        if is_waiting(other):
+            return Grant(None, draws, "batch" if other.startswith(BATCH) else "taken")
     if left is not None and wanted.usd > left + ROUNDING_USD:
         return Grant(None, draws, "budget")
     row = db.execute(

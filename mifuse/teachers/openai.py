@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import logging
 import math
 import wave
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,17 @@ from mifuse.labels import LABELS
 from mifuse.manifest import Clip
 from mifuse.teachers.answers import InvalidAnswerError, from_tokens
 from mifuse.teachers.base import Reply, Said, Source
+from mifuse.teachers.features import Features
 from mifuse.teachers.prompts import Prompt, Prompts, with_transcript
-from mifuse.teachers.service import ServiceError, check_address, key_from_environment, scrub, service_error
-
-_LOGGER = logging.getLogger(__name__)
+from mifuse.teachers.service import (
+    ServiceError,
+    check_address,
+    key_from_environment,
+    most_tokens,
+    scrub,
+    scrub_text,
+    service_error,
+)
 
 AUDIO_TOKENS_PER_SECOND = (
     40  # the most of any model known: Gemini 32, Qwen2.5-Omni 25, Voxtral 12.5, OpenAI 10
@@ -83,30 +89,17 @@ class OpenAITeacher:
             "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,
         }  # fmt: skip
         self.source = Source("openai", config.model, self._prompts.hash(shape))
-        # What the endpoint has not refused yet.
-        self._features = frozenset({"n", "schema"} - ({"schema"} if config.logprobs else set()))
+        self._features = Features({"n"} if config.logprobs else {"n", "schema"}, self.host)
 
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """One chat completion with as many choices as draws; see `Teacher.ask`."""
         prompt = self._prompts.get(draws[0] // self.per_request, attempt)
         audio = await asyncio.to_thread(self._wav, clip)
-        features = self._features
-        refusal: ServiceError | None = None
-        for rest in _fewer(features, len(draws)):
-            try:
-                reply = await self._complete(clip, prompt, audio, count=len(draws), features=rest, key=key)
-            except ServiceError as error:  # noqa: PERF203 - there to be asked otherwise
-                if error.status not in (400, 422):
-                    raise
-                refusal = refusal or error
-            else:
-                if rest != features and self._features == features:
-                    self._features = rest
-                    gone = " and ".join(sorted(features - rest))
-                    _LOGGER.warning("%s refuses %s (%s): asking without", self.host, gone, refusal)
-                return reply
-        assert refusal is not None
-        raise refusal
+        count = len(draws)
+        return await self._features.ask(
+            {"schema"} | ({"n"} if count > 1 else set()),
+            lambda features: self._complete(clip, prompt, audio, count=count, features=features, key=key),
+        )
 
     async def _complete(
         self, clip: Clip, prompt: Prompt, audio: str, *, count: int, features: frozenset[str], key: str
@@ -120,7 +113,7 @@ class OpenAITeacher:
             "max_completion_tokens": self.config.max_tokens,
             "temperature": self.config.temperature,
         }
-        if "n" in features and count > 1:
+        if "n" in features:
             options["n"] = count
         if "schema" in features:
             schema = {"name": "emotions", "strict": True, "schema": prompt.schema()}
@@ -191,28 +184,6 @@ def wav(samples: Samples) -> str:
         writer.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         writer.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
     return base64.b64encode(file.getvalue()).decode()
-
-
-def most_tokens(text: str) -> int:
-    """More tokens than any tokeniser makes of a text of ours, chat template and format instructions included.
-
-    English has 4 bytes a token; other scripts come down to 1.5.
-    """
-    return len(text.encode()) * 2 // 3 + 500
-
-
-def scrub_text(text: object, secret: str) -> str:
-    """An answer as text, word for word but for a key that the service repeats."""
-    words = text if isinstance(text, str) else ""
-    return words.replace(secret, "***") if secret else words
-
-
-def _fewer(features: frozenset[str], draws: int) -> list[frozenset[str]]:
-    """What to ask with, and with what less when that is refused."""
-    tries = [features, features - {"schema"}]
-    if draws > 1:
-        tries += [features - {"n"}, frozenset()]
-    return list(dict.fromkeys(tries))
 
 
 def _usage(usage: Any) -> Mapping[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ class Opened:
     """What they hold, in words."""
     key: str = ""
     """The environment variable that must hold a key."""
+    prepare: Callable[[Callable[[], object]], object] | None = None
+    """To be called before the first question, with a callback for each clip."""
+    batch: bool = False
+    """Ask by batches."""
 
 
 class OptionError(MifuseError):
@@ -54,7 +58,7 @@ def open_teacher(
     """
     kind, _, rest = spec.partition(":")
     given = {name: value for name, value in (options or {}).items() if value not in (None, False)}
-    price, batch = given.pop("price", None), bool(given.pop("batch", False))
+    price_given, batch = given.pop("price", None), bool(given.pop("batch", False))
     if batch and kind != "anthropic":
         raise OptionError(f"--batch: {kind} has no batches here: leave it out or use --teacher anthropic")
     if kind == "replay":
@@ -66,16 +70,21 @@ def open_teacher(
         raise OptionError(f"unknown teacher {spec!r}: use one of {', '.join(NAMES)}, replay:FILE")
     if not model:
         raise OptionError(f"--teacher {kind} needs --model: `docs/teachers.md` helps to choose one")
+    key = "" if given.get("base_url") else f"{kind.upper()}_API_KEY"
+    price = _price(kind, model, price_given, batch)
+    settings = {"model": model, **given}
+    if kind == "anthropic":
+        from mifuse.teachers.anthropic import AnthropicConfig, AnthropicTeacher
+
+        reader = AnthropicTeacher(_configure(AnthropicConfig, kind, settings), clips, cache)
+        sends = "a picture and measurements of each voice, not the recordings, and their transcripts, if any,"
+        return Opened(reader, price, reader.host, sends, key, reader.measure, batch)
     from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
 
-    teacher = OpenAITeacher(_configure(OpenAIConfig, kind, {"model": model, **given}), cache)
-    return Opened(
-        teacher,
-        _price(kind, model, price, batch),
-        teacher.host,
-        f"the recordings (up to {teacher.config.max_seconds:g} s of each) and their transcripts, if any,",
-        "" if given.get("base_url") else "OPENAI_API_KEY",
-    )
+    listener = OpenAITeacher(_configure(OpenAIConfig, kind, settings), cache)
+    seconds = listener.config.max_seconds
+    sends = f"the recordings (up to {seconds:g} s of each) and their transcripts, if any,"
+    return Opened(listener, price, listener.host, sends, key)
 
 
 def _price(kind: str, model: str, given: str | None, batch: bool) -> Price:

@@ -50,7 +50,22 @@ class Group:
     draws: tuple[int, ...]
 
 
-def group(questions: Iterable[Question], per_request: int) -> list[Group]:
+@dataclass(frozen=True)
+class Labelled:
+    """What a run of `label_clips` did."""
+
+    added: int
+    missing: tuple[tuple[Question, str], ...]
+    """Questions without a usable answer, and why."""
+    invalid: int = 0
+    """Answers that were no distributions; they are in the store."""
+    usd: float = 0.0
+    """What this run has cost, requests of unknown fate at their highest price."""
+    unasked: int = 0
+    """Draws that the budget did not allow to ask for."""
+
+
+def grouped(questions: Iterable[Question], per_request: int) -> list[Group]:
     """The requests that questions make, in their order."""
     groups: dict[tuple[str, int], list[Question]] = {}
     for question in questions:
@@ -67,7 +82,7 @@ class OutOfBudgetError(Exception):
     """No request fits into what is left."""
 
 
-class _ClipError(Exception):
+class ClipError(Exception):
     """This clip has no answer; the others go on."""
 
 
@@ -92,8 +107,8 @@ class Run:
         self.usd = 0.0
         self.settling: Together[Settled, None] = Together(self._settle_all)
         self._reserving: Together[Wanted, Grant] = Together(self._reserve_all)
-        self._attempts = store.attempts(teacher.source)
-        self._prunes = store.prunes(teacher.source)
+        self.attempts = store.attempts(teacher.source)
+        self.prunes = store.prunes(teacher.source)
         self._problems: dict[tuple[str, int], str] = {}  # the last of each draw that is asked again
         self._pace = Pace(teacher.concurrency)
         self._open = 0  # reservations
@@ -101,6 +116,10 @@ class Run:
         self._closings = 0  # how many were
         self._failures = 0  # in a row
         self._stopped = False
+
+    def result(self, unasked: int = 0) -> Labelled:
+        """What the run did."""
+        return Labelled(self.added, tuple(self.missing), self.invalid, self.usd, unasked)
 
     async def work(self) -> None:
         """Take groups until there are none."""
@@ -117,18 +136,14 @@ class Run:
         """Returns what is left to do of it, later."""
         draws = group.draws
         while draws and not self._stopped:
-            attempt = self._attempts.get((group.clip_hash, draws[0]), 0)
-            alike = tuple(d for d in draws if self._attempts.get((group.clip_hash, d), 0) == attempt)
+            attempt = self.attempts.get((group.clip_hash, draws[0]), 0)
+            alike = tuple(d for d in draws if self.attempts.get((group.clip_hash, d), 0) == attempt)
             done: Sequence[int] | None
             try:
-                if attempt >= MAX_ATTEMPTS:
-                    problem = self._problems.get((group.clip_hash, draws[0]), "see `mifuse draws info`")
-                    raise _ClipError(f"{attempt} invalid answers, the last: {problem}")
+                self.check_attempts(group, draws[0], attempt)
                 done = await self._request(group, alike, attempt)
-            except _ClipError as error:
-                reason = f"{self.teacher.source}, {group.clip.name!r}: {error}"
-                self.missing += [(Question(group.clip, group.clip_hash, draw), reason) for draw in alike]
-                self.progress(len(alike))
+            except ClipError as error:
+                self.give_up(group, alike, str(error))
                 done = alike
             except OutOfBudgetError:
                 self.todo.append(Group(group.clip, group.clip_hash, draws))
@@ -139,9 +154,21 @@ class Run:
             draws = tuple(draw for draw in draws if draw not in done)
         return Group(group.clip, group.clip_hash, draws) if draws else None
 
+    def check_attempts(self, group: Group, draw: int, attempt: int) -> None:
+        """Refuse to buy more of what was invalid so often; raises ClipError."""
+        if attempt >= MAX_ATTEMPTS:
+            problem = self._problems.get((group.clip_hash, draw), "see `mifuse draws info`")
+            raise ClipError(f"{attempt} invalid answers, the last: {problem}")
+
+    def give_up(self, group: Group, draws: Sequence[int], why: str) -> None:
+        """Report draws as missing."""
+        reason = f"{self.teacher.source}, {group.clip.name!r}: {why}"
+        self.missing += [(Question(group.clip, group.clip_hash, draw), reason) for draw in draws]
+        self.progress(len(draws))
+
     async def _request(self, group: Group, draws: tuple[int, ...], attempt: int) -> Sequence[int] | None:
         """The draws that are settled after this, None while another process is asking for them."""
-        tries, most = 0, self._most(group, len(draws))
+        tries, most = 0, self.most(group, len(draws))
         while not self._stopped:
             error, closings = None, self._closings
             async with self._pace.turn():
@@ -149,6 +176,8 @@ class Run:
                 if not grant.draws:  # another process was faster
                     self.progress(len(draws))
                     return draws
+                if grant.refused == "batch":
+                    raise ClipError("an open batch asks for it: collect it with --batch")
                 if grant.refused == "taken":
                     return None
                 if not grant.refused:
@@ -161,7 +190,7 @@ class Run:
             elif error is None:
                 gone = [draw for draw in draws if draw not in grant.draws]
                 self.progress(len(gone))
-                return gone + await self._keep(group, grant, attempt, reply)
+                return gone + await self.keep(group, grant, attempt, reply)
             else:
                 tries += error.kind != "limit"
                 self._consider(error, tries)
@@ -169,16 +198,16 @@ class Run:
         return ()
 
     async def _ask(self, group: Group, grant: Grant, attempt: int) -> Reply:
-        key = request_key(self.teacher.source, group.clip_hash, grant.draws, attempt, self._prunes)
+        key = request_key(self.teacher.source, group.clip_hash, grant.draws, attempt, self.prunes)
         try:
             reply = await self.teacher.ask(group.clip, grant.draws, attempt, key)
         except ServiceError as error:
             self._pace.failed(error)
-            await self._drop(group, grant, error.billed)
+            await self.drop(group, grant, error.billed)
             raise
         except (DrawsError, AudioError) as error:
-            await self._drop(group, grant, billed=False)
-            raise _ClipError(str(error)) from error
+            await self.drop(group, grant, billed=False)
+            raise ClipError(str(error)) from error
         self._failures = 0
         self._pace.replied(reply.headers, sum(reply.usage.values()))
         return reply
@@ -194,7 +223,7 @@ class Run:
                 raise ServiceError(
                     f"{error}; {GIVE_UP} requests in a row had no answer: try again later", "stop"
                 )
-            raise _ClipError(str(error)) from None
+            raise ClipError(str(error)) from None
         _LOGGER.info("%s: try %d follows", error, tries + 1)
 
     async def _reserve(self, group: Group, draws: tuple[int, ...], usd: float) -> Grant:
@@ -215,21 +244,21 @@ class Run:
                 raise OutOfBudgetError
             await self._room.wait()
 
-    async def _drop(self, group: Group, grant: Grant, billed: bool) -> None:
+    async def drop(self, group: Group, grant: Grant, billed: bool) -> None:
         """A request without a reply."""
         if grant.id is not None and billed:
-            self.usd += self._most(group, len(grant.draws))
+            self.usd += self.most(group, len(grant.draws))
             await asyncio.to_thread(self.store.abandon, grant.id)
         elif grant.id is not None:
             await self.settling.put(Settled(self.teacher.source, grant.id))
         self._closed(grant)
 
-    def _most(self, group: Group, draws: int) -> float:
+    def most(self, group: Group, draws: int) -> float:
         """USD that a request can cost."""
         try:
             return self.price.most(self.teacher.most_usage(group.clip, draws)) if self.price else 0.0
         except AudioError as error:
-            raise _ClipError(str(error)) from error
+            raise ClipError(str(error)) from error
 
     def _closed(self, grant: Grant) -> None:
         self._open -= grant.id is not None
@@ -237,11 +266,11 @@ class Run:
         self._room.set()
         self._room = asyncio.Event()
 
-    async def _keep(self, group: Group, grant: Grant, attempt: int, reply: Reply) -> list[int]:
+    async def keep(self, group: Group, grant: Grant, attempt: int, reply: Reply) -> list[int]:
         """Judge and store a reply; returns the draws that are settled now."""
         usd = None
         if self.price:  # a service that does not tell its usage is taken to bill the most
-            usd = self.price.usd(reply.usage) if reply.usage else self._most(group, len(grant.draws))
+            usd = self.price.usd(reply.usage) if reply.usage else self.most(group, len(grant.draws))
         said = reply.said or [Said(problem="the reply holds no answer")] * len(grant.draws)
         draws: list[StoredDraw] = []
         invalid: list[StoredInvalid] = []
@@ -258,7 +287,7 @@ class Run:
             paid = (None, usd and 0.0)  # the first draw of a request carries its price
         await self.settling.put(Settled(self.teacher.source, grant.id, usd or 0.0, draws, invalid))
         for bad in invalid:
-            self._attempts[bad.clip, bad.draw] = attempt + 1
+            self.attempts[bad.clip, bad.draw] = attempt + 1
             self._problems[bad.clip, bad.draw] = bad.answer.problem
         self.usd += usd or 0.0
         self.invalid += len(invalid)

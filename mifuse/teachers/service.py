@@ -77,6 +77,12 @@ def scrub(text: str, secret: str) -> str:
     return " ".join(text.split())
 
 
+def scrub_text(text: object, secret: str) -> str:
+    """An answer as text, word for word but for a key that the service repeats."""
+    words = text if isinstance(text, str) else ""
+    return words.replace(secret, "***") if secret else words
+
+
 def service_error(error: Exception, who: str, secret: str) -> ServiceError:
     """The error of an SDK as ours. Raise it `from None`: the original's request holds the key.
 
@@ -158,3 +164,11 @@ def seconds(text: str) -> float | None:
         return max(0.0, when.timestamp() - time.time())
     except ValueError:
         return None
+
+
+def most_tokens(text: str) -> int:
+    """More tokens than any tokeniser makes of a text of ours, chat template and format instructions included.
+
+    English has 4 bytes a token; other scripts come down to 1.5.
+    """
+    return len(text.encode()) * 2 // 3 + 500

@@ -77,6 +77,18 @@ class Settled:
     invalid: Sequence[StoredInvalid] = ()
 
 
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch whose answers are not all stored."""
+
+    number: int
+    id: str | None
+    """The service's name of it; None when nobody knows whether it arrived."""
+    requests: int
+    created: float
+    """Seconds since 1970, by this machine's clock."""
+
+
 class DrawsStore:
     """The draws of any number of teachers, in one file that several processes may share.
 
@@ -228,6 +240,39 @@ class DrawsStore:
         """USD of the whole store, unsettled requests among them."""
         with self._one_line_errors():
             return sum(ledger.totals(self._db))
+
+    def open_batch(self, source: Source) -> int:
+        """A new batch, before anything is reserved for it; returns its number."""
+        columns = "teacher, model, prompt, requests, created"
+        with self._writing():
+            values = (*_key(source), 0, time.time())
+            row = self._db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?)", values)
+        return int(row.lastrowid or 0)
+
+    def name_batch(self, number: int, name: str | None, requests: int) -> None:
+        """What is known of a batch: its size before it is sent, the service's name after that."""
+        with self._writing():
+            values = (name, requests, number)
+            self._db.execute("UPDATE batches SET id = ?, requests = ? WHERE number = ?", values)
+
+    def close_batch(self, number: int) -> None:
+        """Nothing more comes of this batch; what is still reserved for it counts, as after `abandon`."""
+        with self._writing():
+            owner = (ledger.batch_owner(number),)
+            self._db.execute("UPDATE reservations SET owner = '' WHERE owner = ?", owner)
+            self._db.execute("DELETE FROM batches WHERE number = ?", (number,))
+
+    def batches(self, source: Source) -> list[OpenBatch]:
+        """The open batches of a source."""
+        query = f"SELECT number, id, requests, created FROM batches WHERE {OF_SOURCE} ORDER BY number"
+        with self._one_line_errors():
+            return [OpenBatch(*row) for row in self._db.execute(query, _key(source))]
+
+    def reserved_by(self, owner: str) -> dict[int, tuple[str, int]]:
+        """Reservation -> content hash and number of the draw that it is for."""
+        query = "SELECT id, clip, draw FROM reservations WHERE owner = ?"
+        with self._one_line_errors():
+            return {row[0]: (row[1], row[2]) for row in self._db.execute(query, (owner,))}
 
     def mean_price(self, source: Source) -> float | None:
         """USD of a request of this source so far; None before the first."""
