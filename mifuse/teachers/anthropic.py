@@ -138,7 +138,7 @@ class AnthropicTeacher:
                 raw = await self.client.messages.with_raw_response.create(
                     extra_headers={"Idempotency-Key": key}, **parameters
                 )
-                message = raw.parse()
+                message = await raw.parse()
             except (anthropic.AnthropicError, ValueError) as error:  # ValueError: a body that is not JSON
                 raise service_error(error, self.host, self.key) from None
             headers = {name.lower(): value for name, value in raw.headers.items()}

@@ -41,19 +41,19 @@ async def label_by_batches(
     *,
     price: Price,
     budget: float | None = None,
-    poll: float = POLL,
+    poll: float | None = None,
 ) -> Labelled:
     """As `label_clips`, by batches. Batches that an earlier run has sent are waited for first.
 
     Args:
         price: of a batch.
-        poll: seconds between two looks at a batch.
+        poll: seconds between two looks at a batch; None is POLL.
 
     Raises:
         ServiceError: the service refuses a batch or is down; what it has is collected by the next run.
     """
     run = Run(teacher, store, progress, labels, price=price, budget=budget)
-    work = _Batches(run, teacher, {question.clip_hash: question.clip for question in questions}, poll)
+    work = _Batches(run, teacher, {question.clip_hash: question.clip for question in questions}, poll or POLL)
     left = grouped(questions, 1)
     try:
         for earlier in store.batches(teacher.source):
