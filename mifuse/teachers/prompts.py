@@ -7,6 +7,7 @@ changes too. Nothing but seed, draw and attempt decides a prompt; clips do not k
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -94,6 +95,7 @@ class Prompts:
     """Ask for a word, whose probabilities are read from the tokens, instead of for numbers."""
     seed: int = 0
 
+    @functools.lru_cache(4096)  # noqa: B019 - a handful of instances, and what it keeps is small
     def get(self, number: int, attempt: int = 0) -> Prompt:
         """Question `number`; after `attempt` answers that were invalid, the same in other words."""
         count = len(self.labels)
