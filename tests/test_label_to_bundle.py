@@ -47,8 +47,8 @@ def test_label_adapt_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     with LlmServer(answer=loud_is_angry, script=["429", "500", "sum", "prose"]) as server:
         done = mifuse(
-            "label", manifest, "--teacher", "openai", "--model", "gpt-audio",
-            "--base-url", server.url + "/v1", "--draws", 4, "--store", tmp_path / "draws.db", "--budget-usd", 1, "--yes", "--json",
+            "label", manifest, "--teacher", "openai", "--model", "gpt-audio", "--draws", 4, "--yes", "--json",
+            "--base-url", server.url + "/v1", "--store", tmp_path / "draws.db", "--budget-usd", 1,
         )  # fmt: skip
         assert json.loads(done)["added"] == 48 and set(server.sold.values()) == {1}
     assert "gpt-audio" in mifuse("draws", "info", tmp_path / "draws.db", "--manifest", manifest)
