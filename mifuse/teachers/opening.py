@@ -66,8 +66,12 @@ def open_teacher(
 
         _configure(dict, kind, given)
         return Opened(ReplayTeacher(rest or manifest.parent / "lalm_draws.jsonl", model))
+    if kind == "local" and rest:
+        from mifuse.teachers.local import LocalConfig, LocalTeacher
+
+        return Opened(LocalTeacher(_configure(LocalConfig, kind, {"model": rest, **given}), cache))
     if kind not in NAMES or rest:
-        raise OptionError(f"unknown teacher {spec!r}: use one of {', '.join(NAMES)}, replay:FILE")
+        raise OptionError(f"unknown teacher {spec!r}: use one of {', '.join(NAMES)}, replay:FILE, local:NAME")
     if not model:
         raise OptionError(f"--teacher {kind} needs --model: `docs/teachers.md` helps to choose one")
     key = "" if given.get("base_url") else f"{kind.upper()}_API_KEY"
