@@ -1,4 +1,4 @@
-"""What is shown of a voice: measures of known signals, z-scores, a picture that can be read."""
+"""What is shown of a voice: tempo and tilt (pitch is in test_prosody), z-scores, a picture."""
 
 from __future__ import annotations
 
@@ -13,32 +13,17 @@ from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
 from mifuse.manifest import Manifest, read_manifest
 from mifuse.synth import make_domain
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices, picture
-from mifuse.teachers.prosody import MEASURES, Norm, measure
+from mifuse.prosody import MEASURES, Norm, measure
 
 
-def tone(hertz: float | np.ndarray, seconds: float = 1.0, harmonics: int = 8) -> Samples:
-    """A buzz; `hertz` may change along the clip."""
-    phase = np.cumsum(np.broadcast_to(hertz, int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
+def tone(hertz: float, seconds: float = 1.0, harmonics: int = 8) -> Samples:
+    """A buzz."""
+    phase = hertz * np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return sum(0.1 * np.sin(2 * np.pi * k * phase) / k for k in range(1, harmonics + 1)).astype(np.float32)
 
 
 def measured(samples: Samples) -> dict[str, float]:
     return dict(zip(MEASURES, measure(samples).values.tolist(), strict=True))
-
-
-@pytest.mark.parametrize("hertz", [75, 110, 150, 233, 400])
-def test_pitch_of_a_buzz(hertz: float) -> None:
-    found = measured(tone(hertz))
-    assert found["f0_median"] == pytest.approx(hertz, rel=0.005)
-    assert found["f0_range"] < 0.2 and abs(found["f0_slope"]) < 0.2
-    assert found["voiced_share"] > 95 and found["harmonicity"] > 15 and found["jitter"] < 0.2
-
-
-def test_a_glide_has_its_slope_and_its_range() -> None:
-    found = measured(tone(120 * 2 ** np.linspace(0, 1, SAMPLE_RATE)))  # an octave in a second
-    assert found["f0_slope"] == pytest.approx(12, abs=0.7)
-    assert found["f0_range"] == pytest.approx(0.9 * 12, abs=0.8)
-    assert found["f0_movement"] == pytest.approx(12, abs=1.5)
 
 
 def test_energy_tempo_and_pauses() -> None:
@@ -64,12 +49,10 @@ def test_noise_is_not_voiced_and_bright_is_bright() -> None:
     assert noise["tilt"] > 0
 
 
-@pytest.mark.parametrize("samples", [np.zeros(1), np.zeros(16_000), np.ones(3_000), np.full(700, 1e-6)])
-def test_any_samples_give_finite_numbers_and_a_picture(samples: np.ndarray) -> None:
+@pytest.mark.parametrize("samples", [np.zeros(1), np.ones(3_000)])
+def test_any_samples_give_a_picture(samples: np.ndarray) -> None:
     samples = samples.astype(np.float32)
-    prosody = measure(samples)
-    assert np.isfinite(prosody.values).all()
-    assert picture(samples, prosody).startswith(b"\x89PNG")
+    assert picture(samples, measure(samples)).startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")

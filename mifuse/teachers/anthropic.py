@@ -22,7 +22,7 @@ from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
 from mifuse.teachers.features import Features
 from mifuse.teachers.prompts import Prompts, with_transcript
-from mifuse.teachers.prosody import MEASURES
+from mifuse.prosody import MEASURES
 from mifuse.teachers.service import (
     check_address,
     key_from_environment,

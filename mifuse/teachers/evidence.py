@@ -15,7 +15,7 @@ import torch
 from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
 from mifuse.frontend import HOP, MEL_RANGE, N_MELS, LogMel
 from mifuse.manifest import Clip
-from mifuse.teachers.prosody import F0_RANGE, MEASURES, Norm, Prosody, measure
+from mifuse.prosody import F0_RANGE, MEASURES, Norm, Prosody, measure
 
 VERSION = 1  # one more whenever the picture or the table changes
 WIDTH, HEIGHT, DPI = 7.8, 4.9, 100  # inches and pixels an inch: 780 x 490, 510 tokens

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse.audio import SAMPLE_RATE, Samples
+from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
+from mifuse.manifest import Clip
 
 Array = NDArray[np.float64]
 
@@ -82,6 +83,11 @@ def measure(samples: Samples) -> Prosody:
         ]
     )
     return Prosody(values, times, np.where(voiced, f0, np.nan), energy)
+
+
+def measures(clips: Sequence[Clip], cache: AudioCache) -> Array:
+    """Measures of each clip without its silent ends, (N, len(MEASURES))."""
+    return np.stack([measure(cache.samples(clip)).values for clip in clips])
 
 
 def _pitch(spectra: Array) -> tuple[Array, Array]:
