@@ -17,12 +17,12 @@ from mifuse.config import require
 from mifuse.errors import MifuseError
 from mifuse.labels import LABELS
 from mifuse.manifest import Clip
+from mifuse.prosody import MEASURES
 from mifuse.teachers import evidence
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
 from mifuse.teachers.features import Features
 from mifuse.teachers.prompts import Prompts, with_transcript
-from mifuse.prosody import MEASURES
 from mifuse.teachers.service import (
     check_address,
     key_from_environment,

@@ -150,7 +150,8 @@ class OpenAITeacher:
     def _from_tokens(self, choice: Any, text: str, prompt: Prompt) -> Said:
         tokens = getattr(choice.logprobs, "content", None)
         if not tokens:
-            raise ServiceError(f"{self.host} gives no token probabilities: use --probs verbal", "stop")
+            why = f"{self.host} gives no token probabilities: use --probs verbal"
+            raise ServiceError(why, "stop", billed=True)
         first = next((token for token in tokens if token.token.strip(' "\n')), tokens[0])
         try:
             pairs = [(one.token, one.logprob) for one in first.top_logprobs or [first]]

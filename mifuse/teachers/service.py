@@ -91,7 +91,7 @@ def service_error(error: Exception, who: str, secret: str) -> ServiceError:
         who: host that was asked.
     """
     status = getattr(error, "status_code", None)
-    if not isinstance(status, int):
+    if not isinstance(status, int) or status < 400:  # below it: a reply that cannot be read
         return _unanswered(error, who, secret)
     response: Any = getattr(error, "response", None)
     headers = {name.lower(): value for name, value in response.headers.items()} if response else {}
