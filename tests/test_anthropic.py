@@ -23,7 +23,7 @@ from mifuse.teachers import batches, pacing
 from mifuse.teachers.anthropic import PICTURE_TOKENS, AnthropicConfig, AnthropicTeacher
 from mifuse.teachers.batches import label_by_batches
 from mifuse.teachers.labelling import label_clips, plan
-from mifuse.teachers.ledger import batch_owner
+from mifuse.teachers.ledger import Wanted, batch_owner
 from mifuse.teachers.prices import price_of
 from mifuse.teachers.run import Labelled
 from mifuse.teachers.service import ServiceError
@@ -244,6 +244,37 @@ def test_a_batch_outlives_its_process(
         assert store.spent()[teacher.source][1] == 0.0
 
 
+def test_a_batch_whose_fate_is_unknown_is_found_by_the_next_run(
+    server: LlmServer, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(*_: object) -> None:
+        raise ServiceError("nobody there", "retry")
+
+    server.script = ["cut"]
+    with monkeypatch.context() as patch, pytest.raises(ServiceError, match="nobody there"):
+        patch.setattr(batches._Batches, "_find", unreachable)
+        label(server, manifest, tmp_path / "d.db", batch=True)
+    run, teacher = label(server, manifest, tmp_path / "d.db", batch=True)
+    assert run.missing == () and len(server.batches) == 1 and set(server.sold.values()) == {1}
+    with DrawsStore(tmp_path / "d.db") as store:
+        assert len(store.keys(teacher.source)) == 6 and store.spent()[teacher.source][1] == 0.0
+
+
+def test_a_batch_that_another_process_is_sending_is_left_to_it(
+    server: LlmServer, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, teacher = label(server, manifest, tmp_path / "d.db", draws=1)
+    with DrawsStore(tmp_path / "d.db") as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("mifuse.teachers.ledger.owner", lambda: "another-machine:1")
+            number = store.open_batch(teacher.source)
+        clip = AudioCache().hash(manifest.clips[0])
+        store.reserve([Wanted(teacher.source, clip, (1,), 1, 0.1)], None, batch_owner(number), 60)
+        run, _ = label(server, manifest, tmp_path / "d.db", draws=2, batch=True)
+        assert run.added == 2 and "another process asks for it" in run.missing[0][1]
+        assert [batch.number for batch in store.batches(teacher.source)] == [number]
+
+
 @pytest.mark.parametrize("fault", ["529", "500", "cut"])
 def test_a_batch_is_sent_once_however_often_sending_fails(
     server: LlmServer, manifest: Manifest, tmp_path: Path, fault: str
@@ -279,7 +310,7 @@ def test_what_a_batch_asks_is_not_asked_by_message(
     with DrawsStore(tmp_path / "d.db") as store:
         number = store.open_batch(teacher.source)
         clip = AudioCache().hash(manifest.clips[0])
-        wanted = batches.Wanted(teacher.source, clip, (1,), 1, 0.1)
+        wanted = Wanted(teacher.source, clip, (1,), 1, 0.1)
         assert store.reserve([wanted], None, batch_owner(number), 60)[0].id
     run, _ = label(server, manifest, tmp_path / "d.db", draws=2)
     assert run.added == 2

@@ -160,6 +160,12 @@ def test_what_leaves_is_said_and_agreed_to_once(server: LlmServer, tmp_path: Pat
     assert "go to 127.0.0.1" not in result.stderr and result.exit_code == 0
 
 
+def test_a_temperature_of_zero_is_one(server: LlmServer, tmp_path: Path) -> None:
+    make_speech(tmp_path, 1)
+    run(server, tmp_path, "--draws", 2, "--yes", "--temperature", 0)
+    assert [request["temperature"] for request in server.requests] == [0.0, 0.0]
+
+
 def test_no_key_is_said_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     make_speech(tmp_path, 2)

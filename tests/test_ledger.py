@@ -60,6 +60,12 @@ def test_settling_pays_the_price_and_frees_the_rest(store: DrawsStore) -> None:
     assert store.problems(A) == {"empty": 1}
 
 
+def test_what_two_processes_collect_is_paid_once(store: DrawsStore) -> None:
+    grant = store.reserve([wanted(0, 0.5)], None, batch_owner(1), 60)[0]
+    assert [store.settle([Settled(A, grant.id, 0.3, [draw(0, 0.3)])]) for _ in range(2)] == [1, 0]
+    assert store.spent() == {A: (0.3, 0.0)}
+
+
 def test_an_answer_and_its_price_are_stored_together_or_not_at_all(store: DrawsStore) -> None:
     grant = store.reserve([wanted()], None, owner(), 60)[0]
     broken = StoredDraw(A, None, 0, Answer(probs(0, 0)))  # type: ignore[arg-type]

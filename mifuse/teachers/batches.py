@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from mifuse.errors import AudioError
 from mifuse.labels import LABELS
 from mifuse.manifest import Clip
 from mifuse.teachers.anthropic import AnthropicTeacher
-from mifuse.teachers.ledger import Grant, Wanted, batch_owner
+from mifuse.teachers.ledger import Grant, Wanted, batch_owner, is_waiting, owner
 from mifuse.teachers.pacing import backoff
 from mifuse.teachers.prices import Price
 from mifuse.teachers.run import TRIES, ClipError, Group, Labelled, Question, Run, grouped, request_key
@@ -57,7 +58,8 @@ async def label_by_batches(
     left = grouped(questions, 1)
     try:
         for earlier in store.batches(teacher.source):
-            await work.collect(earlier)
+            if earlier.id or earlier.sender == owner() or not is_waiting(earlier.sender):
+                await work.collect(earlier)
         sent: list[OpenBatch] = []
         while left := work.left(left):
             # All are on their way before the first is waited for.
@@ -85,6 +87,7 @@ class _Batches:
         self.given_up: set[Group] = set()
         self.out_of_budget = False
         self._failed: Counter[Group] = Counter()
+        self._unsure = False  # whether a batch arrived
 
     def left(self, groups: Sequence[Group]) -> list[Group]:
         """Those that are neither stored nor given up."""
@@ -111,9 +114,8 @@ class _Batches:
         try:
             name = await self._create(batch, requests)
         except ServiceError:
-            for reservation, (clip, draw) in self.store.reserved_by(batch_owner(number)).items():
-                await self.run.drop(self._group(clip, draw), Grant(reservation, (draw,)), billed=False)
-            self.store.close_batch(number)
+            if not self._unsure:  # else the next run looks for it
+                await self._release(batch)
             raise
         self.store.name_batch(number, name, len(requests))
         return replace(batch, id=name)
@@ -148,7 +150,7 @@ class _Batches:
     async def _create(self, batch: OpenBatch, requests: Sequence[Any]) -> str:
         """Send a batch, once, also where the answer to it does not arrive."""
         key = request_key(self.source, "batch", batch.number, batch.created)
-        tries = 0
+        tries, self._unsure = 0, False
         while True:
             try:
                 created = await self.teacher.client.messages.batches.create(
@@ -159,6 +161,7 @@ class _Batches:
             else:
                 return created.id
             tries += 1
+            self._unsure |= failure.billed
             if failure.kind in ("stop", "clip") or tries >= TRIES:
                 raise failure
             if failure.billed and (found := await self._find(batch)):
@@ -196,27 +199,33 @@ class _Batches:
     async def collect(self, batch: OpenBatch) -> None:
         """Wait for a batch and store its answers."""
         name = batch.id or await self._find(batch)
-        if name is None:  # it never arrived
-            for reservation, (clip, draw) in self.store.reserved_by(batch_owner(batch.number)).items():
-                await self.run.drop(self._group(clip, draw), Grant(reservation, (draw,)), billed=False)
-        else:
-            batches = self.teacher.client.messages.batches
-            while (await self._patiently(lambda: batches.retrieve(name))).processing_status != "ended":
-                await asyncio.sleep(self.poll)
-            await self._patiently(lambda: self._settle(batch, name))
+        if name is None:
+            await self._release(batch)
+            return
+        batches = self.teacher.client.messages.batches
+        while (await self._patiently(lambda: batches.retrieve(name))).processing_status != "ended":
+            await asyncio.sleep(self.poll)
+        await self._patiently(lambda: self._settle(batch, name))
+        self.store.close_batch(batch.number)
+
+    async def _release(self, batch: OpenBatch) -> None:
+        """The batch never arrived, so nothing of it is billed."""
+        for reservation, (clip, draw) in self.store.reserved_by(batch_owner(batch.number)).items():
+            await self.run.drop(self._group(clip, draw), Grant(reservation, (draw,)), billed=False)
         self.store.close_batch(batch.number)
 
     async def _settle(self, batch: OpenBatch, name: str) -> None:
         """Store the results that are not stored yet."""
         async for entry in await self.teacher.client.messages.batches.results(name):
-            reservation, attempt, start = entry.custom_id.split("_")
+            named = re.fullmatch(r"(\d+)_(\d+)_([0-9a-f]+)", entry.custom_id)
+            reservation, attempt = (int(named[1]), int(named[2])) if named else (0, 0)
             waiting = self.store.reserved_by(batch_owner(batch.number))
-            clip, draw = waiting.get(int(reservation), ("", 0))
-            if not clip.startswith(start) or not start:
+            clip, draw = waiting.get(reservation, ("", 0))
+            if not named or not clip.startswith(named[3]):  # stored before, or another program's
                 continue
-            group, grant = self._group(clip, draw), Grant(int(reservation), (draw,))
+            group, grant = self._group(clip, draw), Grant(reservation, (draw,))
             if entry.result.type == "succeeded":
-                await self.run.keep(group, grant, int(attempt), self.teacher.reply(entry.result.message))
+                await self.run.keep(group, grant, attempt, self.teacher.reply(entry.result.message))
                 continue
             await self.run.drop(group, grant, billed=False)
             self._failed[group] += 1

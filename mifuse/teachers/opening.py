@@ -57,7 +57,9 @@ def open_teacher(
         OptionError: no such teacher, no model, no price, or an option that this teacher does not have.
     """
     kind, _, rest = spec.partition(":")
-    given = {name: value for name, value in (options or {}).items() if value not in (None, False)}
+    given = {
+        name: value for name, value in (options or {}).items() if value is not None and value is not False
+    }
     price_given, batch = given.pop("price", None), bool(given.pop("batch", False))
     if batch and kind != "anthropic":
         raise OptionError(f"--batch: {kind} has no batches here: leave it out or use --teacher anthropic")

@@ -75,6 +75,7 @@ CREATE TABLE batches (
     {_SOURCE},
     id TEXT,                   -- the service's name of it; NULL while it is being sent
     requests INTEGER NOT NULL,
+    sender TEXT NOT NULL,      -- host:process
     created REAL NOT NULL
 )
 """,

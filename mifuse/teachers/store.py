@@ -85,6 +85,8 @@ class OpenBatch:
     id: str | None
     """The service's name of it; None when nobody knows whether it arrived."""
     requests: int
+    sender: str
+    """The process that sends it, as the ledger knows it."""
     created: float
     """Seconds since 1970, by this machine's clock."""
 
@@ -197,16 +199,16 @@ class DrawsStore:
         outcomes = list(outcomes)
         draws = [_row(draw.source, draw) for one in outcomes for draw in one.draws]
         invalid = [_row(one.source, answer) for one in outcomes for answer in one.invalid]
-        paid = [(*_key(one.source), one.usd) for one in outcomes if one.usd]
         with self._writing():
             before = self._db.total_changes
             self._db.executemany(_INSERT, draws)
             added = self._db.total_changes - before
             self._db.executemany(_INSERT_INVALID, invalid)
-            self._db.executemany(_SPEND, paid)
-            self._db.executemany(
-                "DELETE FROM reservations WHERE id = ?", [(one.reservation,) for one in outcomes]
-            )
+            for one in outcomes:
+                gone = self._db.execute("DELETE FROM reservations WHERE id = ?", (one.reservation,)).rowcount
+                # Two processes may collect one batch: its price is paid with the reservation that it had.
+                if one.usd and (gone or one.reservation is None):
+                    self._db.execute(_SPEND, (*_key(one.source), one.usd))
             return added
 
     def reserve(
@@ -243,10 +245,10 @@ class DrawsStore:
 
     def open_batch(self, source: Source) -> int:
         """A new batch, before anything is reserved for it; returns its number."""
-        columns = "teacher, model, prompt, requests, created"
+        columns = "teacher, model, prompt, requests, sender, created"
         with self._writing():
-            values = (*_key(source), 0, time.time())
-            row = self._db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?)", values)
+            values = (*_key(source), 0, ledger.owner(), time.time())
+            row = self._db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)
         return int(row.lastrowid or 0)
 
     def name_batch(self, number: int, name: str | None, requests: int) -> None:
@@ -264,7 +266,7 @@ class DrawsStore:
 
     def batches(self, source: Source) -> list[OpenBatch]:
         """The open batches of a source."""
-        query = f"SELECT number, id, requests, created FROM batches WHERE {OF_SOURCE} ORDER BY number"
+        query = f"SELECT number, id, requests, sender, created FROM batches WHERE {OF_SOURCE} ORDER BY number"
         with self._one_line_errors():
             return [OpenBatch(*row) for row in self._db.execute(query, _key(source))]
 
