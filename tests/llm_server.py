@@ -70,6 +70,7 @@ class LlmServer:
         self._random = random.Random(1)
         self._room, self._at = self.rate, time.monotonic()
         self._open = self.most_open = 0
+        self._first = self._last = 0.0  # when something was sold, s
 
     # Running
 
@@ -162,6 +163,8 @@ class LlmServer:
         reply = self.message(request, fault) if path.endswith("/messages") else self.chat(request, fault)
         content = json.dumps(reply).encode()
         self.sold[key] += 1
+        self._last = time.monotonic()
+        self._first = self._first or self._last
         for kind, count in reply["usage"].items():
             if isinstance(count, int):
                 self.usage[kind] += count
@@ -212,6 +215,7 @@ class LlmServer:
         return {
             "requests": sum(self.sent.values()), "keys": len(self.sold), "sold": sum(self.sold.values()),
             "usage": dict(self.usage), "statuses": dict(self.statuses), "most_open": self.most_open,
+            "seconds": self._last - self._first,
         }  # fmt: skip
 
     # The protocols
