@@ -26,6 +26,14 @@ BLOCK = 1 << 21  # values decoded at a time, 8 MB: ten minutes of 8 channels at 
 
 Samples = npt.NDArray[np.float32]
 
+# NumPy parses headers with `ast`, whose recursion counter CPython 3.11 shares between threads: of 1,000 tests
+# with threads one failed with "SystemError: AST constructor recursion depth mismatch".
+_LOADING = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit it locked
+    os.register_at_fork(
+        before=_LOADING.acquire, after_in_child=_LOADING.release, after_in_parent=_LOADING.release
+    )
+
 
 def read_audio(path: Path | str, start: float | None = None, end: float | None = None) -> Samples:
     """Decode a file, or its part from `start` to `end` seconds, to mono at `SAMPLE_RATE`.
@@ -118,6 +126,25 @@ def _frame_range(file: Any, path: Path | str, start: float | None, end: float | 
         part = f"from {start or 0.0} s" if end is None else f"from {start or 0.0} to {end} s"
         raise AudioError(f"{path}: no audio {part}, the file has {count / rate:.3f} s: correct start and end")
     return first, min(last, count)
+
+
+def duration(clip: Clip) -> float:
+    """Seconds of a clip, from the header of its file alone.
+
+    Raises:
+        AudioError: as `read_audio`, as far as the header tells.
+    """
+    import soundfile
+
+    _check_file(clip.path)
+    try:
+        info = soundfile.info(clip.path)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise AudioError(
+            f"{clip.path}: not readable as audio: convert it to WAV or FLAC, or remove it"
+        ) from error
+    end = info.duration if clip.end is None else min(clip.end, info.duration)
+    return max(0.0, float(end - (clip.start or 0.0)))
 
 
 def _sha256(path: Path) -> str:
@@ -219,7 +246,8 @@ class AudioCache:
             if time.time() - file.stat().st_mtime > 3600:
                 os.utime(file)
             # Read, not mapped: every sample becomes float32 next, and for 3 s that takes 0.6 of the time.
-            stored: npt.NDArray[np.int16] = np.load(file, allow_pickle=False)
+            with _LOADING:
+                stored: npt.NDArray[np.int16] = np.load(file, allow_pickle=False)
         except FileNotFoundError:
             return None
         except (ValueError, EOFError):  # cut short by a crash of the machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import wave
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,19 @@ def line(clip: int, draw: int, /, **changes: Any) -> dict[str, Any]:
 def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
+
+
+def make_speech(
+    folder: Path, clips: int, seconds: float = 0.4, columns: dict[str, list[str]] | None = None
+) -> Manifest:
+    """`clips` WAV files of different noise, for those who decode them; `columns` go into the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    columns, rows = columns or {}, []
+    for i in range(clips):
+        noise = np.random.default_rng(i).normal(0, 3000, int(seconds * 16_000)).astype("<i2")
+        with wave.open(str(folder / f"c{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes(noise.tobytes())
+        rows.append(",".join([f"c{i}.wav", *(values[i] for values in columns.values())]))
+    (folder / "target.csv").write_text("\n".join([",".join(["path", *columns]), *rows]) + "\n")
+    return read_manifest(folder / "target.csv", labels=None)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ from mifuse.audio import AudioCache
 from mifuse.cli import main
 from mifuse.errors import DrawsError, MifuseError
 from mifuse.manifest import Clip, Manifest, read_manifest
-from mifuse.teachers.base import Answer, Source
-from mifuse.teachers.labelling import Labelled, label_clips, plan
-from mifuse.teachers.store import DrawsStore, StoredDraw
+from mifuse.teachers.base import Answer, Reply, Said, Source
+from mifuse.teachers.labelling import label_clips, plan
+from mifuse.teachers.prices import price_of
+from mifuse.teachers.run import MAX_ATTEMPTS, Labelled
+from mifuse.teachers.store import DrawsStore, Settled
 
 STAND_IN = Source("stand-in")
 
@@ -33,37 +36,50 @@ class Scripted:
     source = Source("scripted", "tiny", "cafe")
     default_draws = 2
     concurrency = 3
+    per_request = 1
 
     def __init__(self, faults: dict[tuple[str, int], BaseException | dict[str, float]] | None = None) -> None:
         self.faults = faults or {}
         self.asked: list[tuple[str, int]] = []
 
-    async def ask(self, clip: Clip, draw: int) -> Answer:
+    async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
+        (draw,) = draws
         self.asked.append((clip.name, draw))
         await asyncio.sleep(0.001)
         fault = self.faults.get((clip.name, draw))
         if isinstance(fault, BaseException):
             raise fault
         number = int(clip.name[1:].split(".", maxsplit=1)[0])
-        return Answer(fault or probs(number, draw), "raw", {"input": 7}, 0.01, f"{clip.name}-{draw}")
+        return Reply([Said("raw", fault or probs(number, draw))], {"input": 7}, f"{clip.name}-{draw}")
+
+    def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
+        return {"input": 7}
+
+    async def close(self) -> None:
+        pass
+
+
+PRICE = price_of("scripted", "tiny", "1000,0")
 
 
 def label_all(teacher: Scripted, manifest: Manifest, store: DrawsStore) -> Labelled:
     questions = plan(
         manifest.clips, teacher.default_draws, store.keys(teacher.source), AudioCache()
     ).questions
-    return asyncio.run(label_clips(teacher, questions, store))
+    return asyncio.run(label_clips(teacher, questions, store, price=PRICE))
 
 
 def test_every_draw_is_asked_once_and_kept_whole(tmp_path: Path) -> None:
     manifest, teacher = make_manifest(tmp_path, 5), Scripted()
     with DrawsStore(tmp_path / "d.db") as store:
-        assert label_all(teacher, manifest, store) == Labelled(10, ())
+        run = label_all(teacher, manifest, store)
+        assert (run.added, run.missing, run.invalid, run.usd) == (10, (), 0, pytest.approx(0.07))
+        assert store.spent() == {teacher.source: (pytest.approx(0.07), 0.0)}
         # All clips have their first draw before any has its second.
         assert [draw for _, draw in teacher.asked] == [0] * 5 + [1] * 5
         assert Counter(teacher.asked).most_common(1)[0][1] == 1
         first = next(d for d in store.draws(teacher.source) if d.answer.request_id == "c3.wav-1")
-        assert first.answer == Answer(probs(3, 1), "raw", {"input": 7}, 0.01, "c3.wav-1")
+        assert first.answer == Answer(probs(3, 1), "raw", {"input": 7}, 0.007, "c3.wav-1")
         assert label_all(teacher, manifest, store) == Labelled(0, ())
         assert len(teacher.asked) == 10
 
@@ -101,10 +117,15 @@ def test_clips_without_a_usable_answer_do_not_stop_the_others(tmp_path: Path) ->
     with DrawsStore(tmp_path / "d.db") as store:
         run = label_all(teacher, manifest, store)
         assert run.added == len(store.keys(teacher.source)) == 8
-    assert {(q.clip.name, q.draw) for q, _ in run.missing} == {("c1.wav", 0), ("c2.wav", 1)}
-    assert any(
-        "scripted/tiny@cafe, 'c2.wav': probability of 'sad' is -0.5" in reason for _, reason in run.missing
+        assert {(q.clip.name, q.draw) for q, _ in run.missing} == {("c1.wav", 0), ("c2.wav", 1)}
+        # The one that was answered was paid, is kept, and was asked again a bounded number of times.
+        assert store.attempts(teacher.source) == {(AudioCache().hash(manifest.clips[2]), 1): MAX_ATTEMPTS}
+        assert teacher.asked.count(("c2.wav", 1)) == run.invalid == MAX_ATTEMPTS
+        assert label_all(teacher, manifest, store).invalid == 0
+    reason = (
+        "scripted/tiny@cafe, 'c2.wav': 5 invalid answers, the last: the answer: probability of 'sad' is -0.5"
     )
+    assert any(reason in why for _, why in run.missing)
 
 
 def test_an_error_stops_asking_but_open_answers_are_kept(tmp_path: Path) -> None:
@@ -137,11 +158,11 @@ def test_cancelling_keeps_what_was_answered(tmp_path: Path) -> None:
 def test_a_store_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, teacher, tries = make_manifest(tmp_path, 20), Scripted(), []
 
-    def full(self: DrawsStore, draws: list[StoredDraw]) -> int:
-        tries.append(len(draws))
+    def full(self: DrawsStore, outcomes: list[Settled]) -> int:
+        tries.append(len(outcomes))
         raise DrawsError("disk is full")
 
-    monkeypatch.setattr(DrawsStore, "add", full)
+    monkeypatch.setattr(DrawsStore, "settle", full)
     with DrawsStore(tmp_path / "d.db") as store, pytest.raises(DrawsError, match="disk is full"):
         label_all(teacher, manifest, store)
     assert len(tries) == 2  # once, and once more at the end: the answers are paid
@@ -234,15 +255,23 @@ def test_bad_draws_leave_no_store(
 
 
 @pytest.mark.parametrize(
-    ("teacher", "message"),
+    ("arguments", "message"),
     [
-        ("anthropic", "the teacher anthropic is not in this version yet: use replay:FILE"),
-        ("openai", "the teacher openai is not in this version yet"),
-        ("gpt", "unknown teacher 'gpt': use replay or replay:FILE"),
+        (["gpt"], "unknown teacher 'gpt': use one of"),
+        (["openai:x"], "unknown teacher 'openai:x'"),
+        (["openai"], "--teacher openai needs --model"),
+        (["openai", "--model", "m"], "no price is known for openai model 'm': give it with --price"),
+        (["openai", "--model", "m", "--price", "0", "--batch"], "--batch: openai has no batches here"),
+        (
+            ["openai", "--model", "m", "--price", "0", "--temperature", 3],
+            "temperature = 3.0: it must be 0 to 2",
+        ),
+        (["replay", "--temperature", 1], "--temperature: the teacher replay has no such setting"),
     ],
 )
-def test_other_teachers_are_bad_usage(manifest: Manifest, teacher: str, message: str) -> None:
-    assert message in run(manifest, teacher=teacher, code=2)
+def test_teachers_that_cannot_be_opened(manifest: Manifest, arguments: list[object], message: str) -> None:
+    assert message in run(manifest, *arguments[1:], teacher=str(arguments[0]), code=2)
+    assert not (manifest.path.parent / "d.db").exists()
 
 
 def test_bad_places(manifest: Manifest, file: Path, tmp_path: Path) -> None:
@@ -262,10 +291,10 @@ import asyncio, os, sys
 from mifuse.teachers.replay import ReplayTeacher
 log, answer = os.open(sys.argv.pop(1), os.O_APPEND | os.O_CREAT | os.O_WRONLY), ReplayTeacher.ask
 
-async def ask(self, clip, draw):
-    os.write(log, f"{clip.name} {draw}\\n".encode())
+async def ask(self, clip, draws, attempt, key):
+    os.write(log, f"{clip.name} {draws[0]}\\n".encode())
     await asyncio.sleep(0.01)
-    return await answer(self, clip, draw)
+    return await answer(self, clip, draws, attempt, key)
 
 ReplayTeacher.ask, ReplayTeacher.concurrency = ask, 4
 from mifuse.cli import main

@@ -17,7 +17,8 @@ from mifuse.errors import DrawsError
 from mifuse.manifest import read_manifest
 from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.jsonl import Imported, export_jsonl, import_jsonl, read_jsonl
-from mifuse.teachers.store import SCHEMA, DrawsStore, StoredDraw
+from mifuse.teachers.schema import SCHEMA
+from mifuse.teachers.store import DrawsStore, StoredDraw
 
 A, B = Source("a"), Source("b", "large", "f00d")
 FULL = Answer({"angry": 0.25, "sad": 0.75}, "prose {}", {"input": 12}, 0.001, "req-1")

@@ -5,8 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+
+if TYPE_CHECKING:
+    from mifuse.draws import Summary
+    from mifuse.draws_quality import Cost, Quality
+    from mifuse.teachers.base import Source
 
 _FILE = click.Path(path_type=Path)
 
@@ -16,28 +22,69 @@ def draws() -> None:
     """Look into a draws store, and move draws in and out."""
 
 
-@draws.command(epilog="Example: mifuse draws info draws.db")
+@draws.command(epilog="Example: mifuse draws info draws.db --manifest target.csv --split test")
 @click.argument("path", type=_FILE)
+@click.option("--manifest", type=_FILE, help="Score the draws against its labels; for evaluation only.")
+@click.option("--split", help="Rows of the manifest to score: adapt, test or all.")
+@click.option("--teacher", help="Whose draws to score: teacher, teacher/model or teacher/model@prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def info(path: Path, as_json: bool) -> None:
-    """Show for each teacher in PATH (draws store or JSONL): counts, class prior, disagreement, warnings."""
-    from mifuse.draws import summarise
+def info(path: Path, manifest: Path | None, split: str | None, teacher: str | None, as_json: bool) -> None:
+    """Show for each teacher in PATH (draws store or JSONL): counts, cost, prior, disagreement, warnings.
 
-    summaries = summarise(path)
+    With --manifest also UA, ECE and how often the surest and the least sure fifths of the clips are right.
+    """
+    from mifuse.draws import summarise
+    from mifuse.draws_quality import Cost, costs, quality
+
+    paid, summaries = costs(path), {one.source: one for one in summarise(path)}
+    sources = sorted({*paid, *summaries})
+    scored = quality(path, manifest, teacher, split) if manifest else None
     if as_json:
-        rows = [
-            dataclasses.asdict(one) | {"source": str(one.source), "warnings": one.warnings()}
-            for one in summaries
-        ]
-        click.echo(json.dumps(rows))
+        rows: list[dict[str, Any]] = []
+        for source in sources:
+            summary, cost = summaries.get(source), paid.get(source, Cost())
+            row = dataclasses.asdict(summary) if summary else {}
+            warnings = (summary.warnings() if summary else []) + cost.warnings()
+            rows.append(
+                row | dataclasses.asdict(cost) | {"draws": cost.draws or row.get("draws", 0)}
+                | {"source": str(source), "warnings": warnings}
+            )  # fmt: skip
+        click.echo(json.dumps([*rows, *([dataclasses.asdict(scored)] if scored else [])]))
         return
-    for one in summaries:
-        click.echo(f"{one.source}: {one.clips} clips, {one.draws} draws, mean MI {one.mean_mi:.4f} nats")
+    for source in sources:
+        _show(source, summaries.get(source), paid.get(source))
+    if scored:
+        _show_quality(scored)
+
+
+def _show(source: Source, summary: Summary | None, cost: Cost | None) -> None:
+    if summary:
+        counts = f"{summary.clips} clips, {summary.draws} draws, mean MI {summary.mean_mi:.4f} nats"
+        click.echo(f"{source}: {counts}")
         click.echo(f"  {'':<10}{'prior':>8}{'predicted':>11}")
-        for name, prior in one.prior.items():
-            click.echo(f"  {name:<10}{prior:>8.1%}{one.predicted[name]:>11.1%}")
-        for warning in one.warnings():
-            click.echo(f"  warning: {warning}")
+        for name, prior in summary.prior.items():
+            click.echo(f"  {name:<10}{prior:>8.1%}{summary.predicted[name]:>11.1%}")
+    else:
+        click.echo(f"{source}: no draws")
+    if cost and (cost.usd or cost.unsettled_usd or cost.invalid):
+        unsettled = f", up to ${cost.unsettled_usd:.4f} for requests without an answer" * (
+            cost.unsettled_usd > 0
+        )
+        click.echo(f"  cost ${cost.usd:.4f}{unsettled}; {cost.invalid} invalid answers")
+        for problem, count in list(cost.problems.items())[:3]:
+            click.echo(f"    {count} x {problem}")
+    for warning in (summary.warnings() if summary else []) + (cost.warnings() if cost else []):
+        click.echo(f"  warning: {warning}")
+
+
+def _show_quality(scored: Quality) -> None:
+    from mifuse.commands.evaluate import summary
+
+    click.echo(f"against {scored.scores.n} labels, for evaluation only:")
+    click.echo(f"  {summary(scored.scores)}")
+    click.echo(f"  {'mean MI of a fifth, nats':<26}{'right':>8}")
+    for doubt, right in scored.curve:
+        click.echo(f"  {doubt:<26.4f}{right:>6.1f} %")
 
 
 @draws.command(
@@ -83,3 +130,29 @@ def export(store_path: Path, manifest: Path, teacher: str | None, output: Path) 
         source = choose_source(store.sources(), teacher, str(store_path)) if teacher else None
         count = export_jsonl(store, output, clips, AudioCache(), source)
     click.echo(f"{count} draws written to {output}")
+
+
+@draws.command(epilog="Example: mifuse draws prune draws.db --invalid")
+@click.argument("store_path", metavar="STORE", type=_FILE)
+@click.option("--teacher", help="Only this one: teacher, teacher/model or teacher/model@prompt.")
+@click.option(
+    "--invalid", "what", flag_value="invalid", help="Invalid answers: their draws are asked for anew."
+)
+@click.option("--draws", "what", flag_value="draws", help="Draws of --teacher; it must be named.")
+@click.option(
+    "--unsettled", "what", flag_value="reservations",
+    help="What is set aside for requests without an answer, once the bill has shown that they are not on it.",
+)  # fmt: skip
+def prune(store_path: Path, teacher: str | None, what: str | None) -> None:
+    """Delete rows of a store. What they cost stays counted, but for --unsettled."""
+    from mifuse.draws_quality import costs
+    from mifuse.teachers.base import choose_source
+    from mifuse.teachers.store import DrawsStore
+
+    if what is None or (what == "draws" and teacher is None):
+        raise click.UsageError("say what to delete: --invalid, --unsettled, or --draws with --teacher")
+    known = costs(store_path)
+    source = choose_source(list(known), teacher, str(store_path)) if teacher else None
+    with DrawsStore(store_path) as store:
+        count = store.prune(source, cast(Any, what))
+    click.echo(f"{count} {what} deleted from {store_path}")

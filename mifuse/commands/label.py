@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,43 +15,66 @@ import click
 from mifuse.errors import DrawsError
 
 if TYPE_CHECKING:
-    from mifuse.teachers.base import Teacher
-
-API_TEACHERS = ("anthropic", "openai")
+    from mifuse.teachers.base import Source
+    from mifuse.teachers.labelling import Plan
+    from mifuse.teachers.opening import Opened
+    from mifuse.teachers.run import Labelled
+    from mifuse.teachers.store import DrawsStore
 
 
 @click.command(
-    epilog="Example: mifuse label target.csv --teacher replay:lalm_draws.jsonl --store draws.db --draws 8"
+    epilog="Example: mifuse label target.csv --teacher openai --model gpt-audio --store draws.db --dry-run"
 )
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
     "--teacher",
     "spec",
     required=True,
-    metavar="replay[:FILE]",
-    help="Whom to ask. replay plays back the JSONL file FILE, else lalm_draws.jsonl beside the manifest.",
+    metavar="openai|anthropic|local:NAME|replay[:FILE]",
+    help="Whom to ask. openai: any OpenAI-shaped endpoint. local: a model on this machine. "
+    "replay: the JSONL file FILE, else lalm_draws.jsonl beside the manifest.",
 )
 @click.option("--model", help="Model to ask; with replay the teacher to play back, where FILE holds several.")
 @click.option(
-    "--draws", type=click.IntRange(min=1), help="Draws per clip (K).  [default: with replay, all of the file]"
+    "--draws",
+    type=click.IntRange(min=1),
+    help="Draws per clip (K).  [default: 8; with replay, all of the file]",
 )
 @click.option(
-    "--store",
-    "store_path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Draws store (SQLite) to fill.",
-)
+    "--store", "store_path", required=True, type=click.Path(path_type=Path),
+    help="Draws store (SQLite) to fill; several processes may share it.",
+)  # fmt: skip
 @click.option(
-    "--split",
-    type=click.Choice(["adapt", "test", "all"]),
-    default="all",
-    show_default=True,
+    "--split", type=click.Choice(["adapt", "test", "all"]), default="all", show_default=True,
     help="Rows to label.",
+)  # fmt: skip
+@click.option(
+    "--dry-run", is_flag=True, help="Say what there is, what is missing and what it can cost; send nothing."
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Count what is there and what is missing; ask and store nothing."
+    "--budget-usd", type=click.FloatRange(min=0),
+    help="USD that the store's draws may cost in all, earlier runs among them; never passed.",
+)  # fmt: skip
+@click.option(
+    "--price",
+    metavar="IN,OUT[,AUDIO]",
+    help="USD per million tokens, for a model without a known price; or 0.",
 )
+@click.option("--batch", is_flag=True, help="anthropic: by Message Batches, at half the price, within a day.")
+@click.option("--yes", is_flag=True, help="Agree to what leaves this machine.")
+@click.option("--base-url", help="Address of the endpoint, as in http://localhost:8000/v1.")
+@click.option(
+    "--probs", type=click.Choice(["verbal", "logprobs"]), default="verbal", show_default=True,
+    help="openai: the model says the probabilities, or they are read from its tokens.",
+)  # fmt: skip
+@click.option("--effort", help="anthropic: low, medium, high, xhigh or max.  [default: the model's own]")
+@click.option("--temperature", type=float, help="openai: of the sampling.  [default: 1]")
+@click.option("--per-request", type=int, help="openai: draws from one prompt in one request.  [default: 4]")
+@click.option("--max-seconds", type=float, help="openai, local: longer clips are cut.  [default: 30]")
+@click.option("--max-tokens", type=int, help="Of an answer.")
+@click.option("--concurrency", type=int, help="The most requests open at a time.")
+@click.option("--timeout", type=float, help="Seconds until a request is tried again.")
+@click.option("--seed", type=int, help="Of the prompts.  [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def label(
     *,
@@ -59,70 +85,149 @@ def label(
     store_path: Path,
     split: str,
     dry_run: bool,
+    budget_usd: float | None,
+    yes: bool,
+    probs: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Get draws from a LALM for every clip of MANIFEST.
 
-    Draws that the store has are not asked for again, and each answer is on the disk before the next
-    question: stop it at any time and run the same command to go on.
+    Draws that the store has are not asked for again, and each answer is on the disk with its price before
+    the next question: stop it at any time and run the same command to go on. Keys are read from
+    OPENAI_API_KEY and ANTHROPIC_API_KEY.
     """
-    import asyncio
-
     from mifuse.audio import AudioCache
     from mifuse.manifest import read_manifest
     from mifuse.teachers import labelling
+    from mifuse.teachers.opening import OptionError, open_teacher
+    from mifuse.teachers.service import key_from_environment
     from mifuse.teachers.store import DrawsStore
 
     # Labels of the manifest are none of a teacher's business, so any are fine here.
     clips = read_manifest(manifest, labels=None).select(split).clips
-    teacher = open_teacher(spec, model, manifest)
-    count = draws or teacher.default_draws
     cache = AudioCache()
+    settings = options | {"logprobs": probs == "logprobs"}
+    try:
+        opened = open_teacher(spec, model, manifest, clips, cache, options=settings)
+    except OptionError as error:
+        raise click.UsageError(str(error)) from error
+    teacher = opened.teacher
+    count = draws or teacher.default_draws
     summary: dict[str, Any] = {"teacher": str(teacher.source), "store": str(store_path), "clips": len(clips)}
     summary["draws"] = count
     if dry_run:
-        plan = labelling.plan(clips, count, _stored(store_path, teacher), cache)
-        _show({**summary, "present": plan.present, "missing": len(plan.questions)}, as_json)
+        stored, mean = _stored(store_path, teacher.source)
+        plan = labelling.plan(clips, count, stored, cache)
+        summary |= {"present": plan.present, "missing": len(plan.questions)}
+        _show(summary | labelling.estimate(teacher, plan.questions, opened.price, mean), as_json)
         return
+    if opened.key:
+        key_from_environment(opened.key)
     with DrawsStore(store_path) as store:
         plan = labelling.plan(clips, count, store.keys(teacher.source), cache)
-        with click.progressbar(
-            length=len(plan.questions), label=f"Asking {teacher.source}", file=sys.stderr, show_pos=True
-        ) as bar:
-            run = asyncio.run(labelling.label_clips(teacher, plan.questions, store, bar.update))
-    _show({**summary, "present": plan.present, "added": run.added, "missing": len(run.missing)}, as_json)
+        if plan.questions:
+            _agree(opened, store, len(clips), yes)
+            _measure(opened, len(clips))
+        run = _run(opened, plan, store, budget_usd)
+    summary |= {"present": plan.present, "added": run.added, "missing": len(run.missing) + run.unasked}
+    if opened.price:
+        summary |= {"invalid": run.invalid, "usd": round(run.usd, 6)}
+    _show(summary, as_json)
+    _complain(run, budget_usd)
+
+
+def _run(opened: Opened, plan: Plan, store: DrawsStore, budget: float | None) -> Labelled:
+    import asyncio
+
+    from mifuse.teachers import labelling
+
+    async def ask() -> Labelled:
+        teacher: Any = opened.teacher
+        try:
+            with _bar(len(plan.questions), f"Asking {teacher.source}") as progress:
+                money: Any = {"price": opened.price, "budget": budget}
+                if not opened.batch:
+                    return await labelling.label_clips(teacher, plan.questions, store, progress, **money)
+                from mifuse.teachers.batches import label_by_batches
+
+                return await label_by_batches(teacher, plan.questions, store, progress, **money)
+        finally:
+            await teacher.close()
+
+    return asyncio.run(ask())
+
+
+def _measure(opened: Opened, clips: int) -> None:
+    """What a teacher has to know before its first question."""
+    if opened.prepare:
+        with click.progressbar(length=clips, label="Measuring voices", file=sys.stderr) as bar:
+            opened.prepare(lambda: bar.update(1))
+
+
+@contextmanager
+def _bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error that tells draws a second and the time that is left."""
+    started, done = time.monotonic(), 0
+    with click.progressbar(
+        length=length, label=label, file=sys.stderr, show_pos=True, item_show_func=lambda text: text
+    ) as bar:
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(count, f"{done / max(time.monotonic() - started, 1e-3):.1f} draws/s")
+
+        yield progress
+
+
+def _agree(opened: Opened, store: DrawsStore, clips: int, yes: bool) -> None:
+    """Say what leaves the machine, and have the user agree once for each host."""
+    if not opened.host or store.may_send_to(opened.host):
+        return
+    click.echo(
+        f"For {clips} clips, {opened.sends} go to {opened.host}; "
+        "labels and the names of files and speakers do not.",
+        err=True,
+    )
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody is here to agree: say --yes, or run it in a terminal")
+        click.confirm("Send them?", abort=True, err=True)
+    store.agree_to(opened.host)
+
+
+def _complain(run: Labelled, budget: float | None) -> None:
+    """Exit with a line that says what is missing."""
+    problems = []
     if run.missing:
         without = len({question.clip_hash for question, _ in run.missing})
-        raise DrawsError(
+        problems.append(
             f"{len(run.missing)} draws of {without} clips could not be had, first: {run.missing[0][1]}: "
             "the others are stored; get the missing ones, or ask for fewer --draws"
         )
+    if run.unasked:
+        problems.append(
+            f"{run.unasked} draws are missing because another request could pass the budget of ${budget:g}: "
+            "what was answered is stored; run again with a higher --budget-usd to go on"
+        )
+    if problems:
+        raise DrawsError("; ".join(problems))
 
 
-def open_teacher(spec: str, model: str | None, manifest: Path) -> Teacher:
-    """The teacher that `--teacher` and `--model` mean."""
-    from mifuse.teachers.replay import ReplayTeacher
-
-    kind, _, file = spec.partition(":")
-    if kind == "replay":
-        return ReplayTeacher(file or manifest.parent / "lalm_draws.jsonl", model)
-    if kind in API_TEACHERS:
-        raise click.UsageError(f"the teacher {kind} is not in this version yet: use replay:FILE")
-    raise click.UsageError(f"unknown teacher {spec!r}: use replay or replay:FILE")
-
-
-def _stored(path: Path, teacher: Teacher) -> set[tuple[str, int]]:
+def _stored(path: Path, source: Source) -> tuple[set[tuple[str, int]], float | None]:
     from mifuse.teachers.store import DrawsStore
 
     if not path.exists():
-        return set()
+        return set(), None
     with DrawsStore(path, read_only=True) as store:
-        return store.keys(teacher.source)
+        return store.keys(source), store.mean_price(source)
 
 
 def _show(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(summary))
         return
+    width = max(8, *map(len, summary))
     for name, value in summary.items():
-        click.echo(f"{name:<8} {value}")
+        click.echo(f"{name:<{width}} {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mifuse.errors import DrawsError
@@ -44,28 +44,81 @@ class Answer:
     raw: str | None = None
     """The answer, word for word."""
     usage: Mapping[str, int] | None = None
-    """Tokens by kind, in the teacher's own words."""
+    """Tokens of the request by kind; those of several draws from one request are at the first of them."""
+    price_usd: float | None = None
+    """Of the request, at the first of its draws too."""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """An answer that is no distribution over the labels: paid, kept, never used as a draw."""
+
+    problem: str
+    attempt: int
+    """How many invalid answers this draw had before."""
+    raw: str | None = None
+    usage: Mapping[str, int] | None = None
     price_usd: float | None = None
     request_id: str | None = None
 
 
+@dataclass(frozen=True)
+class Said:
+    """One answer in a reply, not yet judged."""
+
+    text: str = ""
+    probs: Mapping[str, float] | None = None
+    """The distribution, where it needs no parsing."""
+    problem: str = ""
+    """Why the answer cannot be used whatever its text is: refused, cut off."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one request brought, for the first draws that it was about or for all of them."""
+
+    said: Sequence[Said]
+    usage: Mapping[str, int] = field(default_factory=dict)
+    """Tokens by kind: input, audio, cache_read, cache_write, output; no token is in two kinds."""
+    request_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Lower-case names; the rate limits are read from them."""
+
+
 class Teacher(Protocol):
-    """Answers clip by clip with distributions over the labels; storing and resuming are done for it."""
+    """Answers clip by clip. Parsing, storing, resuming, retries, limits and money are done for it."""
 
     source: Source
     """Under what its draws are stored."""
     default_draws: int
     """K when the user does not say."""
     concurrency: int
-    """How many questions may be open at a time."""
+    """The most requests that may be open at a time."""
+    per_request: int
+    """How many draws share a prompt and so may be asked in one request: draws 0..n-1, n..2n-1, …"""
 
-    async def ask(self, clip: Clip, draw: int) -> Answer:
-        """One draw. `draw` counts from 0 and alone decides, with the clip, what is asked.
+    async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
+        """One request. The arguments, and nothing else, decide what is asked.
+
+        Args:
+            draws: of one prompt.
+            attempt: how many invalid answers these draws had; another prompt is used for each.
+            key: names the request; the same when it is sent again because its answer did not arrive.
 
         Raises:
-            DrawsError: no usable answer for this clip; the others go on and it is reported at the end.
-            Any other error stops the run, after the questions that are open have been answered and stored.
+            ServiceError: the request failed; `mifuse.teachers.pacing` decides what comes next.
+            DrawsError, AudioError: this clip cannot be asked about; the others go on.
+            Any other error stops the run, after the requests that are open have been answered and stored.
         """
+        ...
+
+    def most_usage(self, clip: Clip, draws: int) -> Mapping[str, int]:
+        """The most tokens that a request can be billed for, by kind; empty where nothing is."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
         ...
 
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
 
 from mifuse.audio import AudioCache
-from mifuse.errors import DrawsError
 from mifuse.labels import LABELS
 from mifuse.manifest import Clip
-from mifuse.teachers.base import Answer, Teacher, check_distribution
-from mifuse.teachers.store import DrawsStore, StoredDraw
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A draw that the store lacks."""
-
-    clip: Clip
-    clip_hash: str
-    draw: int
+from mifuse.teachers.base import Teacher
+from mifuse.teachers.prices import Price
+from mifuse.teachers.run import Labelled, OutOfBudgetError, Question, Run, grouped
+from mifuse.teachers.store import DrawsStore
 
 
 @dataclass(frozen=True)
@@ -29,15 +23,6 @@ class Plan:
 
     present: int
     questions: tuple[Question, ...]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """What a run of `label_clips` did."""
-
-    added: int
-    missing: tuple[tuple[Question, str], ...]
-    """Questions without a usable answer, and why."""
 
 
 def plan(clips: Iterable[Clip], draws: int, stored: Set[tuple[str, int]], cache: AudioCache) -> Plan:
@@ -58,76 +43,65 @@ def plan(clips: Iterable[Clip], draws: int, stored: Set[tuple[str, int]], cache:
     return Plan(len(unique) * draws - len(questions), questions)
 
 
+def estimate(
+    teacher: Teacher, questions: Iterable[Question], price: Price | None, mean: float | None
+) -> dict[str, Any]:
+    """What it takes to ask: requests, the most tokens and USD; {} for a teacher that bills nothing.
+
+    Args:
+        mean: USD of a request of this teacher so far; gives `usd_likely`.
+    """
+    if price is None:
+        return {}
+    requests = grouped(questions, teacher.per_request)
+    tokens: Counter[str] = Counter()
+    most: dict[tuple[str, int], Mapping[str, int]] = {}  # a clip's own requests are alike
+    usd = 0.0
+    for one in requests:
+        key = (one.clip_hash, len(one.draws))
+        if key not in most:
+            most[key] = teacher.most_usage(one.clip, len(one.draws))
+        tokens.update(most[key])
+        usd += price.most(most[key])
+    found: dict[str, Any] = {"requests": len(requests), "tokens_at_most": dict(tokens)}
+    found["usd_at_most"] = round(usd, 6)
+    if mean is not None:
+        found["usd_likely"] = round(mean * len(requests), 6)
+    return found | {"prices_of": price.date or "--price"}
+
+
 async def label_clips(
     teacher: Teacher,
     questions: Iterable[Question],
     store: DrawsStore,
     progress: Callable[[int], None] = lambda _: None,
     labels: Sequence[str] = LABELS,
+    *,
+    price: Price | None = None,
+    budget: float | None = None,
 ) -> Labelled:
-    """Ask `teacher.concurrency` questions at a time and store each answer before the next one is asked.
+    """Ask at most `teacher.concurrency` requests at a time and store each answer before the next is asked.
 
     Args:
         progress: called with the number of questions settled, after their answers are on the disk.
+        price: of the teacher's tokens; None for a teacher that bills nothing and needs no ledger.
+        budget: USD that the store's answers may cost in all, of other runs and processes too.
 
     Raises:
-        Whatever `ask` raises except DrawsError, and DrawsError when the store fails. Nothing new is asked
-        then; answers to the questions that are open are waited for and stored first.
+        ServiceError: the service refuses all requests or is down.
+        DrawsError: the store fails.
+        Nothing new is asked then, nor after any other error of `ask` than DrawsError and AudioError;
+        answers to the requests that are open are waited for and stored first.
     """
-    todo = iter(questions)
-    unsaved: list[StoredDraw] = []
-    missing: list[tuple[Question, str]] = []
-    saving = asyncio.Lock()
-    answered = saved = added = 0
-    stopped = store_broken = False
-
-    async def save(draw: StoredDraw) -> None:
-        """Return once `draw` is on the disk. Whoever comes first saves for all who wait, in one commit."""
-        nonlocal answered, saved, added, store_broken
-        unsaved.append(draw)
-        answered += 1
-        mine = answered
-        async with saving:
-            if mine <= saved or store_broken:
-                return
-            batch = unsaved[:]
-            store_broken = True  # until the opposite is known: not every waiter shall try a full disk
-            added += await asyncio.to_thread(store.add, batch)
-            store_broken = False
-            del unsaved[: len(batch)]
-            saved += len(batch)
-            progress(len(batch))
-
-    async def settle(question: Question) -> None:
-        try:
-            answer = await _ask(teacher, question, labels)
-        except DrawsError as error:
-            missing.append((question, str(error)))
-            progress(1)
-        else:
-            await save(StoredDraw(teacher.source, question.clip_hash, question.draw, answer))
-
-    async def settle_all() -> None:
-        nonlocal stopped
-        try:
-            while not stopped and (question := next(todo, None)):
-                await settle(question)
-        finally:
-            stopped = True  # nothing is left to do, or an error
-
+    run = Run(teacher, store, progress, labels, price=price, budget=budget)
+    run.todo.extend(grouped(questions, teacher.per_request))
     try:
         outcomes = await asyncio.gather(
-            *(settle_all() for _ in range(teacher.concurrency)), return_exceptions=True
+            *(run.work() for _ in range(min(teacher.concurrency, len(run.todo)))), return_exceptions=True
         )
     finally:
-        added += store.add(unsaved) if unsaved else 0  # Ctrl-C: answered, not saved yet
+        await run.settling.flush()  # Ctrl-C: answered, not saved yet
     for outcome in outcomes:
-        if outcome is not None:
+        if outcome is not None and not isinstance(outcome, OutOfBudgetError):
             raise outcome
-    return Labelled(added, tuple(missing))
-
-
-async def _ask(teacher: Teacher, question: Question, labels: Sequence[str]) -> Answer:
-    answer = await teacher.ask(question.clip, question.draw)
-    probs = check_distribution(answer.probs, labels, f"{teacher.source}, {question.clip.name!r}")
-    return replace(answer, probs=probs)
+    return run.result(sum(len(left.draws) for left in run.todo))

@@ -9,7 +9,7 @@ from pathlib import Path
 from mifuse.errors import DrawsError
 from mifuse.labels import LABELS
 from mifuse.manifest import Clip
-from mifuse.teachers.base import Answer, choose_source
+from mifuse.teachers.base import Reply, Said, choose_source
 from mifuse.teachers.jsonl import clip_key, read_jsonl
 
 
@@ -27,6 +27,7 @@ class ReplayTeacher:
 
     # Nothing is waited for; as many answers as this share one transaction of the store.
     concurrency = 256
+    per_request = 1
 
     def __init__(self, file: Path | str, name: str | None = None, labels: Sequence[str] = LABELS) -> None:
         self._file = file
@@ -37,10 +38,17 @@ class ReplayTeacher:
         self._counts = Counter(draw.clip for draw in draws)
         self.default_draws = max(self._counts.values())
 
-    async def ask(self, clip: Clip, draw: int) -> Answer:
+    async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """The file's draw; DrawsError when it has none."""
         try:
-            return Answer(self._probs[clip_key(clip), draw])
+            return Reply([Said(probs=self._probs[clip_key(clip), draw]) for draw in draws])
         except KeyError:
             count = self._counts[clip_key(clip)]
             raise DrawsError(f"{self._file} has {count or 'no'} draws of {clip.name!r}") from None
+
+    def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
+        """Nothing is billed."""
+        return {}
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""

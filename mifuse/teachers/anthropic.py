@@ -1,0 +1,187 @@
+"""The teacher that reads: Claude hears no audio, so it is shown evidence of the voice."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anthropic
+
+from mifuse.audio import AudioCache
+from mifuse.config import require
+from mifuse.errors import MifuseError
+from mifuse.labels import LABELS
+from mifuse.manifest import Clip
+from mifuse.prosody import MEASURES
+from mifuse.teachers import evidence
+from mifuse.teachers.base import Reply, Said, Source
+from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
+from mifuse.teachers.features import Features
+from mifuse.teachers.prompts import Prompts, with_transcript
+from mifuse.teachers.service import (
+    check_address,
+    key_from_environment,
+    most_tokens,
+    scrub_text,
+    service_error,
+)
+
+# Tokens of a picture are pixels / 750, or patches of 28 x 28 pixels: the larger of the two.
+PICTURE_TOKENS = max(
+    math.ceil(WIDTH * DPI * HEIGHT * DPI / 750), math.ceil(WIDTH * DPI / 28) * math.ceil(HEIGHT * DPI / 28)
+)
+TABLE_BYTES = 110 * (len(MEASURES) + 1)
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True)
+class AnthropicConfig:
+    """How Claude is asked."""
+
+    model: str
+    base_url: str | None = None  # None: what the SDK takes by itself, ANTHROPIC_BASE_URL or Anthropic's own
+    effort: str | None = None  # low, medium, high, xhigh, max; None: the model's own
+    max_tokens: int = 1024  # of an answer, thinking included
+    concurrency: int = 32  # the most requests open at a time
+    timeout: float = 120.0  # s, of a request
+    seed: int = 0  # of the prompts
+
+    def __post_init__(self) -> None:
+        require(self, max_tokens=(1, math.inf), concurrency=(1, 10_000), timeout=(0.1, 900))
+        if self.effort is not None and self.effort not in EFFORTS:
+            raise MifuseError(f"effort = {self.effort!r}: use one of {', '.join(EFFORTS)}")
+
+
+class AnthropicTeacher:
+    """Messages with a picture and a table of the voice, answered by a JSON schema.
+
+    Its draws differ by their prompts: the API has no temperature.
+
+    Args:
+        clips: the corpus that measures are relative to.
+    """
+
+    default_draws = 8
+    per_request = 1
+
+    def __init__(
+        self,
+        config: AnthropicConfig,
+        clips: Sequence[Clip],
+        cache: AudioCache | None = None,
+        labels: Sequence[str] = LABELS,
+    ) -> None:
+        check_address(config.base_url)
+        self.config = config
+        self.concurrency = config.concurrency
+        self.key = key_from_environment("ANTHROPIC_API_KEY", needed=False)
+        self.client = anthropic.AsyncAnthropic(
+            api_key=self.key or "none", base_url=config.base_url, timeout=config.timeout, max_retries=0
+        )
+        self.host = self.client.base_url.host
+        self._clips, self._cache = clips, cache or AudioCache()
+        self._voices: Voices | None = None
+        self._measuring = threading.Lock()
+        self._prompts = Prompts(tuple(labels), "evidence", seed=config.seed)
+        shape = {"evidence": evidence.VERSION, "effort": config.effort, "max_tokens": config.max_tokens}
+        self.source = Source("anthropic", config.model, self._prompts.hash(shape))
+        self._features = Features({"schema"}, self.host)
+
+    def measure(self, progress: Callable[[], object] = lambda: None) -> Voices:
+        """Measure the corpus, once; otherwise done at the first question.
+
+        Args:
+            progress: called after each clip.
+        """
+        with self._measuring:
+            if self._voices is None:
+                self._voices = Voices(self._clips, self._cache, progress)
+        return self._voices
+
+    def _show(self, clip: Clip, question: str) -> list[dict[str, Any]]:
+        """The content of a question. The day the API takes audio, an audio block comes in here."""
+        png, table = self.measure().evidence(clip)
+        data = base64.b64encode(png).decode()
+        return [
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}},
+            {"type": "text", "text": f"{table}\n\n{question}"},
+        ]
+
+    def parameters(self, clip: Clip, draw: int, attempt: int, schema: bool = True) -> dict[str, Any]:
+        """Of the message that asks for a draw, by itself or in a batch."""
+        prompt = self._prompts.get(draw, attempt)
+        question = with_transcript(prompt.text, clip.extra.get("transcript"))
+        output: dict[str, Any] = {"effort": self.config.effort} if self.config.effort else {}
+        if schema:
+            output["format"] = {"type": "json_schema", "schema": prompt.schema()}
+        return {
+            "model": self.config.model,
+            "max_tokens": self.config.max_tokens,
+            # The same for all questions, so it is read from the cache where it is long enough for one.
+            "system": [{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}],
+            "messages": [{"role": "user", "content": self._show(clip, question)}],
+            **({"output_config": output} if output else {}),
+        }
+
+    async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
+        """One message; see `Teacher.ask`."""
+        (draw,) = draws
+
+        async def send(features: frozenset[str]) -> Reply:
+            parameters = await asyncio.to_thread(self.parameters, clip, draw, attempt, "schema" in features)
+            try:
+                raw = await self.client.messages.with_raw_response.create(
+                    extra_headers={"Idempotency-Key": key}, **parameters
+                )
+                message = await raw.parse()
+            except (anthropic.AnthropicError, ValueError) as error:  # ValueError: a body that is not JSON
+                raise service_error(error, self.host, self.key) from None
+            headers = {name.lower(): value for name, value in raw.headers.items()}
+            return self.reply(message, headers)
+
+        return await self._features.ask({"schema"}, send)
+
+    def reply(self, message: Any, headers: Mapping[str, str] | None = None) -> Reply:
+        """A message, answered by itself or in a batch, as a reply."""
+        headers = headers or {}
+        blocks = getattr(message, "content", None) or ()
+        text = "".join(block.text for block in blocks if block.type == "text")
+        stop = getattr(message, "stop_reason", None)
+        problem = {
+            "refusal": "refused",
+            "max_tokens": f"cut off at {self.config.max_tokens} tokens",
+            "model_context_window_exceeded": "cut off at the end of the context window",
+        }.get(stop or "", "")
+        identity = headers.get("request-id") or getattr(message, "id", None)
+        said = Said(scrub_text(text, self.key), problem=problem)
+        return Reply([said], _usage(getattr(message, "usage", None)), identity, headers)
+
+    def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
+        """See `Teacher.most_usage`."""
+        prompt = self._prompts.get(0)
+        text = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
+        return {
+            "input": most_tokens(text + " " * TABLE_BYTES) + PICTURE_TOKENS,
+            "output": self.config.max_tokens * draws,
+        }
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
+
+
+def _usage(usage: Any) -> Mapping[str, int]:
+    if usage is None:
+        return {}
+    counts = {
+        "input": usage.input_tokens,
+        "cache_write": getattr(usage, "cache_creation_input_tokens", None),
+        "cache_read": getattr(usage, "cache_read_input_tokens", None),
+        "output": usage.output_tokens,
+    }
+    return {kind: count for kind, count in counts.items() if count}

@@ -1,0 +1,112 @@
+"""From what the command line says to a teacher, its price, and where its questions go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mifuse.audio import AudioCache
+from mifuse.errors import MifuseError
+from mifuse.manifest import Clip
+from mifuse.teachers.base import Teacher
+from mifuse.teachers.prices import Price, price_of
+
+NAMES = ("anthropic", "openai", "replay")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A teacher that can be asked."""
+
+    teacher: Teacher
+    price: Price | None = None
+    """None: nothing is billed."""
+    host: str = ""
+    """Where the questions go; empty when they stay on this machine."""
+    sends: str = ""
+    """What they hold, in words."""
+    key: str = ""
+    """The environment variable that must hold a key."""
+    prepare: Callable[[Callable[[], object]], object] | None = None
+    """To be called before the first question, with a callback for each clip."""
+    batch: bool = False
+    """Ask by batches."""
+
+
+class OptionError(MifuseError):
+    """What was asked for does not exist or does not go together."""
+
+
+def open_teacher(
+    spec: str,
+    model: str | None,
+    manifest: Path,
+    clips: Sequence[Clip],
+    cache: AudioCache,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> Opened:
+    """The teacher that `--teacher` and `--model` mean.
+
+    Args:
+        options: settings of the teacher's config that differ from their defaults, and `price`, `batch`.
+
+    Raises:
+        OptionError: no such teacher, no model, no price, or an option that this teacher does not have.
+    """
+    kind, _, rest = spec.partition(":")
+    given = {
+        name: value for name, value in (options or {}).items() if value is not None and value is not False
+    }
+    price_given, batch = given.pop("price", None), bool(given.pop("batch", False))
+    if batch and kind != "anthropic":
+        raise OptionError(f"--batch: {kind} has no batches here: leave it out or use --teacher anthropic")
+    if kind == "replay":
+        from mifuse.teachers.replay import ReplayTeacher
+
+        _configure(dict, kind, given)
+        return Opened(ReplayTeacher(rest or manifest.parent / "lalm_draws.jsonl", model))
+    if kind == "local" and rest:
+        from mifuse.teachers.local import LocalConfig, LocalTeacher
+
+        return Opened(LocalTeacher(_configure(LocalConfig, kind, {"model": rest, **given}), cache))
+    if kind not in NAMES or rest:
+        raise OptionError(f"unknown teacher {spec!r}: use one of {', '.join(NAMES)}, replay:FILE, local:NAME")
+    if not model:
+        raise OptionError(f"--teacher {kind} needs --model: `docs/teachers.md` helps to choose one")
+    key = "" if given.get("base_url") else f"{kind.upper()}_API_KEY"
+    price = _price(kind, model, price_given, batch)
+    settings = {"model": model, **given}
+    if kind == "anthropic":
+        from mifuse.teachers.anthropic import AnthropicConfig, AnthropicTeacher
+
+        reader = AnthropicTeacher(_configure(AnthropicConfig, kind, settings), clips, cache)
+        sends = "a picture and measurements of each voice, not the recordings, and their transcripts, if any,"
+        return Opened(reader, price, reader.host, sends, key, reader.measure, batch)
+    from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
+
+    listener = OpenAITeacher(_configure(OpenAIConfig, kind, settings), cache)
+    seconds = listener.config.max_seconds
+    sends = f"the recordings (up to {seconds:g} s of each) and their transcripts, if any,"
+    return Opened(listener, price, listener.host, sends, key)
+
+
+def _price(kind: str, model: str, given: str | None, batch: bool) -> Price:
+    try:
+        return price_of(kind, model, given, batch)
+    except MifuseError as error:
+        raise OptionError(str(error)) from error
+
+
+def _configure(config: Any, kind: str, given: Mapping[str, Any]) -> Any:
+    known = getattr(config, "__dataclass_fields__", {})
+    for name in given:
+        if name not in known:
+            option = name.replace("_", "-")
+            raise OptionError(f"--{option}: the teacher {kind} has no such setting: leave it out")
+    try:
+        return config(**given)
+    except MifuseError as error:  # a value outside its range
+        raise OptionError(str(error)) from error

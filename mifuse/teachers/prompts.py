@@ -1,0 +1,135 @@
+"""The questions that teachers are asked: equivalent prompts that differ in wording and in the labels' order.
+
+Draws must be able to disagree, also where a model has no temperature. So each draw is asked by a prompt of
+its own: among draws 0 to C-1, C to 2C-1, … each of the C labels stands once in each place, and the wording
+changes too. Nothing but seed, draw and attempt decides a prompt; clips do not know of each other.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mifuse.labels import LABELS
+
+VERSION = 1  # one more whenever a word below changes: draws of other questions are not mixed
+
+# What the model is given -> who it is and what counts.
+SYSTEM = {
+    "audio": (
+        "You judge which emotion a speaker expresses. Listen to how things are said: pitch and its movement, "
+        "loudness, tempo, pauses, voice quality. What is said counts little; words can contradict the voice."
+    ),
+    "evidence": (
+        "You judge which emotion a speaker expresses, from a picture and a table that describe a recording "
+        "of the voice. The picture is a log-mel spectrogram with the F0 contour (white) and the energy "
+        "contour (cyan) over time in seconds. The table gives prosodic measurements and, as z-scores, how "
+        "far each is from the other recordings of the collection and, where known, of the same speaker. "
+        "A z-score of the speaker says more than one of the collection, and both say more than the raw "
+        "value: voices differ. High F0 with a wide range, high energy and a flat spectral tilt mean arousal; "
+        "low F0, low energy, slow speech and a steep tilt mean the lack of it. Anger and happiness are both "
+        "aroused: anger has the harder, more pressed voice, happiness the more melodic one. Use a transcript "
+        "only where the voice leaves doubt."
+    ),
+}
+TASKS = (
+    "Which emotion does the speaker express in this recording?",
+    "Judge the emotion in this voice.",
+    "How does the person in this recording feel, to judge by the voice?",
+    "Classify the emotional tone of this utterance.",
+    "Decide what emotion is heard in this speech sample.",
+)
+SCALES = (
+    "Give the probability of each of these emotions: {labels}.",
+    "The candidates are {labels}. Say how probable each one is.",
+    "Spread a probability of 1 over {labels}.",
+    "For each of {labels}, state your degree of belief between 0 and 1.",
+)
+FORMAT = (
+    "Be honest about doubt. Answer with one JSON object and nothing else: {example}, with your own numbers "
+    "from 0 to 1 that sum to 1."
+)
+WORD = "Answer with exactly one word, one of: {labels}."
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question."""
+
+    system: str
+    text: str
+    labels: tuple[str, ...]
+    """In the order of this question."""
+
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the answer."""
+        return {
+            "type": "object",
+            "properties": {label: {"type": "number"} for label in self.labels},
+            "required": list(self.labels),
+            "additionalProperties": False,
+        }
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """All questions of one teacher.
+
+    >>> prompts = Prompts(("angry", "happy", "sad"))
+    >>> len({prompts.get(draw).labels[0] for draw in range(3)})
+    3
+    >>> prompts.get(4) == prompts.get(4) != prompts.get(4, attempt=1)
+    True
+    """
+
+    labels: tuple[str, ...] = LABELS
+    kind: str = "audio"
+    """`audio`, or `evidence` for models that only see and read."""
+    one_word: bool = False
+    """Ask for a word, whose probabilities are read from the tokens, instead of for numbers."""
+    seed: int = 0
+
+    @functools.lru_cache(4096)  # noqa: B019 - a handful of instances, and what it keeps is small
+    def get(self, number: int, attempt: int = 0) -> Prompt:
+        """Question `number`; after `attempt` answers that were invalid, the same in other words."""
+        count = len(self.labels)
+        block, turn = divmod(number, count)
+        rng = np.random.default_rng([self.seed, attempt, block])
+        order = np.roll(rng.permutation(count), turn)
+        labels = tuple(self.labels[i] for i in order)
+        # Steps that share no factor with the number of wordings: every pair comes up before one repeats.
+        start = int(np.random.default_rng([self.seed, attempt]).integers(1 << 16)) + number
+        task, scale = TASKS[start % len(TASKS)], SCALES[start % len(SCALES)]
+        named = ", ".join(labels)
+        if self.one_word:
+            text = f"{task} {WORD.format(labels=named)}"
+        else:
+            example = "{" + ", ".join(f'"{label}": …' for label in labels) + "}"
+            text = f"{task} {scale.format(labels=named)} {FORMAT.format(example=example)}"
+        return Prompt(SYSTEM[self.kind], text, labels)
+
+    def hash(self, settings: Mapping[str, Any]) -> str:
+        """Hex SHA-256 of all that shapes the questions; `settings` are those of the request."""
+        shape = [
+            VERSION,
+            SYSTEM[self.kind],
+            TASKS,
+            SCALES,
+            FORMAT,
+            WORD,
+            self.labels,
+            self.one_word,
+            self.seed,
+        ]
+        return hashlib.sha256(json.dumps([shape, settings], sort_keys=True).encode()).hexdigest()
+
+
+def with_transcript(text: str, transcript: str | None) -> str:
+    """The question, with what is said where the manifest's `transcript` column tells it."""
+    return f"{text}\n\nTranscript: {json.dumps(transcript, ensure_ascii=False)}" if transcript else text
