@@ -42,22 +42,25 @@ class Recognizer:
         engine: str = "onnxruntime",
         threads: int = 1,
         precision: str | None = None,
+        cache: str | Path | None = None,
     ) -> Recognizer:
         """Load a bundle after checking the SHA-256 of its files.
 
         Args:
             path: the bundle's folder.
-            engine: `onnxruntime` or `openvino`.
+            engine: `onnxruntime`, `openvino`, or `auto`: the faster one for this bundle, timed once.
             threads: threads that the engine may use for one call.
             precision: `fp32` or `int8`; None is the bundle's default.
+            cache: folder where `auto` notes its choice for other processes; None writes nothing.
 
         Raises:
             BundleError: the bundle is missing, changed, too new, or lacks that engine and precision.
             MifuseError: the engine is unknown or not installed.
         """
         bundle = bundles.load(path)
-        started = engines.start(Path(path), bundle, engine, precision, threads)
-        what = f"{precision or bundle.default} on {engine}, threads={threads}"
+        note = Path(cache) if cache else None
+        started = engines.start(Path(path), bundle, engine, precision, threads, cache=note)
+        what = f"{precision or bundle.default} on {started.name}, threads={threads}"
         return cls(bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
 
     def __repr__(self) -> str:
