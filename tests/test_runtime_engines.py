@@ -106,7 +106,8 @@ import sys, os
 
 def refuse(event, arguments):
     writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
-    if (writes and arguments[0] != os.devnull) or event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "os.mkdir", "os.rename"):
+    sends = event in ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+    if (writes and arguments[0] != os.devnull) or sends or event in ("os.mkdir", "os.rename"):
         os.write(2, f"{event} {arguments}".encode())
         os._exit(3)
 
