@@ -257,3 +257,15 @@ def test_open_to_others_only_with_a_good_token(
 def test_port_in_use(bundle: Path, address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(bundle), "--port", address.rpartition(":")[2]]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_client_that_vanishes(address: str) -> None:
+    async def work(session: aiohttp.ClientSession) -> object:
+        connection = await session.ws_connect("/stream?window=0.1&hop=0.1")
+        for _ in range(20):
+            await connection.send_bytes(bytes(32_000))
+        connection._response.connection.transport.abort()
+        return None
+
+    ask(address, work)
+    assert get(address)[0] == 200  # and the fixture sees that nothing was complained of

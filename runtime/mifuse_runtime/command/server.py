@@ -126,7 +126,7 @@ class Server:
             return web.json_response({"error": error.reason}, status=error.status)
         except (MifuseError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=400)
-        except asyncio.TimeoutError:
+        except asyncio.TimeoutError:  # not the built-in one in Python 3.10
             return web.json_response({"error": "the audio came too slowly"}, status=408)
 
     def _refusal(self, headers: Mapping[str, str], host: str) -> str | None:
@@ -207,8 +207,10 @@ class Server:
                     for found in await loop.run_in_executor(self._pool, stream.close):
                         await socket.send_json(asdict(found))
                     break
-        except asyncio.TimeoutError:
+        except asyncio.TimeoutError:  # not the built-in one in Python 3.10
             await socket.send_json({"error": f"no audio for {self._limits.idle_seconds} s"})
+        except ConnectionError:
+            return socket  # the client is gone
         await socket.close()
         return socket
 
