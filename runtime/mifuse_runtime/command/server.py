@@ -63,7 +63,7 @@ class Server:
     def __init__(self, recognizer: Recognizer, limits: argparse.Namespace, token: str | None) -> None:
         self._recognizer, self._limits, self._token = recognizer, limits, token
         self._pool = ThreadPoolExecutor(os.cpu_count())
-        self._strangers: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}  # have not been admitted yet
+        self._strangers: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}  # have asked for nothing yet
 
     async def run(self) -> None:
         """Listen, say where, and answer until cancelled."""
@@ -81,7 +81,9 @@ class Server:
                 web.get("/stream", self._stream),
             ]
         )
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=self._limits.idle_seconds
+        )
         await runner.setup()
         loop = asyncio.get_running_loop()
         try:
@@ -97,9 +99,10 @@ class Server:
             self._pool.shutdown(cancel_futures=True)
 
     def _connection(self, runner: web.AppRunner) -> asyncio.BaseProtocol:
-        """The protocol of a new connection, which is cut if it asks for nothing that it may have."""
+        """The protocol of a new connection, which is cut if it asks for nothing."""
         assert runner.server is not None
-        if len(runner.server.connections) >= self._limits.max_connections:
+        # One turn of the loop accepts many connections before the first of them is in the runner's list.
+        if len({*runner.server.connections, *self._strangers}) >= self._limits.max_connections:
             return _Full()
         protocol = runner.server()
 
@@ -114,12 +117,12 @@ class Server:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         from aiohttp import web
 
-        refused = self._refusal(request.headers, request.host)
-        if refused:
-            return web.json_response({"error": refused}, status=403)
         stranger = self._strangers.pop(request.protocol, None)
         if stranger:
             stranger.cancel()
+        refused = self._refusal(request.headers, request.host)
+        if refused:
+            return web.json_response({"error": refused}, status=403)
         try:
             return await handler(request)
         except web.HTTPException as error:
