@@ -6,8 +6,7 @@ import ast
 import csv
 import io
 import json
-import os
-import signal
+import queue
 import subprocess
 import sys
 import threading
@@ -101,9 +100,7 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 
 class Microphone:
-    """Stands in for sounddevice's input stream: 4 s of voice in odd blocks, then `then()`."""
-
-    then = staticmethod(lambda: None)
+    """Stands in for sounddevice's input stream: 4 s of voice in odd blocks, then nothing more."""
 
     def __init__(self, samplerate: float, channels: int, dtype: str, **options: object) -> None:
         assert (channels, dtype) == (1, "float32")
@@ -124,12 +121,10 @@ class Microphone:
             self.callback(buffer, len(buffer), None, None)
             buffer[:] = np.nan  # the device uses its buffer again
             time.sleep(0.002)
-        self.then()
 
 
 @pytest.fixture
 def microphone(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.setattr(Microphone, "then", staticmethod(lambda: None))
     device = SimpleNamespace(
         PortAudioError=RuntimeError,
         InputStream=Microphone,
@@ -145,11 +140,15 @@ def test_listen_until_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
     microphone: SimpleNamespace,
 ) -> None:
-    def ctrl_c() -> None:
-        time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
+    from mifuse_runtime.command import microphone as module
 
-    monkeypatch.setattr(Microphone, "then", staticmethod(ctrl_c))
+    def ctrl_c_when_quiet(waiting: queue.Queue[np.ndarray]) -> np.ndarray:
+        try:
+            return waiting.get(timeout=0.5)
+        except queue.Empty:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(module, "_next", ctrl_c_when_quiet)
     assert main(["listen", str(bundle), "--hop", "0.25", "--json"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     # What the resampler needs of the future never comes: no 4.0.

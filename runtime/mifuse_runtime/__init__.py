@@ -27,14 +27,8 @@ __all__ = [
     "read_audio",
 ]
 
-_HOMES = {
-    "NOT_SURE": "settings",
-    "NO_SPEECH": "settings",
-    "Prediction": "decision",
-    "Recognizer": "recognizer",
-    "Stream": "stream",
-    "read_audio": "audio",
-}
+_HOMES = {"Prediction": "decision", "Recognizer": "recognizer", "Stream": "stream", "read_audio": "audio"}
+_HOMES |= {"NOT_SURE": "settings", "NO_SPEECH": "settings"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, Settings
 SCHEMA = 1
 NAME = "bundle.json"
 MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is not one
+MAX_FILE = 1 << 28  # bytes: the largest student has 4 MB
+MAX_NAMES = 1000  # labels, files
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
 _OBJECTS = ("input", "output", "models", "files", "stream", "calibration", "quality", "provenance")
 
@@ -87,6 +89,8 @@ class Bundle:
                 yield f"{name!r} is not a name"
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or "" in self.labels:
             yield f"labels are {list(self.labels)}, two or more different names expected"
+        if len(self.labels) > MAX_NAMES or len(self.files) > MAX_NAMES:
+            yield f"{len(self.labels)} labels and {len(self.files)} files, {MAX_NAMES} at most expected"
         if {NO_SPEECH, NOT_SURE} & set(self.labels):
             yield f"the labels {NO_SPEECH!r} and {NOT_SURE!r} are the runtime's own"
         if type(self.sample_rate) is not int or not 1000 <= self.sample_rate <= 384_000:
@@ -141,6 +145,8 @@ def load(folder: str | Path) -> Bundle:
         for name, digest in bundle.files.items():
             if not (folder / name).is_file():
                 raise BundleError(f"{folder / name} is missing: copy the whole bundle again")
+            if (folder / name).stat().st_size > MAX_FILE:
+                raise BundleError(f"{folder / name} is larger than {MAX_FILE} bytes: this is no student")
             if sha256(folder / name) != digest.lower():
                 raise BundleError(
                     f"{folder / name} is not as exported (SHA-256 differs): copy the bundle again"

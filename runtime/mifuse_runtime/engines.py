@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse_runtime import graph
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.errors import BundleError, MifuseError
 
@@ -53,6 +54,8 @@ class OnnxRuntime:
         options.enable_mem_pattern = False
         options.log_severity_level = 4  # what matters comes as an exception
         content = (folder / name).read_bytes()
+        if problem := graph.onnx_problem(content):
+            raise _unusable(folder / name, problem)
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -89,6 +92,8 @@ class OpenVino:
             # Its own choice is bf16 where the CPU has it, which moves probabilities by more than 1e-3.
             "INFERENCE_PRECISION_HINT": "f32",
         }
+        if problem := graph.openvino_problem(content[0], len(content[1])):
+            raise _unusable(folder / name, problem)
         core = openvino.Core()
         try:
             compiled = core.compile_model(core.read_model(*content), "CPU", settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -83,9 +82,7 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._closed = True
 
     def accept(self, chunk: ArrayLike) -> Floats:
