@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import platform
 import statistics
 import sys
@@ -160,9 +159,7 @@ def _fastest(folder: Path, bundle: Bundle, precision: str | None, threads: int, 
     _CHOSEN[key] = fastest.name
     if note:
         note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_suffix(f".{os.getpid()}")
-        part.write_text(fastest.name, encoding="utf-8")
-        part.replace(note)
+        note.write_text(fastest.name, encoding="utf-8")  # cut short, it is no engine's name: timed again
     return fastest
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-Field = tuple[int, "int | memoryview"]  # number, and value or content
-
 MAX_NODES = 10_000
 _ONNX = """
 Abs Add AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv Cos DFT DequantizeLinear Div Elu
@@ -91,8 +89,8 @@ def _tensor_problems(tensor: memoryview) -> Iterator[str]:
         yield f"a tensor of shape {dims} has {held} bytes"
 
 
-def _fields(message: memoryview) -> Iterator[Field]:
-    """The fields of a protobuf message, https://protobuf.dev/programming-guides/encoding/."""
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value or content of each field of a protobuf message, https://protobuf.dev/programming-guides/encoding/."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

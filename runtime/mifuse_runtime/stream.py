@@ -153,17 +153,16 @@ def together(feeds: Sequence[Steps], run: Run, rate: int) -> list[list[Predictio
     while answers:
         due: dict[int, list[tuple[int, Floats]]] = defaultdict(list)
         for number, probs in answers.items():
-            feed = feeds[number]
             try:
-                samples = next(feed) if probs is None else feed.send(probs)
+                samples = next(feeds[number]) if probs is None else feeds[number].send(probs)
                 due[samples.size].append((number, samples))
-            except StopIteration as end:
+            except StopIteration as end:  # noqa: PERF203, how a generator returns
                 found[number] = end.value
         answers = {}
         for length, group in due.items():
             rows = max(1, int(BATCH_SECONDS * rate) // length)
             for start in range(0, len(group), rows):
-                part = group[start : start + rows]
-                probs_of_part = run(np.stack([samples for _, samples in part]))
-                answers |= {number: probs for (number, _), probs in zip(part, probs_of_part, strict=True)}
+                numbers, windows = zip(*group[start : start + rows], strict=True)
+                batch = np.stack(windows) if len(windows) > 1 else windows[0][None]
+                answers |= zip(numbers, run(batch), strict=True)
     return found

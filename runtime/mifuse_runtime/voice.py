@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,14 +73,18 @@ def speech_frames(frames: Floats, settings: Settings) -> NDArray[np.bool_]:
     """
     bins = frames.shape[1] // 2
     edges = [2**k for k in range(3, bins.bit_length()) if 2**k <= bins]  # 250 Hz, 500 Hz, 1 kHz, …
-    power = np.abs(np.fft.rfft(frames * np.hanning(frames.shape[1]).astype(np.float32))) ** 2 + _FLOOR
+    power = np.abs(np.fft.rfft(frames * _hann(frames.shape[1]))) ** 2 + _FLOOR
     power = power[:, edges[0] : edges[-1]]
     widths = np.diff(edges)
     starts = np.subtract(edges[:-1], edges[0])
     logs = np.add.reduceat(np.log(power), starts, axis=1) / widths
     means = np.add.reduceat(power, starts, axis=1) / widths
     flatness = np.mean(logs - np.log(means), axis=1)
-    voiced: NDArray[np.bool_] = (levels(frames) >= settings.level) & (
-        flatness <= math.log(max(settings.flatness, _FLOOR)) + 1e-6  # rounding of what is quite flat
-    )
+    most = math.log(max(settings.flatness, _FLOOR)) + 1e-6  # rounding of what is quite flat
+    voiced: NDArray[np.bool_] = (flatness <= most) & (levels(frames) >= settings.level)
     return voiced
+
+
+@lru_cache(maxsize=4)
+def _hann(size: int) -> Floats:
+    return np.hanning(size).astype(np.float32)
