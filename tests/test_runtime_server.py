@@ -143,6 +143,7 @@ def test_predict(address: str, bundle: Path) -> None:
         (bytes(4), "?rate=16000&channels=0", "0 channels"),
         (bytes(4), "?rate=x", "whole numbers"),
         (bytes(4), "?rate=7", "sample rate is 7"),
+        (bytes(4), "?rate=767999", "up to 192000 Hz"),
         (bytes(4), "?rate=16000&encoding=mp3", "mp3"),
         (bytes(2 * 301 * 1000), "?rate=1000", "longer than 300 s"),
     ],
@@ -205,6 +206,7 @@ def test_pages_of_others_are_refused(address: str) -> None:
     assert get(address, Origin=f"http://{own}")[0] == 200
     assert get(address, Origin="https://evil.example")[0] == 403
     assert get(address, Origin="null")[0] == 403
+    assert get(address, Origin="http://[::1")[0] == 400
     assert get(address, Host="evil.example:8077", Origin="http://evil.example:8077")[0] == 403
 
 

@@ -40,6 +40,7 @@ TOKEN = "MIFUSE_RUNTIME_TOKEN"  # noqa: S105, the variable's name
 SHORTEST_TOKEN = 16  # characters
 CLIP_SECONDS = 300.0  # of audio in one request: bounds the graph's memory, whatever the file is compressed by
 WINDOW, HOP = 10.0, 0.1  # seconds: the longest and the shortest that a stream may ask for
+RATE = 192_000  # Hz: filters of higher, odd rates take a second and 200 MB to make
 MESSAGE = 1 << 20  # bytes of one WebSocket message
 
 
@@ -120,10 +121,10 @@ class Server:
         stranger = self._strangers.pop(request.protocol, None)
         if stranger:
             stranger.cancel()
-        refused = self._refusal(request.headers, request.host)
-        if refused:
-            return web.json_response({"error": refused}, status=403)
         try:
+            refused = self._refusal(request.headers, request.host)
+            if refused:
+                return web.json_response({"error": refused}, status=403)
             return await handler(request)
         except web.HTTPException as error:
             return web.json_response({"error": error.reason}, status=error.status)
@@ -240,9 +241,12 @@ def _work(stream: Stream, data: bytes, encoding: str, channels: int) -> Callable
 def _format(query: Mapping[str, str]) -> tuple[int, int, str]:
     """Rate in Hz, channels and encoding of raw samples."""
     try:
-        return int(query.get("rate", 16_000)), int(query.get("channels", 1)), query.get("encoding", "int16")
+        rate, channels = int(query.get("rate", 16_000)), int(query.get("channels", 1))
     except ValueError as error:
         raise AudioError(f"rate and channels are whole numbers ({error})") from error
+    if rate > RATE:
+        raise AudioError(f"sample rate is {rate}: up to {RATE} Hz is served")
+    return rate, channels, query.get("encoding", "int16")
 
 
 def _token(file: str | None) -> str | None:
