@@ -43,7 +43,7 @@ def export_student(
 
     Args:
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
-            Without int8 its clips only widen the parity check, and none are needed.
+            Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
         formats, max_drop, force: see `mifuse_export.export_bundle`.
 
     Raises:

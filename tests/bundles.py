@@ -9,6 +9,7 @@ import numpy as np
 
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.settings import Settings
 
 LABELS = ("angry", "happy", "neutral", "sad")
 RATE = 16_000
@@ -19,6 +20,7 @@ def make_bundle(
     labels: Sequence[str] = LABELS,
     precisions: Sequence[str] = ("fp32",),
     openvino: bool = False,
+    settings: Settings = Settings(),  # noqa: B008, it is frozen
 ) -> Path:
     """Write a bundle into `folder` (made if needed) and return it; the default precision is the last one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +46,7 @@ def make_bundle(
         default=precisions[-1],
         models=models,
         files=files,
+        stream=settings,
         quality={"clips": 3, "fp32": {"ua": 50.0}},
         provenance={"student": "hand-made"},
     )
@@ -118,3 +121,14 @@ def graph(classes: int = 4, scale: float = 1.0) -> bytes:
 def tone(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE, level: float = 0.3) -> np.ndarray:
     """A sine, float32 (n,)."""
     return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def speech(seconds: float, rate: int = RATE, pitch: float = 140.0, seed: int = 0) -> np.ndarray:
+    """Voice-like harmonics in syllables, with pauses of digital silence, float32 (n,)."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.1 * np.sin(2 * np.pi * 0.7 * time))) / rate
+    partials = min(40, int(0.45 * min(rate, RATE) / (1.2 * pitch)))
+    voice = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, partials + 1))
+    syllables = np.maximum(0, np.sin(2 * np.pi * 2.5 * time)) * (np.sin(2 * np.pi * 0.4 * time + seed) > -0.4)
+    return (0.2 * voice * syllables).astype(np.float32)

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from mifuse.student import Student
 from mifuse_export import ExportError, Probe, export_bundle
+from mifuse_export.bundle import stream_settings
 from mifuse_export.quantize import body
 from mifuse_export.verify import PARITY, check_parity, compare, probabilities, torch_predict
-from mifuse_runtime import Recognizer, engines
+from mifuse_runtime import NOT_SURE, Recognizer, engines
 from mifuse_runtime import bundle as bundles
+from mifuse_runtime.settings import Settings
 
 
 def clips(count: int = 6, longest: float = 2.0) -> list[np.ndarray]:
@@ -105,6 +107,21 @@ def test_every_model_agrees_with_the_student(student: Student, bundle: Path) -> 
     assert content.quality["parity_max_abs_dp"] <= PARITY
     assert content.quality["int8"]["agreement"] >= 80
     assert content.calibration["clips"] == 6
+
+
+def test_thresholds_of_streams_come_from_the_calibration_clips(bundle: Path, tmp_path: Path) -> None:
+    settings = bundles.load(bundle).stream
+    recognizer = Recognizer.load(bundle)
+    confidences = sorted(max(recognizer.predict(clip).scores.values()) for clip in clips())
+    assert confidences[0] - 1e-3 <= settings.abstain < confidences[1]
+    assert [recognizer.predict(clip).state for clip in clips()].count(NOT_SURE) == 1
+    assert -75 <= settings.level <= -45
+    quieter = [clip / np.float32(8) for clip in clips()]  # 18 dB
+    content = bundles.load(bundle)
+    assert stream_settings(bundle, content, quieter).level == pytest.approx(
+        max(settings.level - 18.06, -75), abs=0.11
+    )
+    assert stream_settings(bundle, content, []) == Settings()
 
 
 def test_the_device_says_what_torch_says(student: Student, bundle: Path) -> None:

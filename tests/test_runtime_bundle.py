@@ -10,6 +10,7 @@ import pytest
 from mifuse_runtime import BundleError, Recognizer
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.settings import Settings
 from tests.bundles import LABELS, make_bundle
 
 
@@ -42,6 +43,13 @@ def test_round_trip(folder: Path) -> None:
     content = json.loads(bundle.to_json())
     assert content["input"] == {"name": "samples", "dtype": "float32", "shape": ["batch", "samples"]}
     assert content["output"] == {"name": "probs", "dtype": "float32", "shape": ["batch", 4]}
+
+
+def test_bundle_from_before_streams_had_settings(folder: Path) -> None:
+    edit(folder, stream=None)
+    assert bundles.load(folder).stream == Settings()
+    edit(folder, stream={"abstain": 0.4, "level": -50})
+    assert bundles.load(folder).stream == Settings(abstain=0.4, level=-50)
 
 
 def test_changed_byte(folder: Path) -> None:
@@ -115,6 +123,13 @@ def test_absent_key(folder: Path, key: str) -> None:
         ({"input": "samples"}, "input is not"),
         ({"input": {}}, "wrong type"),
         ({"calibration": 5}, "calibration"),
+        ({"labels": ["angry", "no speech"]}, "the runtime's own"),
+        ({"stream": 5}, "stream is not"),
+        ({"stream": {"abstain": 1.5}}, "stream.abstain is 1.5, 0 to 1 expected"),
+        ({"stream": {"level": "loud"}}, "stream.level is 'loud', -200 to 0"),
+        ({"stream": {"smoothing": True}}, "stream.smoothing is True"),
+        ({"stream": {"flatness": float("nan")}}, "stream.flatness is nan"),
+        ({"stream": {"absten": 0.5}}, "did you mean 'abstain'?"),
     ],
 )
 def test_wrong_values(folder: Path, changes: dict[str, object], word: str) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import csv
+import io
 import json
+import queue
 import subprocess
 import sys
+import threading
+import time
+import tokenize
 import wave
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 
 import mifuse_runtime
+from mifuse_runtime import Recognizer
+from mifuse_runtime import bundle as bundles
 from mifuse_runtime.__main__ import main
-from tests.bundles import RATE, expected, make_bundle, tone
+from tests.bundles import LABELS, RATE, expected, make_bundle, speech, tone
 
 
 @pytest.fixture
@@ -66,6 +77,7 @@ def test_info(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "fp32 for onnxruntime",
         "fp32.ua: 50.0",
         "hand-made",
+        "abstain: 0.0",
     ):
         assert word in out
     assert main(["info", str(bundle), "--json"]) == 0
@@ -79,7 +91,7 @@ def test_bad_use_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("command", ["predict", "info", "listen"])
+@pytest.mark.parametrize("command", ["predict", "info", "verify", "listen", "serve"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "-h"])
@@ -88,52 +100,234 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 
 class Microphone:
-    """Stands in for sounddevice's input stream: 4 s of a tone, then Ctrl-C."""
+    """Stands in for sounddevice's input stream: 4 s of voice in odd blocks, then nothing more."""
 
-    def __init__(self, samplerate: float, channels: int, dtype: str) -> None:
+    def __init__(self, samplerate: float, channels: int, dtype: str, **options: object) -> None:
         assert (channels, dtype) == (1, "float32")
-        self.left = tone(4, rate=int(samplerate))[:, None]
+        self.samples = speech(4, rate=int(samplerate))[:, None]
+        self.callback = options["callback"]
+        self.thread = threading.Thread(target=self.deliver)
 
     def __enter__(self) -> Microphone:
+        self.thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        self.thread.join()
 
-    def read(self, count: int) -> tuple[np.ndarray, bool]:
-        if not self.left.size:
-            raise KeyboardInterrupt
-        chunk, self.left = self.left[:count], self.left[count:]
-        return chunk, False
+    def deliver(self) -> None:
+        for block in np.array_split(self.samples, 37):
+            buffer = block.copy()
+            self.callback(buffer, len(buffer), None, None)
+            buffer[:] = np.nan  # the device uses its buffer again
+            time.sleep(0.002)
 
 
-def test_listen(bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def microphone(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     device = SimpleNamespace(
         PortAudioError=RuntimeError,
         InputStream=Microphone,
-        query_devices=lambda kind: {"default_samplerate": 48_000.0},
+        query_devices=lambda device, kind: {"default_samplerate": 48_000.0},
     )
     monkeypatch.setitem(sys.modules, "sounddevice", device)
+    return device
+
+
+def test_listen_until_ctrl_c(
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    microphone: SimpleNamespace,
+) -> None:
+    from mifuse_runtime.command import microphone as module
+
+    def ctrl_c_when_quiet(waiting: queue.Queue[np.ndarray]) -> np.ndarray:
+        try:
+            return waiting.get(timeout=0.5)
+        except queue.Empty:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(module, "_next", ctrl_c_when_quiet)
     assert main(["listen", str(bundle), "--hop", "0.25", "--json"]) == 0
-    ends = [json.loads(line)["end"] for line in capsys.readouterr().out.splitlines()]
-    assert ends == [3, 3.25, 3.5, 3.75]  # what the resampler needs of the future never comes: no 4.0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # What the resampler needs of the future never comes: no 4.0.
+    assert [row["end"] for row in found] == [3, 3.25, 3.5, 3.75]
+    wanted = Recognizer.load(bundle).stream(48_000, hop=0.25).feed(speech(4, rate=48_000))
+    assert [row["state"] for row in found] == [p.state for p in wanted]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_device_that_stops_does_not_hang(
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    microphone: SimpleNamespace,
+    terminal: bool,
+) -> None:
+    from mifuse_runtime.command import microphone as module
+
+    monkeypatch.setattr(module, "SILENT_DEVICE", 0.2)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert main(["listen", str(bundle), "--device", "2"]) == 1
+    out, err = capsys.readouterr()
+    assert err == "mifuse-runtime: error: the microphone gave no audio for 0.2 s: check the input device\n"
+    assert out.count("\r\x1b[K") == (2 if terminal else 0)
+    assert out.count("█") >= 2 or not terminal
+    assert "    3.5 s  " in out
 
 
 def test_listen_without_a_microphone(
-    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    microphone: SimpleNamespace,
 ) -> None:
+    def absent(device: object, kind: str) -> None:
+        raise ValueError("no input device matching 'x'")
+
+    microphone.query_devices = absent
+    assert main(["listen", str(bundle)]) == 1
+    assert "check the input device" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["listen", str(bundle)]) == 1
     assert "pip install sounddevice" in capsys.readouterr().err
 
-    def absent(kind: str) -> None:
-        raise RuntimeError("no input device")
 
-    monkeypatch.setitem(
-        sys.modules, "sounddevice", SimpleNamespace(PortAudioError=RuntimeError, query_devices=absent)
+def test_folders_patterns_and_csv(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rec/b.wav", "rec/deep/a.WAV", "other/c.wav", "[d].wav"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write(Path(name), tone(0.2))
+    Path("rec/notes.txt").write_text("no audio")
+    assert main(["predict", str(bundle), "rec", "o*/**/*.wav", "[d].wav", "none/*.wav", "--csv"]) == 1
+    out, err = capsys.readouterr()
+    header, *rows = list(csv.reader(out.splitlines()))
+    assert header == ["path", "label", "state", "confidence", "start", "end", *LABELS]
+    assert [row[0] for row in rows] == ["rec/b.wav", "rec/deep/a.WAV", "other/c.wav", "[d].wav"]
+    assert [float(value) for value in rows[0][6:]] == pytest.approx(expected(tone(0.2)), abs=1e-3)
+    assert err.startswith("mifuse-runtime: error: none/*.wav: no audio files")
+
+
+@pytest.mark.parametrize(("encoding", "channels", "rate"), [("int16", 2, 8000), ("float32", 1, 48_000)])
+def test_raw_samples_from_stdin(
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    channels: int,
+    rate: int,
+) -> None:
+    samples = np.repeat(tone(1, rate=rate)[:, None], channels, axis=1)
+    raw = (samples * 32767).astype("<i2") if encoding == "int16" else samples.astype("<f4")
+    options = ["--rate", str(rate), "--channels", str(channels), "--encoding", encoding, "--json"]
+    for content, code in ((raw.tobytes(), 0), (raw.tobytes()[:-1], 1), (b"", 1)):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        assert main(["predict", str(bundle), "-", *options]) == code
+        out, err = capsys.readouterr()
+        if code == 0:
+            assert list(json.loads(out)["scores"].values()) == pytest.approx(expected(tone(1)), abs=3e-3)
+        else:
+            assert err.startswith("mifuse-runtime: error: stdin: ")
+
+
+def test_jobs_give_the_same_in_the_same_order(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(20):
+        write(tmp_path / "many" / f"{number:02}.wav", tone(0.1, 200 + 100 * number))
+    (tmp_path / "many" / "07.wav").write_bytes(b"broken")
+    command = ["predict", str(bundle), str(tmp_path / "many"), "--json"]
+    assert main(command) == 1
+    wanted = capsys.readouterr()
+    assert main([*command, "--jobs", "2"]) == 1
+    assert capsys.readouterr() == wanted
+    assert len(wanted.out.splitlines()) == 19
+    assert main(["predict", str(bundle), *["-"] * 9, "--jobs", "2"]) == 1
+    assert "stdin cannot be shared" in capsys.readouterr().err
+
+
+def test_progress_on_a_terminal(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    paths = [write(tmp_path / f"{number}.wav", tone(0.1)) for number in range(3)]
+    assert main(["predict", str(bundle), *paths]) == 0
+    out, err = capsys.readouterr()
+    assert err.endswith("\r3/3 files\n")
+    assert "\x1b" not in out
+
+
+def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_bundle(
+        tmp_path / "two", precisions=("fp32", "int8"), openvino=find_spec("openvino") is not None
     )
-    assert main(["listen", str(bundle)]) == 1
-    assert "check the input device" in capsys.readouterr().err
+    assert main(["verify", str(bundle), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"fp32 on onnxruntime", "int8 on onnxruntime"} <= {row["check"] for row in rows}
+    assert all(row["result"].startswith(("as exported", "runs")) for row in rows)
+    with (bundle / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    assert main(["verify", str(bundle)]) == 1
+    assert "SHA-256" in capsys.readouterr().err
+
+
+def test_verify_finds_a_graph_that_looks_at_its_neighbours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    model = onnx.load(bundle / "model.onnx")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 1], np.int64), "axes"))
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean":  # over the clips too
+            node.input[1] = "axes"
+    nodes = [onnx.helper.make_node("Sub", ["samples", "samples"], ["zero"])]
+    nodes += [onnx.helper.make_node("ReduceSum", ["zero", "axis"], ["zeros"], keepdims=1)]
+    nodes += [onnx.helper.make_node("Add", ["floored", "zeros"], ["spread"])]
+    before = [node.op_type for node in model.graph.node].index("Log")
+    for node in reversed(nodes):
+        model.graph.node.insert(before, node)
+    model.graph.node[before + 3].input[0] = "spread"
+    (bundle / "model.onnx").write_bytes(model.SerializeToString())
+    content = json.loads((bundle / "bundle.json").read_text())
+    content["files"]["model.onnx"] = bundles.sha256(bundle / "model.onnx")
+    (bundle / "bundle.json").write_text(json.dumps(content))
+    assert main(["verify", str(bundle)]) == 1
+    assert "answers differently beside other clips" in capsys.readouterr().err
+
+
+def test_library_is_small() -> None:
+    """Lines of code, without comments, docstrings and blank lines; the command on top is not embedded."""
+    folder = Path(mifuse_runtime.__file__).parent
+    files = [path for path in folder.glob("*.py") if path.name != "__main__.py"]
+    assert sum(code_lines(path.read_text(encoding="utf-8")) for path in files) < 1000
+
+
+def code_lines(text: str) -> int:
+    docstrings = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
+    }
+    layout = (
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    )
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in layout
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(lines - docstrings)
 
 
 def test_as_a_process(bundle: Path, tmp_path: Path) -> None:

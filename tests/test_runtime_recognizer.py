@@ -159,29 +159,12 @@ def test_precision(folder: Path) -> None:
         Recognizer.load(folder, engine="openvino")
 
 
-@pytest.mark.parametrize(
-    ("options", "word"), [({"engine": "tflite"}, "'tflite'"), ({"threads": 0}, "threads is 0")]
-)
-def test_wrong_options(folder: Path, options: dict[str, object], word: str) -> None:
-    with pytest.raises(MifuseError, match=word):
-        Recognizer.load(folder, **options)  # type: ignore[arg-type]
-
-
 def test_labels_that_the_model_does_not_have(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path)
     text = (folder / "bundle.json").read_text().replace('"sad"', '"sad", "bored"')
     (folder / "bundle.json").write_text(text)
     with pytest.raises(BundleError, match="answer is not probabilities"):
         Recognizer.load(folder).predict(tone(0.1))
-
-
-def test_openvino_gives_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    folder = make_bundle(tmp_path, openvino=True)
-    found = Recognizer.load(folder, engine="openvino").predict_batch([tone(1), tone(1, 900), tone(0.01)])
-    wanted = Recognizer.load(folder).predict_batch([tone(1), tone(1, 900), tone(0.01)])
-    for left, right in zip(found, wanted, strict=True):
-        assert list(left.scores.values()) == pytest.approx(list(right.scores.values()), abs=1e-3)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

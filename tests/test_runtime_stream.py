@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mifuse_runtime import AudioError, Prediction, Recognizer, Stream
-from tests.bundles import RATE, expected, make_bundle, tone
+from mifuse_runtime import NO_SPEECH, AudioError, Prediction, Recognizer
+from tests.bundles import RATE, expected, make_bundle, speech, tone
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,12 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
 
 
 def same(left: list[Prediction], right: list[Prediction]) -> None:
-    assert [(p.label, p.start, p.end) for p in left] == [(p.label, p.start, p.end) for p in right]
+    def words(found: list[Prediction]) -> list[object]:
+        return [(p.label, p.state, p.start, p.end, p.speech) for p in found]
+
+    assert words(left) == words(right)
     for one, other in zip(left, right, strict=True):
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
         assert list(one.scores.values()) == pytest.approx(list(other.scores.values()), abs=1e-5)
 
 
@@ -42,22 +46,26 @@ def test_default_window_is_the_bundles(recognizer: Recognizer) -> None:
 
 
 @given(
-    cuts=st.lists(st.integers(0, 20_000), max_size=12),
-    rate=st.sampled_from((8000, 16_000, 22_050)),
-    hop=st.sampled_from((0.05, 0.11, 0.4)),
-    stereo=st.booleans(),
+    cuts=st.lists(st.integers(0, 100_000), max_size=12),
+    rate=st.integers(8000, 48_000) | st.sampled_from((16_000, 44_100, 48_000)),
+    hop=st.sampled_from((0.05, 0.11, 0.4, 1.3)),
+    channels=st.integers(0, 3),
+    dtype=st.sampled_from((np.int16, np.float32, np.float64)),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_chunks_make_no_difference(
-    recognizer: Recognizer, cuts: list[int], rate: int, hop: float, stereo: bool
+    recognizer: Recognizer, cuts: list[int], rate: int, hop: float, channels: int, dtype: type
 ) -> None:
-    samples = (3000 * np.random.default_rng(0).standard_normal((20_000, 2))).astype(np.int16)
-    samples = samples if stereo else samples[:, 0]
-    stream = recognizer.stream(rate, window=0.2, hop=hop)
-    whole = stream.feed(samples)
-    assert whole
+    samples = speech(2.1, rate)
+    if channels:  # 0: one-dimensional
+        samples = np.stack([samples * (0.5 + 0.2 * channel) for channel in range(channels)], axis=1)
+    samples = (samples * 32767).astype(dtype) if dtype is np.int16 else samples.astype(dtype)
+    stream = recognizer.stream(rate, window=0.3, hop=hop)
+    whole = stream.feed(samples) + stream.close()
+    assert {NO_SPEECH} < {p.label for p in whole} or hop > 1
     stream.reset()
-    same([p for chunk in np.split(samples, sorted(cuts)) for p in stream.feed(chunk)], whole)
+    pieces = [p for chunk in np.split(samples, sorted(cuts)) for p in stream.feed(chunk)]
+    same(pieces + stream.close(), whole)
 
 
 def test_one_sample_at_a_time(recognizer: Recognizer) -> None:
@@ -69,16 +77,15 @@ def test_one_sample_at_a_time(recognizer: Recognizer) -> None:
     )
 
 
-def held(stream: Stream) -> int:
-    return stream._heard.size + stream._resampler._rest.size
-
-
 @pytest.mark.parametrize("hop", [0.5, 7.0])
-def test_memory_is_one_window(recognizer: Recognizer, hop: float) -> None:
+def test_what_is_held_does_not_grow(recognizer: Recognizer, hop: float) -> None:
     stream = recognizer.stream(44_100, window=1.0, hop=hop)
-    for _ in range(20):
+    sizes = set()
+    for _ in range(21):
         stream.feed(np.zeros(44_100, np.int16))
-        assert held(stream) <= 1.1 * RATE + 2000
+        sizes.add(len(stream._voice._counts) + stream._voice._rest.size + stream._resampler._rest.size)
+    assert stream._buffer.size == 2 * RATE
+    assert max(sizes) < 3000
 
 
 def test_broken_samples_are_silence_and_said_once(
@@ -109,3 +116,78 @@ def test_refused_chunk_leaves_the_stream_alone(recognizer: Recognizer) -> None:
 def test_wrong_options(recognizer: Recognizer, options: dict[str, float]) -> None:
     with pytest.raises(AudioError, match=r"(window|hop) is"):
         recognizer.stream(**options)
+
+
+def test_silence_and_noise_are_given_no_emotion(recognizer: Recognizer) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE).astype(np.float32)
+    for samples in (np.zeros(3 * RATE, np.float32), 1e-4 * tone(3), noise):
+        for found in recognizer.stream(window=1.0).feed(samples):
+            assert (found.label, found.state, found.confidence) == (NO_SPEECH, NO_SPEECH, 0)
+            assert set(found.scores.values()) == {0.25}
+    assert {p.label for p in recognizer.stream(window=2.0).feed(speech(3))} <= set(recognizer.labels)
+
+
+def test_frames_are_looked_at_once_and_by_a_vad_of_ones_own(recognizer: Recognizer) -> None:
+    frames: list[np.ndarray] = []
+
+    def vad(frame: np.ndarray) -> float:
+        frames.append(frame.copy())
+        return 0.9 if len(frames) > 31 else 0.1  # speech from 0.992 s on
+
+    stream = recognizer.stream(48_000, window=1.0, hop=0.25, vad=vad)
+    found = [p for chunk in np.split(np.zeros(96_000, np.int16), 50) for p in stream.feed(chunk)]
+    assert {frame.size for frame in frames} == {512}
+    assert len(frames) == 62  # of 2 s
+    assert [p.speech for p in found] == pytest.approx([0, 8 / 31, 16 / 31, 23 / 30], abs=0.04)
+    assert [p.label == NO_SPEECH for p in found] == [True, False, False, False]
+
+
+def test_close_recognises_the_rest_once(recognizer: Recognizer) -> None:
+    for rate in (RATE, 44_100):
+        stream = recognizer.stream(rate, window=1.0, hop=0.5)
+        assert [p.end for p in stream.feed(tone(1.2, rate=rate))] == [1.0]
+        assert [(p.start, p.end) for p in stream.close()] == [(0.5, pytest.approx(1.2, abs=1e-3))]
+        assert stream.close() == []
+        with pytest.raises(AudioError, match="closed"):
+            stream.feed(tone(0.1))
+    stream = recognizer.stream(window=1.0, hop=0.5)
+    stream.feed(tone(1.0))
+    assert stream.close() == []  # nothing new
+    stream.reset()
+    stream.feed(tone(0.4))
+    assert [(p.start, p.end) for p in stream.close()] == [(0, 0.4)]
+
+
+def test_with_closes(recognizer: Recognizer) -> None:
+    with recognizer.stream() as stream:
+        stream.feed(tone(0.1))
+    with pytest.raises(AudioError, match="closed"):
+        stream.feed(tone(0.1))
+
+
+def test_many_streams_in_one_call_are_as_each_alone(recognizer: Recognizer) -> None:
+    windows, rates = (0.3, 0.3, 0.5, 0.4), (RATE, 8000, 44_100, RATE)
+    streams = [recognizer.stream(r, w, 0.1) for r, w in zip(rates, windows, strict=True)]
+    alone = [recognizer.stream(r, w, 0.1) for r, w in zip(rates, windows, strict=True)]
+    rows: list[int] = []
+
+    def counted(samples: np.ndarray) -> np.ndarray:
+        rows.append(len(samples))
+        return run(samples)
+
+    run, recognizer._run = recognizer._run, counted  # type: ignore[method-assign]
+    try:
+        for part in range(5):
+            chunks = [speech(0.35, rate, seed=part) for rate in rates]
+            found = recognizer.feed_all(streams, chunks)
+            for stream, chunk, predictions in zip(alone, chunks, found, strict=True):
+                same(predictions, stream.feed(chunk))
+    finally:
+        del recognizer._run
+    assert max(rows) == 2  # windows of one length shared runs
+    with pytest.raises(AudioError, match="stream 1: samples are int64"):
+        recognizer.feed_all(streams[:2], [tone(1), np.zeros(3, np.int64)])
+    with pytest.raises(ValueError, match="twice"):
+        recognizer.feed_all([streams[0]] * 2, [tone(0.1)] * 2)
+    with pytest.raises(ValueError, match="shorter"):
+        recognizer.feed_all(streams, [tone(0.1)])

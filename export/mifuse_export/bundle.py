@@ -22,12 +22,16 @@ from mifuse_export.errors import ExportError
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_export.verify import Floats, Predict, check_parity, compare, probabilities, torch_predict
 from mifuse_runtime import bundle as bundles
-from mifuse_runtime import engines
+from mifuse_runtime import engines, voice
 from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
 
 FORMATS = ("onnx", "openvino")
+ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
+QUIET = 30.0  # dB from a clip's loudest frame down to what is no speech any more
+LEVELS = (-75.0, -45.0)  # dBFS: what calibration may call silence
 _MODELS = {
     ("fp32", "onnxruntime"): "model.onnx",
     ("int8", "onnxruntime"): "model.int8.onnx",
@@ -64,7 +68,7 @@ def export_bundle(
     Args:
         model: forward(samples (batch, n)) -> probabilities (batch, C).
         calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them. They set the
-            ranges of int8 and are part of the parity check.
+            ranges of int8 and the thresholds of streams, and are part of the parity check.
         formats: `onnx` is always written; `openvino` beside it.
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
         probe: clips that int8 is judged on; None: the calibration clips.
@@ -108,6 +112,7 @@ def export_bundle(
             calibration=_describe(calibration, sample_rate) if int8 else {},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
+        bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
         quality = verify_models(
             model,
             folder,
@@ -185,6 +190,25 @@ def verify_models(
                 if engine != "onnxruntime":
                     quality["int8"][engine] = figures
     return {**quality, "parity_max_abs_dp": _rounded(max(parity.values())), "parity": parity}
+
+
+def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Settings:
+    """Where the device is "not sure" and what is silence to it, from clips of the target without labels.
+
+    The share `ABSTAIN` of the clips that the default model is least sure of is below the threshold, and what
+    lies `QUIET` dB below the loudest frame of nearly every clip is silence.
+    """
+    if not clips:
+        return Settings()
+    predict = engines.start(folder, bundle, "onnxruntime", None, threads=1)
+    confidence = probabilities(predict, clips).max(axis=1)
+    framed = [voice.framed(clip, bundle.sample_rate) for clip in clips]
+    peaks = [float(voice.levels(frames).max()) for frames in framed if frames.size]
+    level = float(np.quantile(peaks, 0.05)) - QUIET if peaks else Settings.level
+    return Settings(
+        abstain=round(float(np.quantile(confidence, ABSTAIN)), 3),
+        level=round(min(max(level, LEVELS[0]), LEVELS[1]), 1),
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,13 +9,26 @@ from mifuse_runtime.errors import AudioError, BundleError, MifuseError
 
 if TYPE_CHECKING:
     from mifuse_runtime.audio import read_audio
+    from mifuse_runtime.decision import Prediction
     from mifuse_runtime.recognizer import Recognizer
-    from mifuse_runtime.stream import Prediction, Stream
+    from mifuse_runtime.settings import NO_SPEECH, NOT_SURE
+    from mifuse_runtime.stream import Stream
 
 __version__ = "0.1.0"
-__all__ = ["AudioError", "BundleError", "MifuseError", "Prediction", "Recognizer", "Stream", "read_audio"]
+__all__ = [
+    "NOT_SURE",
+    "NO_SPEECH",
+    "AudioError",
+    "BundleError",
+    "MifuseError",
+    "Prediction",
+    "Recognizer",
+    "Stream",
+    "read_audio",
+]
 
-_HOMES = {"Prediction": "stream", "Recognizer": "recognizer", "Stream": "stream", "read_audio": "audio"}
+_HOMES = {"Prediction": "decision", "Recognizer": "recognizer", "Stream": "stream", "read_audio": "audio"}
+_HOMES |= {"NOT_SURE": "settings", "NO_SPEECH": "settings"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,102 +1,61 @@
-"""`mifuse-runtime`: recognise files or the microphone with a bundle, or show what the bundle is."""
+"""`mifuse-runtime`: recognise files, the microphone or what other programs send; show and check a bundle."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import importlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from mifuse_runtime import __version__
-from mifuse_runtime.errors import AudioError, MifuseError
+from mifuse_runtime.errors import MifuseError
 
 EXAMPLE = """examples:
   mifuse-runtime predict bundle/ a.wav b.wav
-  mifuse-runtime predict bundle/ recordings/*.wav --json > emotions.jsonl
+  mifuse-runtime predict bundle/ recordings/ --jobs 0 --csv > emotions.csv
   mifuse-runtime info bundle/
+  mifuse-runtime verify bundle/
   mifuse-runtime listen bundle/
+  mifuse-runtime serve bundle/ --port 8077
 """
+# name -> module of `command`, help, example
+COMMANDS = {
+    "predict": (
+        "files",
+        "Recognise audio: files, folders, patterns, raw samples.",
+        "predict bundle/ a.wav b/",
+    ),
+    "info": ("card", "Show what a bundle is, and check its files.", "info bundle/"),
+    "verify": ("card", "Check a bundle's files and run its models on test signals.", "verify bundle/"),
+    "listen": (
+        "microphone",
+        "Recognise what the microphone hears; Ctrl-C ends it.",
+        "listen bundle/ --hop 1",
+    ),
+    "serve": (
+        "server",
+        "Answer other programs by HTTP and WebSocket; Ctrl-C ends it.",
+        "serve bundle/ --port 8077",
+    ),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 on failure and 2 on bad use."""
+    from mifuse_runtime.command.output import complain
+
     arguments = _parser().parse_args(argv)
+    module = importlib.import_module(f"mifuse_runtime.command.{COMMANDS[arguments.run][0]}")
     try:
-        failed: int = arguments.run(arguments)
+        failed: int = getattr(module, arguments.run)(arguments)
     except BrokenPipeError:  # the reader has seen enough (`| head`)
         sys.stdout = None
         return 1
     except KeyboardInterrupt:
         return 130
     except (MifuseError, OSError) as error:
-        return _complain(error)
+        return complain(error)
     return failed
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    from mifuse_runtime.audio import read_audio
-    from mifuse_runtime.recognizer import Recognizer
-
-    recognizer = Recognizer.load(arguments.bundle, arguments.engine, arguments.threads, arguments.precision)
-    failed = 0
-    for path in arguments.file:
-        try:
-            prediction = recognizer.predict(read_audio(path, recognizer.sample_rate))
-        except AudioError as error:
-            failed = _complain(error)
-            continue
-        if arguments.json:
-            _say(json.dumps({"path": str(path), **dataclasses.asdict(prediction)}))
-        else:
-            _say(f"{path}: {_line(prediction.label, prediction.scores)}")
-    return failed
-
-
-def _info(arguments: argparse.Namespace) -> int:
-    from mifuse_runtime import bundle as bundles
-
-    bundle = bundles.load(arguments.bundle)
-    if arguments.json:
-        _say(json.dumps(json.loads(bundle.to_json())))
-        return 0
-    _say(f"{arguments.bundle}: {', '.join(bundle.labels)}; all {len(bundle.files)} files are as exported")
-    _say(f"  input     {bundle.sample_rate} Hz mono, streams look at {bundle.window:g} s")
-    for precision, models in bundle.models.items():
-        for engine, name in models.items():
-            size = (Path(arguments.bundle) / name).stat().st_size
-            default = " (default)" if precision == bundle.default else ""
-            _say(f"  model     {precision} for {engine}: {name}, {size / 1000:.0f} kB{default}")
-    for part in ("quality", "calibration", "provenance"):
-        for key, value in _flat(getattr(bundle, part)):
-            _say(f"  {part:9} {key}: {value}")
-    return 0
-
-
-def _listen(arguments: argparse.Namespace) -> int:
-    from mifuse_runtime.recognizer import Recognizer
-
-    recognizer = Recognizer.load(arguments.bundle, arguments.engine, arguments.threads, arguments.precision)
-    try:
-        import sounddevice
-    except (ImportError, OSError) as error:  # OSError: the package is there, the PortAudio library is not
-        raise AudioError(f"no microphone ({error}): pip install sounddevice, and PortAudio") from error
-    try:
-        rate = float(sounddevice.query_devices(kind="input")["default_samplerate"])
-        stream = recognizer.stream(rate, arguments.window, arguments.hop)
-        with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as microphone:
-            while True:
-                for heard in stream.feed(microphone.read(int(rate * 0.1))[0]):
-                    if arguments.json:
-                        _say(json.dumps(dataclasses.asdict(heard)))
-                    else:
-                        _say(f"{heard.end:7.1f} s  {_line(heard.label, heard.scores)}")
-    except KeyboardInterrupt:
-        return 0
-    except sounddevice.PortAudioError as error:
-        raise AudioError(f"the microphone cannot be used ({error}): check the input device") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,56 +67,69 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mifuse-runtime {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, text, example in (
-        ("predict", _predict, "Recognise the emotion of audio files.", "predict bundle/ a.wav b.wav --json"),
-        ("info", _info, "Show what a bundle is, and check its files.", "info bundle/"),
-        ("listen", _listen, "Recognise what the microphone hears; Ctrl-C ends it.", "listen bundle/ --hop 1"),
-    ):
+    for name, (_, text, example) in COMMANDS.items():
         epilog = f"example: mifuse-runtime {example}"
         command = commands.add_parser(name, help=text, description=text, epilog=epilog)
-        command.set_defaults(run=run)
+        command.set_defaults(run=name)
         command.add_argument("bundle", metavar="BUNDLE", help="folder made by `mifuse export`")
-        command.add_argument("--json", action="store_true", help="print JSON, one object a line")
-        if name == "info":
-            continue
-        command.add_argument("--engine", choices=("onnxruntime", "openvino"), default="onnxruntime")
-        command.add_argument("--threads", type=int, default=1, help="threads of the engine (1)")
-        command.add_argument(
-            "--precision", choices=("fp32", "int8"), help="the bundle's default if not given"
-        )
+        if name != "info":
+            command.add_argument("--threads", type=_whole, default=1, help="threads of the engine (1)")
+        if name not in ("info", "verify"):
+            engines = ("onnxruntime", "openvino", "auto")
+            command.add_argument("--engine", choices=engines, default="onnxruntime", help="(onnxruntime)")
+            command.add_argument("--precision", choices=("fp32", "int8"), help="(the bundle's default)")
         if name == "predict":
-            command.add_argument("file", metavar="FILE", nargs="+", help="WAV; others need soundfile")
+            _predict_options(command)
+        elif name == "serve":
+            _serve_options(command)
         else:
+            command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+        if name == "listen":
             command.add_argument("--window", type=float, help="seconds looked at (the bundle's)")
             command.add_argument("--hop", type=float, default=0.5, help="seconds between results (0.5)")
+            command.add_argument("--device", help="input device: number or part of its name (the system's)")
     return parser
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def _predict_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="+",
+        help="file, folder, 'pattern' or - (stdin); WAV, others need soundfile",
+    )
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    form.add_argument("--csv", action="store_true", help="print CSV with a header")
+    command.add_argument("--jobs", type=_whole, default=1, help="processes; 0 is one for each core (1)")
+    command.add_argument("--rate", type=_whole, default=16_000, help="Hz of raw samples from stdin (16000)")
+    command.add_argument("--channels", type=_whole, default=1, help="channels of raw samples (1)")
+    command.add_argument(
+        "--encoding", choices=("int16", "float32"), default="int16", help="of raw samples (int16)"
+    )
 
 
-def _line(label: str, scores: Mapping[str, float]) -> str:
-    return f"{label} {scores[label]:.2f} ({', '.join(f'{name} {p:.2f}' for name, p in scores.items())})"
+def _serve_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; others need a token (127.0.0.1)"
+    )
+    command.add_argument("--port", type=_whole, default=8077, help="0 takes a free one (8077)")
+    command.add_argument(
+        "--token-file", metavar="FILE", help="file with the token; else MIFUSE_RUNTIME_TOKEN"
+    )
+    command.add_argument("--max-connections", type=_whole, default=64, help="open at a time (64)")
+    command.add_argument("--max-mb", type=_whole, default=32, help="of one request's audio (32)")
+    command.add_argument("--max-seconds", type=_whole, default=3600, help="that a stream may last (3600)")
+    command.add_argument(
+        "--idle-seconds", type=_whole, default=30, help="without data until it is closed (30)"
+    )
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(_plain(line) + "\n")
-    sys.stdout.flush()
-
-
-def _complain(error: Exception) -> int:
-    sys.stderr.write(_plain(f"mifuse-runtime: error: {error}") + "\n")
-    return 1
-
-
-def _plain(line: str) -> str:
-    # File names and bundles come from anywhere: no control characters, no broken Unicode on the terminal.
-    return "".join(c if c.isprintable() else "?" for c in line)
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ Floats = NDArray[np.float32]
 
 MAX_CHANNELS = 64
 MAX_PEAK = 8.0  # decoders overshoot full scale a little; more means integers passed as floats
+ENCODINGS = {"int16": "<i2", "float32": "<f4"}  # of raw samples
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _DTYPES = {(_PCM, 8): "u1", (_PCM, 16): "<i2", (_PCM, 32): "<i4", (_FLOAT, 32): "<f4", (_FLOAT, 64): "<f8"}
 
@@ -64,26 +66,54 @@ def checked(samples: Floats) -> Floats:
     return samples
 
 
-def read_audio(path: str | Path, sample_rate: int = 16_000) -> Floats:
+def pcm(raw: bytes, encoding: str, channels: int) -> NDArray[Any]:
+    """Samples (n, channels) in the bytes of `int16` or `float32` audio, little-endian, channels interleaved.
+
+    Raises:
+        AudioError: another encoding, no such number of channels, or bytes that end within a frame.
+    """
+    if encoding not in ENCODINGS or not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(
+            f"{channels} channels of {encoding}: 1 to {MAX_CHANNELS} of {' or '.join(ENCODINGS)} can be used"
+        )
+    dtype = np.dtype(ENCODINGS[encoding])
+    if len(raw) % (dtype.itemsize * channels):
+        raise AudioError(f"{len(raw)} bytes are not whole frames of {channels} {encoding} samples")
+    samples = np.frombuffer(raw, dtype).reshape(-1, channels)
+    return samples.astype(dtype.newbyteorder("="), copy=False)
+
+
+def read_audio(
+    source: str | Path | BinaryIO, sample_rate: int = 16_000, longest: float | None = None
+) -> Floats:
     """An audio file as mono float32 (n,) at `sample_rate` Hz; it is decoded in pieces, so memory stays small.
 
     WAV (PCM of 8 to 32 bits, float) needs nothing else; other formats need the package `soundfile`.
 
+    Args:
+        source: path, or an open file that can seek.
+        longest: seconds; a longer file is refused while it is decoded, however small it is compressed.
+
     Raises:
-        AudioError: missing, empty, cut short, or in a format that cannot be read.
+        AudioError: missing, empty, cut short, too long, or in a format that cannot be read.
     """
-    path = Path(path)
+    where = f"{source}: " if isinstance(source, (str, Path)) else ""
     try:
-        with path.open("rb") as file:
+        with Path(source).open("rb") if isinstance(source, (str, Path)) else nullcontext(source) as file:
             found = _wav(file)
-            rate, blocks = found if found is not None else _other(path)
+            rate, blocks = found if found is not None else _other(file)
             resampler = Resampler(rate, sample_rate)
-            pieces = [resampler.feed(checked(mono(block))) for block in blocks]
+            pieces, size = [], 0
+            for block in blocks:
+                pieces.append(resampler.feed(checked(mono(block))))
+                size += len(block)
+                if longest and size > longest * rate:
+                    raise AudioError(f"the audio is longer than {longest:g} s")
         return checked(np.concatenate([*pieces, resampler.flush()]))
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise AudioError(f"{where}cannot be read ({error.strerror or error})") from error
     except AudioError as error:
-        raise AudioError(f"{path}: {error}") from error
+        raise AudioError(f"{where}{error}") from error
 
 
 def _wav(file: BinaryIO) -> tuple[int, Iterator[Floats]] | None:
@@ -93,7 +123,8 @@ def _wav(file: BinaryIO) -> tuple[int, Iterator[Floats]] | None:
         raise AudioError("the file is empty (0 bytes)")
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return None
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(len(head))
     tag = channels = rate = bits = 0
     while len(head := file.read(8)) == 8:
         name, length = struct.unpack("<4sI", head)
@@ -137,25 +168,26 @@ def _wav_blocks(file: BinaryIO, length: int, channels: int, tag: int, bits: int)
         yield samples.reshape(-1, channels)
 
 
-def _other(path: Path) -> tuple[int, Iterator[Floats]]:
+def _other(file: BinaryIO) -> tuple[int, Iterator[Floats]]:
     """Rate and blocks (n, channels) of any file that libsndfile reads, if soundfile is installed."""
     try:
         import soundfile
     except ImportError as error:
         hint = "convert it to WAV, or pip install soundfile for FLAC, OGG, MP3"
         raise AudioError(f"not a PCM or float WAV file: {hint}") from error
+    file.seek(0)
     try:
-        file = soundfile.SoundFile(path)
+        sound = soundfile.SoundFile(file)
     except soundfile.LibsndfileError as error:
         raise AudioError(f"not an audio file that can be read ({error.error_string})") from error
 
     def blocks() -> Iterator[Floats]:
-        with file:
+        with sound:
             try:
-                yield from file.blocks(PIECE, dtype="float32", always_2d=True)
+                yield from sound.blocks(PIECE, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError as error:
                 raise AudioError(
                     f"cannot be decoded ({error.error_string}): copy or record it again"
                 ) from error
 
-    return file.samplerate, blocks()
+    return sound.samplerate, blocks()

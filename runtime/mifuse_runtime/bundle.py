@@ -6,17 +6,20 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from mifuse_runtime.errors import BundleError
+from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, Settings
 
 SCHEMA = 1
 NAME = "bundle.json"
 MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is not one
+MAX_FILE = 1 << 28  # bytes: the largest student has 4 MB
+MAX_NAMES = 1000  # labels, files
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
-_OBJECTS = ("input", "output", "models", "files", "calibration", "quality", "provenance")
+_OBJECTS = ("input", "output", "models", "files", "stream", "calibration", "quality", "provenance")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Bundle:
     window: float = 3.0  # seconds: what a stream looks at
     input: str = "samples"  # float32 (batch, samples)
     output: str = "probs"  # float32 (batch, len(labels))
+    stream: Settings = field(default_factory=Settings)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -47,6 +51,7 @@ class Bundle:
         content |= {f.name: getattr(self, f.name) for f in fields(self)}
         content["input"] = {"name": self.input, "dtype": "float32", "shape": ["batch", "samples"]}
         content["output"] = {"name": self.output, "dtype": "float32", "shape": ["batch", len(self.labels)]}
+        content["stream"] = asdict(self.stream)
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod
@@ -64,6 +69,7 @@ class Bundle:
         values = {key: value for key, value in content.items() if key != "schema"}
         try:
             values["labels"] = tuple(content["labels"])
+            values["stream"] = Settings(**content.get("stream", {}))
             values["input"], values["output"] = content["input"]["name"], content["output"]["name"]
             bundle = cls(**values)
             problem = next(bundle._problems(), None)
@@ -75,6 +81,7 @@ class Bundle:
 
     def _problems(self) -> Iterator[str]:
         """What is wrong with the values."""
+        yield from self.stream.problems()
         engines = {engine for models in self.models.values() for engine in models}
         for name in (*self.labels, *self.files, *self.models, *engines):
             # Names go to terminals: no control characters.
@@ -82,10 +89,17 @@ class Bundle:
                 yield f"{name!r} is not a name"
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or "" in self.labels:
             yield f"labels are {list(self.labels)}, two or more different names expected"
+        if len(self.labels) > MAX_NAMES or len(self.files) > MAX_NAMES:
+            yield f"{len(self.labels)} labels and {len(self.files)} files, {MAX_NAMES} at most expected"
+        if {NO_SPEECH, NOT_SURE} & set(self.labels):
+            yield f"the labels {NO_SPEECH!r} and {NOT_SURE!r} are the runtime's own"
         if type(self.sample_rate) is not int or not 1000 <= self.sample_rate <= 384_000:
             yield f"sample_rate is {self.sample_rate!r}, 1000 to 384000 Hz expected"
         if isinstance(self.window, bool) or not 0.1 <= self.window <= 60:
             yield f"window is {self.window!r}, 0.1 to 60 seconds expected"
+        yield from self._file_problems()
+
+    def _file_problems(self) -> Iterator[str]:
         if self.default not in self.models:
             yield f"the default precision {self.default!r} is not among the models ({', '.join(self.models)})"
         for name, digest in self.files.items():
@@ -131,6 +145,8 @@ def load(folder: str | Path) -> Bundle:
         for name, digest in bundle.files.items():
             if not (folder / name).is_file():
                 raise BundleError(f"{folder / name} is missing: copy the whole bundle again")
+            if (folder / name).stat().st_size > MAX_FILE:
+                raise BundleError(f"{folder / name} is larger than {MAX_FILE} bytes: this is no student")
             if sha256(folder / name) != digest.lower():
                 raise BundleError(
                     f"{folder / name} is not as exported (SHA-256 differs): copy the bundle again"
@@ -171,7 +187,11 @@ def _check_keys(content: Any, where: str | Path) -> None:
     for key in _OBJECTS:
         if not isinstance(content.get(key, {}), dict):
             raise BundleError(f"{where}: {key} is not a JSON object; export the bundle again")
-    known = ["schema", *(f.name for f in fields(Bundle))]
+    _refuse_unknown(content, ["schema", *(f.name for f in fields(Bundle))], where)
+    _refuse_unknown(content.get("stream", {}), [f.name for f in fields(Settings)], where)
+
+
+def _refuse_unknown(content: Mapping[str, Any], known: list[str], where: str | Path) -> None:
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)

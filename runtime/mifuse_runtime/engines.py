@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-import importlib
+import hashlib
+import importlib.util
+import platform
+import statistics
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse_runtime import graph
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.errors import BundleError, MifuseError
 
 Floats = NDArray[np.float32]
 
+_CALLS = 15  # of each engine that `auto` times
+_CHOSEN: dict[str, str] = {}  # what `auto` found in this process
+
 
 class Engine(Protocol):
     """Runs the graph: float32 samples (batch, n) -> probabilities (batch, C)."""
+
+    name: str
 
     def __call__(self, samples: Floats) -> Floats: ...
 
 
 class OnnxRuntime:
     """ONNX Runtime on the CPU, without an arena: memory goes back after each call."""
+
+    name = "onnxruntime"
 
     def __init__(self, folder: Path, bundle: Bundle, precision: str | None, threads: int) -> None:
         import onnxruntime
@@ -41,6 +53,8 @@ class OnnxRuntime:
         options.enable_mem_pattern = False
         options.log_severity_level = 4  # what matters comes as an exception
         content = (folder / name).read_bytes()
+        if problem := graph.onnx_problem(content):
+            raise _unusable(folder / name, problem)
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -59,6 +73,8 @@ class OnnxRuntime:
 class OpenVino:
     """OpenVINO on the CPU; the extra `openvino` brings it."""
 
+    name = "openvino"
+
     def __init__(self, folder: Path, bundle: Bundle, precision: str | None, threads: int) -> None:
         name = bundle.model("openvino", precision)
         openvino = _import_openvino()
@@ -75,6 +91,8 @@ class OpenVino:
             # Its own choice is bf16 where the CPU has it, which moves probabilities by more than 1e-3.
             "INFERENCE_PRECISION_HINT": "f32",
         }
+        if problem := graph.openvino_problem(content[0], len(content[1])):
+            raise _unusable(folder / name, problem)
         core = openvino.Core()
         try:
             compiled = core.compile_model(core.read_model(*content), "CPU", settings)
@@ -97,18 +115,64 @@ ENGINES: dict[str, Callable[[Path, Bundle, str | None, int], Engine]] = {
 }
 
 
-def start(folder: Path, bundle: Bundle, engine: str, precision: str | None, threads: int) -> Engine:
-    """The engine of that name with the bundle's model loaded.
+def start(
+    folder: Path,
+    bundle: Bundle,
+    engine: str,
+    precision: str | None,
+    threads: int,
+    *,
+    cache: Path | None = None,
+) -> Engine:
+    """The engine of that name, or for "auto" the fastest, with the bundle's model loaded.
 
     Raises:
         MifuseError: no such engine, not installed, or a bad number of threads.
         BundleError: the bundle has no model for it, or one that it cannot run.
     """
-    if engine not in ENGINES:
-        raise MifuseError(f"unknown engine {engine!r}: use one of {', '.join(ENGINES)}")
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise MifuseError(f"threads is {threads!r}: use 1 or more")
+    if engine == "auto":
+        return _fastest(folder, bundle, precision, threads, cache)
+    if engine not in ENGINES:
+        raise MifuseError(f"unknown engine {engine!r}: use auto or one of {', '.join(ENGINES)}")
     return ENGINES[engine](folder, bundle, precision, threads)
+
+
+def _fastest(folder: Path, bundle: Bundle, precision: str | None, threads: int, cache: Path | None) -> Engine:
+    """The engine that runs the bundle's model fastest: timed once, then known here and in `cache`."""
+    models = bundle.models.get(precision or bundle.default, {})
+    able = [name for name in ENGINES if name in models and importlib.util.find_spec(name)]
+    if len(able) < 2:
+        return ENGINES[able[0] if able else "onnxruntime"](folder, bundle, precision, threads)
+    what = (sorted(bundle.files.items()), precision or bundle.default, threads, platform.platform())
+    key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+    note = cache / f"mifuse-engine-{key}.txt" if cache else None
+    known = _CHOSEN.get(key)
+    if known is None and note and note.is_file():
+        known = note.read_text(encoding="utf-8", errors="replace")
+    if known in able:
+        return ENGINES[str(known)](folder, bundle, precision, threads)
+    engines = [ENGINES[name](folder, bundle, precision, threads) for name in able]
+    times = _times(engines, int(bundle.window * bundle.sample_rate))
+    fastest = engines[times.index(min(times))]
+    _CHOSEN[key] = fastest.name
+    if note:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(fastest.name, encoding="utf-8")  # cut short, it is no engine's name: timed again
+    return fastest
+
+
+def _times(engines: Sequence[Engine], length: int) -> list[float]:
+    """Median seconds of a call on `length` samples for each engine."""
+    samples = 0.1 * np.random.default_rng(0).standard_normal((1, length)).astype(np.float32)
+    times: list[list[float]] = [[] for _ in engines]
+    for _ in range(_CALLS):  # in turns, so that a busy moment slows them all
+        for run, spent in zip(engines, times, strict=True):
+            begin = time.perf_counter()
+            run(samples)
+            spent.append(time.perf_counter() - begin)
+    return [statistics.median(spent) for spent in times]
 
 
 def _import_openvino() -> Any:

@@ -3,63 +3,63 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mifuse_runtime.audio import Floats, checked, mono
+from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.decision import Decider, Prediction
 from mifuse_runtime.errors import AudioError
 from mifuse_runtime.resample import PIECE, Resampler
+from mifuse_runtime.voice import Vad, VoiceGate
 
 _LOGGER = logging.getLogger(__name__)
 
 WINDOWS = (0.1, 60.0)  # seconds
 HOPS = (0.01, 3600.0)  # seconds
+BATCH_SECONDS = 100.0  # audio in one run of the graph: bounds the memory of many clips or streams
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """An emotion and when: `scores` is label -> probability and sums to 1, `start` and `end` are seconds."""
-
-    label: str
-    scores: Mapping[str, float]
-    start: float
-    end: float
+Run = Callable[[Floats], Floats]  # samples (batch, n) -> probabilities (batch, C)
+Steps = Generator[Floats, Floats, list[Prediction]]  # yields samples (n,), wants their probabilities (C,)
 
 
 class Stream:
-    """Windowed predictions; made by `Recognizer.stream`. Holds one window of audio. For one thread at a time.
+    """Windowed predictions; made by `Recognizer.stream`. For one thread at a time.
 
     The first prediction comes when a whole window has been heard, then one every `hop` seconds.
-    How the audio is cut into chunks makes no difference.
+    How the audio is cut into chunks makes no difference. Memory and the work of a hop beside the graph do
+    not grow: two windows of audio are held, and each frame is looked at once.
     """
 
     def __init__(
-        self,
-        recognise: Callable[[Floats, int], Prediction],
-        model_rate: int,
-        sample_rate: float,
-        window: float,
-        hop: float,
+        self, run: Run, bundle: Bundle, *, sample_rate: float, window: float, hop: float, vad: Vad | None
     ) -> None:
         for name, value, (low, high) in (("window", window, WINDOWS), ("hop", hop, HOPS)):
             if not low <= value <= high:
                 raise AudioError(f"{name} is {value!r} s: {low:g} to {high:g} can be used")
-        self._recognise = recognise
-        self._resampler = Resampler(sample_rate, model_rate)
-        self._window = round(window * model_rate)
-        self._hop = max(1, round(hop * model_rate))
+        self._run = run
+        self._rate = bundle.sample_rate
+        self._needed = bundle.stream.speech  # share of a window
+        self._resampler = Resampler(sample_rate, self._rate)
+        self._window = round(window * self._rate)
+        self._hop = max(1, round(hop * self._rate))
+        self._voice = VoiceGate(bundle.stream, self._rate, vad)
+        self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate)
+        self._buffer: Floats = np.zeros(2 * self._window, np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Forget what was heard; time starts again at 0."""
-        self._resampler.reset()
-        self._heard: Floats = np.zeros(0, np.float32)
-        self._first = 0  # index of self._heard[0] since the start
+        for part in (self._resampler, self._voice, self._decider):
+            part.reset()
+        self._filled = 0  # samples in the buffer, the last of them the latest
+        self._heard = 0  # samples since the start
         self._next = 0  # index of the next window's first sample
-        self._warned = False
+        self._done = 0  # index behind the last window
+        self._warned = self._closed = False
 
     def feed(self, chunk: ArrayLike) -> list[Prediction]:
         """The predictions that the chunk completes, often none; the chunk is as for `Recognizer.predict`.
@@ -67,30 +67,102 @@ class Stream:
         NaN and infinite samples count as silence, with one warning in the log; an empty chunk is no error.
 
         Raises:
-            AudioError: a type or shape that cannot be used; the stream goes on as if the chunk had not come.
+            AudioError: a type or shape that cannot be used, or the stream is closed; it goes on as if the
+                chunk had not come.
         """
-        samples = mono(chunk)
-        if not samples.size:
+        return together([self.steps(self.accept(chunk))], self._run, self._rate)[0]
+
+    def close(self) -> list[Prediction]:
+        """End the stream: what was heard since the last prediction is recognised, if it is 0.1 s or more."""
+        if self._closed:
             return []
+        self._closed = True
+        return together([self._last_steps()], self._run, self._rate)[0]
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closed = True
+
+    def accept(self, chunk: ArrayLike) -> Floats:
+        """The chunk as mono samples (n,) that can be heard; raises as `feed` does."""
+        if self._closed:
+            raise AudioError("the stream is closed: make another one, or reset() it")
+        samples = mono(chunk)
         finite = np.isfinite(samples)
         if not finite.all():
-            if not self._warned:
-                _LOGGER.warning("the stream holds NaN or infinite samples: they count as silence")
-            self._warned = True
             samples = np.where(finite, samples, np.float32(0))
-        checked(samples)
-        return [
-            prediction
-            for start in range(0, samples.size, PIECE)
-            for prediction in self._hear(self._resampler.feed(samples[start : start + PIECE]))
-        ]
+        if samples.size:
+            checked(samples)
+        if not finite.all() and not self._warned:
+            self._warned = True
+            _LOGGER.warning("the stream holds NaN or infinite samples: they count as silence")
+        return samples
 
-    def _hear(self, samples: Floats) -> Iterator[Prediction]:
-        self._heard = np.concatenate([self._heard, samples])
-        while self._next + self._window <= self._first + self._heard.size:
-            start = self._next - self._first
-            yield self._recognise(self._heard[start : start + self._window], self._next)
-            self._next += self._hop
-        past = min(self._next - self._first, self._heard.size)
-        self._heard = self._heard[past:].copy()
-        self._first += past
+    def steps(self, samples: Floats) -> Steps:
+        """`feed` with the graph left to the caller, see `together`."""
+        found: list[Prediction] = []
+        for start in range(0, samples.size, PIECE):
+            found += yield from self._hear(self._resampler.feed(samples[start : start + PIECE]))
+        return found
+
+    def _last_steps(self) -> Steps:
+        found = yield from self._hear(self._resampler.flush())
+        if self._heard > self._done and self._heard - self._next >= WINDOWS[0] * self._rate:
+            found += yield from self._look(self._heard)
+        return found
+
+    def _hear(self, samples: Floats) -> Steps:
+        found: list[Prediction] = []
+        for start in range(0, samples.size, self._window):
+            self._append(samples[start : start + self._window])
+            while self._next + self._window <= self._heard:
+                found += yield from self._look(self._next + self._window)
+        return found
+
+    def _append(self, piece: Floats) -> None:
+        if self._filled + piece.size > self._buffer.size:
+            # Less than a window waits for later windows: each sample is moved once or twice, however small
+            # the chunks are.
+            kept = max(0, min(self._heard - self._next, self._filled))
+            self._buffer[:kept] = self._buffer[self._filled - kept : self._filled]
+            self._filled = kept
+        self._buffer[self._filled : self._filled + piece.size] = piece
+        self._filled += piece.size
+        self._heard += piece.size
+        self._voice.hear(piece)
+
+    def _look(self, end: int) -> Steps:
+        """The prediction for the samples from the next window's first to `end`."""
+        start = self._next
+        speech = self._voice.share(start, end)
+        probs = None
+        if speech >= self._needed:
+            offset = self._filled - self._heard
+            probs = (yield self._buffer[start + offset : end + offset]).astype(np.float64)
+        self._next += self._hop
+        self._done = end
+        return [self._decider.decide(probs, start / self._rate, end / self._rate, speech)]
+
+
+def together(feeds: Sequence[Steps], run: Run, rate: int) -> list[list[Prediction]]:
+    """What each of the feeds finds; samples of one length that are due together share a run of the graph."""
+    found: list[list[Prediction]] = [[] for _ in feeds]
+    answers: dict[int, Floats | None] = dict.fromkeys(range(len(feeds)))
+    while answers:
+        due: dict[int, list[tuple[int, Floats]]] = defaultdict(list)
+        for number, probs in answers.items():
+            try:
+                samples = next(feeds[number]) if probs is None else feeds[number].send(probs)
+                due[samples.size].append((number, samples))
+            except StopIteration as end:  # noqa: PERF203, how a generator returns
+                found[number] = end.value
+        answers = {}
+        for length, group in due.items():
+            rows = max(1, int(BATCH_SECONDS * rate) // length)
+            for start in range(0, len(group), rows):
+                numbers, windows = zip(*group[start : start + rows], strict=True)
+                batch = np.stack(windows) if len(windows) > 1 else windows[0][None]
+                answers |= zip(numbers, run(batch), strict=True)
+    return found

@@ -1,0 +1,101 @@
+"""`mifuse-runtime info` and `verify`: what a bundle is, and whether it works here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mifuse_runtime import bundle as bundles
+from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.command.output import say
+from mifuse_runtime.errors import BundleError
+from mifuse_runtime.recognizer import Recognizer
+
+TOLERANCE = (
+    1e-3  # largest difference of probabilities between two engines, or between a clip alone and beside others
+)
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Print the bundle's model card."""
+    bundle = bundles.load(arguments.bundle)
+    if arguments.json:
+        say(json.dumps(json.loads(bundle.to_json())))
+        return 0
+    say(f"{arguments.bundle}: {', '.join(bundle.labels)}; all {len(bundle.files)} files are as exported")
+    say(f"  input     {bundle.sample_rate} Hz mono, streams look at {bundle.window:g} s")
+    for precision, models in bundle.models.items():
+        for engine, name in models.items():
+            size = (Path(arguments.bundle) / name).stat().st_size
+            default = " (default)" if precision == bundle.default else ""
+            say(f"  model     {precision} for {engine}: {name}, {size / 1000:.0f} kB{default}")
+    parts = {"stream": asdict(bundle.stream)}
+    parts |= {name: dict(getattr(bundle, name)) for name in ("quality", "calibration", "provenance")}
+    for part, values in parts.items():
+        for key, value in _flat(values):
+            say(f"  {part:11} {key}: {value}")
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check the hashes, then run every model that an engine here can run."""
+    bundle = bundles.load(arguments.bundle)
+    rows = [{"check": f"{len(bundle.files)} files", "result": "as exported"}]
+    reference: dict[str, list[list[float]]] = {}
+    for precision, models in bundle.models.items():
+        for engine in models:
+            check = f"{precision} on {engine}"
+            if not importlib.util.find_spec(engine):
+                rows.append({"check": check, "result": "left out: the engine is not installed"})
+                continue
+            found = _self_test(arguments.bundle, bundle, engine, precision, arguments.threads)
+            worst = _difference(found, reference.setdefault(precision, found))
+            if worst > TOLERANCE:
+                raise BundleError(
+                    f"{arguments.bundle}: {check} differs by {worst:.2g} from the other engine: export again"
+                )
+            rows.append({"check": check, "result": "runs; the same alone and beside others"})
+    for row in rows:
+        say(json.dumps(row) if arguments.json else f"{row['check']}: {row['result']}")
+    return 0
+
+
+def _self_test(folder: str, bundle: Bundle, engine: str, precision: str, threads: int) -> list[list[float]]:
+    """Probabilities of a few signals, the same alone and beside others."""
+    recognizer = Recognizer.load(folder, engine, threads, precision)
+    rate = bundle.sample_rate
+    time = np.arange(rate) / rate
+    noise = 0.1 * np.random.default_rng(0).standard_normal(rate)
+    clips = [
+        (noise * np.sin(9 * time) ** 2).astype(np.float32),
+        (0.3 * np.sin(900 * time)).astype(np.float32),
+    ]
+    clips += [np.zeros(rate, np.float32), clips[0][: rate // 10], np.sign(clips[0])]
+    alone = [list(recognizer.predict(clip).scores.values()) for clip in clips]
+    together = [list(found.scores.values()) for found in recognizer.predict_batch(clips)]
+    worst = _difference(alone, together)
+    if worst > TOLERANCE:
+        raise BundleError(
+            f"{folder}: {precision} on {engine} answers differently beside other clips, by {worst:.2g}: "
+            "export it again"
+        )
+    return alone
+
+
+def _difference(left: list[list[float]], right: list[list[float]]) -> float:
+    return float(np.abs(np.subtract(left, right)).max())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,91 @@
+"""`mifuse-runtime listen`: the microphone, a line or a live bar for each prediction."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse_runtime.command.output import complain, plain, say, scored
+from mifuse_runtime.decision import Prediction
+from mifuse_runtime.errors import AudioError
+from mifuse_runtime.recognizer import Recognizer
+
+SILENT_DEVICE = 5.0  # seconds without a sample after which the device is given up
+BLOCK = 0.1  # seconds of audio taken at a time
+WAITING = 100  # blocks that may wait for a slow machine; later ones are dropped
+BAR = 30  # characters
+
+
+def listen(arguments: argparse.Namespace) -> int:
+    """Recognise what the microphone hears until Ctrl-C."""
+    recognizer = Recognizer.load(arguments.bundle, arguments.engine, arguments.threads, arguments.precision)
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: the package is there, the PortAudio library is not
+        raise AudioError(f"no microphone ({error}): pip install sounddevice, and PortAudio") from error
+    device = int(arguments.device) if (arguments.device or "").isdigit() else arguments.device
+    live = sys.stdout.isatty() and not arguments.json
+    try:
+        rate = float(sounddevice.query_devices(device, kind="input")["default_samplerate"])
+        with recognizer.stream(rate, arguments.window, arguments.hop) as stream:
+            for block in _blocks(sounddevice, device, rate):
+                for heard in stream.feed(block):
+                    _show(heard, as_json=arguments.json, live=live)
+    except KeyboardInterrupt:
+        return 0
+    except (sounddevice.PortAudioError, ValueError) as error:  # ValueError: no device of that name
+        raise AudioError(f"the microphone cannot be used ({error}): check the input device") from error
+    finally:
+        if live:
+            sys.stdout.write("\n")
+    return 0
+
+
+def _blocks(sounddevice: object, device: int | str | None, rate: float) -> Iterator[NDArray[np.float32]]:
+    """Blocks (n, 1) as the device delivers them.
+
+    They come by a callback: a blocking read would hang for ever on a device that is unplugged.
+    """
+    waiting: queue.Queue[NDArray[np.float32]] = queue.Queue(WAITING)
+    dropped = False
+
+    def take(block: NDArray[np.float32], *_: object) -> None:
+        nonlocal dropped
+        try:
+            waiting.put_nowait(block.copy())  # the buffer is the device's
+        except queue.Full:
+            if not dropped:
+                complain("this machine is too slow for the microphone: audio is lost; use a longer --hop")
+            dropped = True
+
+    options = {"samplerate": rate, "channels": 1, "dtype": "float32", "blocksize": int(rate * BLOCK)}
+    with sounddevice.InputStream(device=device, callback=take, **options):  # type: ignore[attr-defined]
+        while True:
+            yield _next(waiting)
+
+
+def _next(waiting: queue.Queue[NDArray[np.float32]]) -> NDArray[np.float32]:
+    try:
+        return waiting.get(timeout=SILENT_DEVICE)
+    except queue.Empty as error:
+        text = f"the microphone gave no audio for {SILENT_DEVICE:g} s: check the input device"
+        raise AudioError(text) from error
+
+
+def _show(heard: Prediction, *, as_json: bool, live: bool) -> None:
+    if as_json:
+        say(json.dumps(asdict(heard)))
+    elif live:
+        filled = round(BAR * heard.confidence)
+        bar = "█" * filled + "·" * (BAR - filled)
+        sys.stdout.write(f"\r\x1b[K{heard.end:7.1f} s  {bar} {heard.confidence:4.2f}  {plain(heard.state)}")
+        sys.stdout.flush()
+    else:
+        say(f"{heard.end:7.1f} s  {heard.state}; {scored(heard.label, heard.scores)}")

@@ -1,0 +1,48 @@
+"""What the command writes: results to stdout, complaints and progress to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def say(line: str) -> None:
+    """Print a result."""
+    sys.stdout.write(plain(line) + "\n")
+    sys.stdout.flush()
+
+
+def complain(error: object) -> int:
+    """Print an error in one line; the exit code that goes with it."""
+    sys.stderr.write(plain(f"mifuse-runtime: error: {error}") + "\n")
+    return 1
+
+
+def plain(line: str) -> str:
+    """The line for a terminal: file names and bundles come from anywhere, so no control characters."""
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def scored(label: str, scores: Mapping[str, float]) -> str:
+    """A label with the probabilities of all."""
+    all_of_them = ", ".join(f"{name} {share:.2f}" for name, share in scores.items())
+    return f"{label} {scores[label]:.2f} ({all_of_them})" if label in scores else label
+
+
+def progress(results: Iterable[T], total: int) -> Iterator[T]:
+    """The results, counted on stderr where that is a terminal and there are many."""
+    shown = sys.stderr.isatty() and total > 1
+    last = 0.0
+    for number, result in enumerate(results, 1):
+        if shown:
+            sys.stderr.write("\r\x1b[K")  # the results scroll above the count
+        yield result
+        now = time.monotonic()
+        if shown and (now - last > 0.1 or number == total):
+            last = now
+            sys.stderr.write(f"\r{number}/{total} files" + "\n" * (number == total))
+            sys.stderr.flush()

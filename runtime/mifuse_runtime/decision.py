@@ -1,0 +1,75 @@
+"""Predictions, and the state that a stream of them leaves: smoothed, without flicker, able to be unsure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, Settings
+
+Shares = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An emotion and when. `scores` is label -> probability and sums to 1, `start` and `end` are seconds.
+
+    `label` is what this audio alone says; in a stream, audio without speech has the label "no speech" and
+    equal scores. `state` is what an app shows: an emotion, "not sure" or "no speech"; in a stream it comes
+    from the smoothed scores and changes only on a clear lead. `confidence` is the largest of the scores,
+    smoothed in a stream; `speech` is the share of the audio that is speech.
+    """
+
+    label: str
+    scores: Mapping[str, float]
+    start: float
+    end: float
+    state: str = NOT_SURE
+    confidence: float = 0.0
+    speech: float = 1.0
+
+
+class Decider:
+    """Turns the probabilities of one window after the other into predictions."""
+
+    def __init__(self, labels: Sequence[str], settings: Settings, hop: float) -> None:
+        self._labels, self._settings = labels, settings
+        self._keep = math.exp(-hop / settings.smoothing) if settings.smoothing else 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the windows so far."""
+        self._smooth: Shares | None = None
+        self._state: int | None = None  # index of an emotion
+
+    def decide(self, probs: Shares | None, start: float, end: float, speech: float = 1.0) -> Prediction:
+        """The prediction from the probabilities (C,) of the audio from `start` to `end`; None: no speech."""
+        if probs is None:
+            self.reset()
+            equal = dict.fromkeys(self._labels, 1 / len(self._labels))
+            return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech)
+        probs = probs / probs.sum()
+        last = probs if self._smooth is None else self._smooth
+        self._smooth = self._keep * last + (1 - self._keep) * probs
+        self._state = self._next(self._smooth)
+        return Prediction(
+            label=self._labels[int(probs.argmax())],
+            scores=dict(zip(self._labels, probs.tolist(), strict=True)),
+            start=start,
+            end=end,
+            state=NOT_SURE if self._state is None else self._labels[self._state],
+            confidence=float(self._smooth.max()),
+            speech=speech,
+        )
+
+    def _next(self, smooth: Shares) -> int | None:
+        top, now = int(smooth.argmax()), self._state
+        settings = self._settings
+        if now is None or smooth[top] - smooth[now] > settings.margin:
+            return top if smooth[top] >= settings.abstain else None
+        # The way out is lower than the way in: a score at the threshold must not flicker.
+        return now if smooth[now] >= settings.abstain - settings.margin else None
