@@ -206,7 +206,7 @@ def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Se
     peaks = [float(voice.levels(frames).max()) for frames in framed if frames.size]
     level = float(np.quantile(peaks, 0.05)) - QUIET if peaks else Settings.level
     return Settings(
-        abstain=round(float(np.quantile(confidence, ABSTAIN)), 3),
+        abstain=round(float(np.quantile(confidence, ABSTAIN)), 6),
         level=round(min(max(level, LEVELS[0]), LEVELS[1]), 1),
     )
 
