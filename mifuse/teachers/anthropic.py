@@ -21,7 +21,7 @@ from mifuse.prosody import MEASURES
 from mifuse.teachers import evidence
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
-from mifuse.teachers.features import Features
+from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompts, with_transcript
 from mifuse.teachers.service import (
     check_address,
@@ -90,7 +90,7 @@ class AnthropicTeacher:
         self._prompts = Prompts(tuple(labels), "evidence", seed=config.seed)
         shape = {"evidence": evidence.VERSION, "effort": config.effort, "max_tokens": config.max_tokens}
         self.source = Source("anthropic", config.model, self._prompts.hash(shape))
-        self._features = Features({"schema"}, self.host)
+        self._optionals = Optionals({"schema"}, self.host)
 
     def measure(self, progress: Callable[[], object] = lambda: None) -> Voices:
         """Measure the corpus, once; otherwise done at the first question.
@@ -144,7 +144,7 @@ class AnthropicTeacher:
             headers = {name.lower(): value for name, value in raw.headers.items()}
             return self.reply(message, headers)
 
-        return await self._features.ask({"schema"}, send)
+        return await self._optionals.ask({"schema"}, send)
 
     def reply(self, message: Any, headers: Mapping[str, str] | None = None) -> Reply:
         """A message, answered by itself or in a batch, as a reply."""

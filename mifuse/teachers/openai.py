@@ -20,7 +20,7 @@ from mifuse.labels import LABELS
 from mifuse.manifest import Clip
 from mifuse.teachers.answers import InvalidAnswerError, from_tokens
 from mifuse.teachers.base import Reply, Said, Source
-from mifuse.teachers.features import Features
+from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompt, Prompts, with_transcript
 from mifuse.teachers.service import (
     ServiceError,
@@ -89,14 +89,14 @@ class OpenAITeacher:
             "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,
         }  # fmt: skip
         self.source = Source("openai", config.model, self._prompts.hash(shape))
-        self._features = Features({"n"} if config.logprobs else {"n", "schema"}, self.host)
+        self._optionals = Optionals({"n"} if config.logprobs else {"n", "schema"}, self.host)
 
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """One chat completion with as many choices as draws; see `Teacher.ask`."""
         prompt = self._prompts.get(draws[0] // self.per_request, attempt)
         audio = await asyncio.to_thread(self._wav, clip)
         count = len(draws)
-        return await self._features.ask(
+        return await self._optionals.ask(
             {"schema"} | ({"n"} if count > 1 else set()),
             lambda features: self._complete(clip, prompt, audio, count=count, features=features, key=key),
         )

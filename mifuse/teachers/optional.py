@@ -11,7 +11,7 @@ from mifuse.teachers.service import ServiceError
 _LOGGER = logging.getLogger(__name__)
 
 
-class Features:
+class Optionals:
     """What a service has not refused yet.
 
     Args:
