@@ -221,14 +221,17 @@ class _Work:
         return self.both(BASELINES[self.method.name](self.task()))
 
     def _labels(self) -> dict[str, Array]:
-        truth = [LABELS.index(str(clip.label)) for clip in self.clips["adapt"]]
-        return self.both(distil(self.task(), np.eye(len(LABELS))[truth]))
+        return self.both(distil(self.task(), np.eye(len(LABELS))[self._truth()]))
+
+    def _truth(self) -> NDArray[np.int64]:
+        """Classes of the clips to adapt to."""
+        return np.array([LABELS.index(str(clip.label)) for clip in self.clips["adapt"]])
 
     def _told(self) -> NDArray[np.int64] | None:
         """Classes of the few clips whose labels are given, -1 of all others."""
         if not self.method.told:
             return None
-        truth = np.array([LABELS.index(str(clip.label)) for clip in self.clips["adapt"]])
+        truth = self._truth()
         rng, known = np.random.default_rng(self.unit.seed), np.full(len(truth), -1)
         for label in range(len(LABELS)):
             some = rng.permutation(np.flatnonzero(truth == label))[: self.method.told]
