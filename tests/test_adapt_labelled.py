@@ -1,0 +1,54 @@
+"""`mifuse adapt --labelled`: a few true labels."""
+
+import json
+
+import pytest
+
+from mifuse.labels import LABELS
+from mifuse.manifest import read_manifest
+from mifuse.predictions import read_predictions
+from tests.test_adapt import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def labelled(world, tmp_path, rows, label="sad"):
+    """A manifest of some of the clips, beside links to them."""
+    (tmp_path / "clips").symlink_to(world.manifest.parent / "clips")
+    file = tmp_path / "few.csv"
+    lines = [f"{clip.name},{label}" for clip in rows]
+    file.write_text("\n".join(["path,label", *lines]) + "\n")
+    return file
+
+
+def test_a_few_labels_are_taught_as_they_are(world, tmp_path):
+    rows = world.clips[:3]
+    result = world.run(tmp_path / "s", labelled=labelled(world, tmp_path, rows))
+    assert result.exit_code == 0, result.output
+    assert world.run(tmp_path / "without").exit_code == 0
+    fused, before = (
+        read_predictions(tmp_path / out / "predictions.csv", LABELS).probs["fused"]
+        for out in ("s", "without")
+    )
+    assert (fused[:3, LABELS.index("sad")] > 0.99).all()
+    assert not (before[:3, LABELS.index("sad")] > 0.99).all()
+    assert json.loads((tmp_path / "s" / "run.json").read_text())["labelled"] == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "label", "message"),
+    [
+        (slice(0, 1), "", "has no label"),
+        (slice(0, 1), "bored", "unknown label 'bored'"),
+        (slice(12, 14), "sad", "2 of its 2 clips are not among those to adapt to"),  # the test split
+    ],
+)
+def test_labels_that_cannot_be_used(world, tmp_path, rows, label, message):
+    clips = [*world.clips, *read_manifest(world.manifest).select("test").clips][rows]
+    result = world.run(tmp_path / "s", labelled=labelled(world, tmp_path, clips, label))
+    assert result.exit_code == 1
+    assert message in result.output.strip().splitlines()[-1]
+    assert not (tmp_path / "s").exists()
