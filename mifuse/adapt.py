@@ -78,7 +78,7 @@ class Adapted:
 
     student: Student
     history: list[dict[str, float]]
-    fused: Fused  # of the last fusion, before refinement
+    fused: Fused  # of both teachers as they came, before refinement
     targets: Array  # (N, C) what the student was fitted to at the end
     lalm: Array  # (N, C) mean draw
     classifier: Array  # (N, C) mean draw of the classifier as it came
@@ -120,7 +120,7 @@ def adapt(
     source_draws = classifier_draws(classifier, clips, cache, config.classifier_draws, seed)
     fit = Fit(first_student(classifier, config, seed), features, config.fit, seed)
     follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
-    fused, targets = None, np.empty(0)
+    targets = np.empty(0)
     settings = asdict(config) | {
         "target": _digest([f"{cache.hash(clip)} {clip.speaker}".encode() for clip in clips]),
         "draws": _digest([np.ascontiguousarray(lalm_draws).tobytes()]),
@@ -128,35 +128,34 @@ def adapt(
         "source": _digest([w.cpu().numpy().tobytes() for w in classifier.state_dict().values()]),
     }
     if state is not None and (saved := fit.load(state, settings)):
-        targets = saved.pop("targets")
-        fused = Fused(**saved)
+        targets = saved["targets"]
     statistics = _statistics(clips, features, cache, config.refine)
     reference = refine(lalm_draws.mean(axis=0), statistics, config.refine, seed, known)
 
-    def labels_at(epoch: int) -> tuple[Fused, Array]:
+    def fuse_with(draws: Array) -> Fused:
+        return fuse(lalm_draws, draws, config.weighting, config.temperature, reference)
+
+    def labels_at(epoch: int) -> Array:
         draws = source_draws
         if epoch > 0:
             # A student of other shape cannot hand its weights to the classifier: there, draws follow instead.
             followed = mc_dropout_draws(fit.average, features, config.classifier_draws, seed + epoch)
             kept = 0.0 if follows else config.fit.momentum**fit.step
             draws = kept * source_draws + (1 - kept) * followed
-        fused = fuse(lalm_draws, draws, config.weighting, config.temperature, reference)
-        return fused, refine(fused.probs, statistics, config.refine, seed, known)
+        return refine(fuse_with(draws).probs, statistics, config.refine, seed, known)
 
     while fit.epoch < fit.epochs:
-        if fused is None or (config.refresh > 0 and fit.epoch % config.refresh == 0):
+        if fit.epoch == 0 or (config.refresh > 0 and fit.epoch % config.refresh == 0):
             # Once for all processes: their batch norm statistics, and so their draws, differ.
-            fused, targets = on_main_process(lambda: labels_at(fit.epoch))
+            targets = on_main_process(lambda: labels_at(fit.epoch))
         progress(fit.run_epoch(targets))
         if state is not None:
-            fit.save(state, asdict(fused) | {"targets": targets}, settings)
-    if fused is None:
-        raise TrainingError(f"fit.steps = {config.fit.steps}: nothing to do, give at least 1")
+            fit.save(state, {"targets": targets}, settings)
     student = (fit.average if config.average else fit.student).cpu().eval()
     return Adapted(
         student=student,
         history=fit.history,
-        fused=fused,
+        fused=fuse_with(source_draws),
         targets=targets,
         lalm=lalm_draws.mean(axis=0),
         classifier=source_draws.mean(axis=0),
