@@ -13,11 +13,11 @@ from mifuse.errors import MifuseError
 from mifuse.frontend import N_MELS, LogMel
 from mifuse.labels import LABELS
 
-# The one dial: width of the body. Parameters: xs about 50 k, s 210 k, m 1 M.
-SIZES = {"xs": 8, "s": 16, "m": 36}
+# The one dial: width of the body. Parameters: xs 29 k, s 113 k, m 1 M.
+SIZES = {"xs": 4, "s": 8, "m": 24}
 
-CHANNELS = (1.5, 3, 4, 6, 8)  # of the blocks, in widths
-STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1), (2, 1))  # of the blocks, in mel bins and frames
+CHANNELS = (3, 6, 8, 8, 8)  # of the blocks, in widths
+STRIDES = ((4, 2), (2, 2), (2, 1), (2, 1), (2, 1))  # of the blocks, in mel bins and frames
 
 
 class Block(nn.Module):
@@ -53,7 +53,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
             raise MifuseError(f"dropout = {dropout}: it must be at least 0 and below 1")
         self.labels = tuple(labels)
         self.size = size
-        channels = [1, *(int(SIZES[size] * widths) for widths in CHANNELS)]
+        channels = [1, *(SIZES[size] * widths for widths in CHANNELS)]
         bins = N_MELS // math.prod(stride for stride, _ in STRIDES)
         self.frontend = LogMel()
         self.blocks = nn.Sequential(*map(Block, channels, channels[1:], STRIDES))

@@ -25,7 +25,7 @@ from mifuse.student import Student
 from mifuse.synth import make_domain
 from mifuse.training import FitConfig, predict
 
-FIT = FitConfig(steps=120, steps_per_epoch=30, batch_size=24, lr=0.01, momentum=0.9)
+FIT = FitConfig(steps=200, steps_per_epoch=50, batch_size=24, lr=0.005, momentum=0.9)
 CONFIG = TrainConfig(size="xs", fit=FIT)
 
 
