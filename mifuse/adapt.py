@@ -269,7 +269,12 @@ def _known(
     for clip in read_manifest(labelled, labels=labels).clips:
         if clip.label is None:
             raise MifuseError(f"{labelled}: {clip.name} has no label: give one, or leave the row out")
-        classes[cache.hash(clip)] = labels.index(clip.label)
+        index = labels.index(clip.label)
+        if classes.setdefault(cache.hash(clip), index) != index:
+            raise MifuseError(
+                f"{labelled}: {clip.name} has another label than the same recording above: "
+                "leave out one of the two"
+            )
     hashes = [cache.hash(clip) for clip in clips]
     strangers = len(classes.keys() - set(hashes))
     if strangers:

@@ -6,19 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-# A busy machine is no failure, and one commit gives one answer on CI.
-settings.register_profile("mifuse", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("mifuse")
 
 try:
     from hypothesis import settings
 except ImportError:  # the runtime's tests also run where only NumPy and ONNX Runtime are
     pass
 else:
-    # Many properties on small arrays: 40 examples each keep the suite short; a busy machine is no failure.
-    settings.register_profile("mifuse", max_examples=40, deadline=None)
+    # Many properties on small arrays: 40 examples each keep the suite short; a busy machine is no failure,
+    # and one commit gives one answer on CI.
+    settings.register_profile("mifuse", max_examples=40, deadline=None, derandomize="CI" in os.environ)
     settings.load_profile("mifuse")
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-STATUS = {"429": 429, "500": 500, "503": 503, "529": 529, "400": 400}  # faults that are a status
+# Faults are "hang", "cut", "expired", a status in digits, and:
 SPOILED = ("refusal", "truncated", "prose", "labels", "negative", "sum", "empty", "two", "nan", "twice")
 MIX = ("429", "500", "529", "cut", "refusal", "truncated", "labels", "negative", "sum", "empty")
 
@@ -150,9 +150,7 @@ class LlmServer:
         if fault == "hang":
             await reader.read(1)
             return False
-        if fault in STATUS:
-            return await self._fail(writer, STATUS[fault], f"scripted {fault}")
-        if fault in ("401", "404"):
+        if fault.isdigit():
             return await self._fail(writer, int(fault), f"scripted {fault}")
         for feature, present in (("schema", "response_format" in request), ("n", request.get("n", 1) > 1)):
             if feature in self.refuses and present:
@@ -241,20 +239,14 @@ class LlmServer:
         message = {"role": "assistant", "content": text, "refusal": None}
         if fault == "refusal":
             message |= {"content": None, "refusal": "I cannot judge voices"}
-        choice: dict[str, Any] = {
-            "index": index,
-            "message": message,
-            "finish_reason": finish,
-            "logprobs": None,
-        }
+        logprobs = None
         if request.get("logprobs"):
-            labels = _labels(request)
-            probs = self.answer(request, labels)
+            probs = self.answer(request, _labels(request))
             top = [
                 {"token": n[:3], "logprob": float(np.log(p)), "bytes": None} for n, p in probs.items() if p
             ]
-            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}], "refusal": None}
-        return choice
+            logprobs = {"content": [{**top[0], "top_logprobs": top}], "refusal": None}
+        return {"index": index, "message": message, "finish_reason": finish, "logprobs": logprobs}
 
     def message(self, request: dict[str, Any], fault: str = "") -> dict[str, Any]:
         stop = {"truncated": "max_tokens", "refusal": "refusal"}.get(fault, "end_turn")
@@ -292,8 +284,8 @@ class LlmServer:
         name = path.split("/batches")[1].strip("/").split("?")[0]
         if method == "POST":
             fault = self._fault()
-            if fault in STATUS:
-                return await self._fail(writer, STATUS[fault], f"scripted {fault}")
+            if fault.isdigit():
+                return await self._fail(writer, int(fault), f"scripted {fault}")
             number = len(self.batches)
             now = datetime.now(timezone.utc)
             batch = {
@@ -318,11 +310,9 @@ class LlmServer:
         found["polls"] += 1
         if found["polls"] > self.polls and "results" not in found:
             found["results"] = b"".join(self._batch_line(request) for request in found["requests"])
-            ended = {"processing_status": "ended", "results_url": f"{self.url}{path}/results"}
             counts = found["batch"]["request_counts"]
-            found["batch"] |= ended | {
-                "request_counts": counts | {"processing": 0, "succeeded": counts["processing"]}
-            }
+            counts |= {"processing": 0, "succeeded": counts["processing"]}
+            found["batch"] |= {"processing_status": "ended", "results_url": f"{self.url}{path}/results"}
         return await self._respond(writer, 200, found["batch"])
 
     def _batch_line(self, request: dict[str, Any]) -> bytes:
@@ -330,7 +320,7 @@ class LlmServer:
         result: dict[str, Any]
         if fault == "expired":
             result = {"type": "expired"}
-        elif fault in STATUS:
+        elif fault.isdigit():
             error = {"type": "error", "error": {"type": "api_error", "message": f"scripted {fault}"}}
             result = {"type": "errored", "error": error}
         else:
@@ -347,18 +337,14 @@ async def _read(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str],
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     method, path, _ = first.split(" ", 2)
-    headers = {
-        name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines if x)
-    }
+    pairs = (line.partition(":") for line in lines if line)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     return method, path, headers, await reader.readexactly(int(headers.get("content-length", 0)))
 
 
 def _head(status: int, length: int, headers: dict[str, str]) -> bytes:
-    rows = {
-        "content-type": "application/json",
-        "content-length": str(length),
-        "x-request-id": "req",
-    } | headers
+    rows = {"content-type": "application/json", "content-length": str(length), "x-request-id": "req"}
+    rows |= headers
     lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in rows.items()), "", ""]
     return "\r\n".join(lines).encode()
 

@@ -1,6 +1,7 @@
 """`mifuse adapt --labelled`: a few true labels."""
 
 import json
+import shutil
 
 import pytest
 
@@ -26,7 +27,8 @@ def labelled(world, tmp_path, rows, label="sad"):
 
 def test_a_few_labels_are_taught_as_they_are(world, tmp_path):
     rows = world.clips[:3]
-    result = world.run(tmp_path / "s", labelled=labelled(world, tmp_path, rows))
+    file = add_copy(labelled(world, tmp_path, rows), rows[0], "sad")  # the same said twice is no harm
+    result = world.run(tmp_path / "s", labelled=file)
     assert result.exit_code == 0, result.output
     assert world.run(tmp_path / "without").exit_code == 0
     fused, before = (
@@ -51,4 +53,21 @@ def test_labels_that_cannot_be_used(world, tmp_path, rows, label, message):
     result = world.run(tmp_path / "s", labelled=labelled(world, tmp_path, clips, label))
     assert result.exit_code == 1
     assert message in result.output.strip().splitlines()[-1]
+    assert not (tmp_path / "s").exists()
+
+
+def add_copy(file, clip, label):
+    """One more row of `file`: the same recording under another name."""
+    shutil.copy(clip.path, file.parent / "copy.wav")
+    with file.open("a") as few:
+        few.write(f"copy.wav,{label}\n")
+    return file
+
+
+def test_a_clip_with_two_labels(world, tmp_path):
+    file = add_copy(labelled(world, tmp_path, world.clips[:1]), world.clips[0], "happy")
+    result = world.run(tmp_path / "s", labelled=file)
+    assert result.exit_code == 1
+    expected = f"{file}: copy.wav has another label than the same recording above: leave out one of the two"
+    assert expected in result.output.splitlines()[-1]
     assert not (tmp_path / "s").exists()

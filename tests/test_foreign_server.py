@@ -1,13 +1,8 @@
-"""Both SDK teachers against a server that nobody here wrote: fakellm, a mock of the two protocols.
-
-It is no dependency: `pip install fakellm` puts it beside the tests, which are skipped without it.
-"""
+"""Both SDK teachers against a server that nobody here wrote: fakellm, a mock of the two protocols."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,11 +19,6 @@ from draws_files import make_speech
 from mifuse.cli import main
 from mifuse.teachers.store import DrawsStore
 
-PATH = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-PROGRAM = shutil.which("fakellm", path=PATH)
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="fakellm is not installed: the teachers are not tested on a foreign server"
-)
 RULES = """
 version: 1
 rules:
@@ -50,7 +40,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [str(PROGRAM), "serve", "--port", str(port)],
+        [sys.executable, "-m", "fakellm.cli", "serve", "--port", str(port)],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -92,3 +82,8 @@ def test_the_command(
             (("angry", 0.1), ("happy", 0.2), ("neutral", 0.3), ("sad", 0.4))
         }
         assert any(draw.answer.usage for draw in draws)
+    # By the server's own count: six answers, and one 429 for each question in that wording.
+    with urllib.request.urlopen(f"{address}/_fakellm/stats", timeout=5) as reply:
+        stats = json.load(reply)
+    asked = [one["matched_rule"] for one in stats["recent"] if one["api"] == teacher]
+    assert asked.count("emotions") == 6 and asked.count("overloaded_once") > 0

@@ -20,10 +20,11 @@ from mifuse.errors import MifuseError
 from mifuse.labels import LABELS
 from mifuse.manifest import Manifest
 from mifuse.teachers import pacing
+from mifuse.teachers import run as run_module
 from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.run import GIVE_UP, MAX_ATTEMPTS, Labelled
+from mifuse.teachers.run import FIRST_TRIES, GIVE_UP, MAX_ATTEMPTS, Labelled
 from mifuse.teachers.service import ServiceError
 from mifuse.teachers.store import DrawsStore
 from tests.llm_server import SPOILED, LlmServer, audio_of
@@ -262,14 +263,16 @@ def test_a_service_that_is_down_stops_the_run(
         label(server, manifest, tmp_path / "d.db", concurrency=2)
 
 
-def test_no_server_at_all(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing, "FIRST_WAIT", 0.0001)
+def test_no_server_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(run_module, "backoff", lambda tries: waits.append(tries) or 0.0)
     nowhere = LlmServer()
     nowhere.url = "http://127.0.0.1:9"
     with pytest.raises(
         ServiceError, match=r"127.0.0.1 cannot be reached .*: check the network and --base-url"
     ):
         label(nowhere, make_speech(tmp_path, 12, 0.05), tmp_path / "d.db")
+    assert max(waits) < FIRST_TRIES  # a wrong address is said within seconds
     with DrawsStore(tmp_path / "d.db") as store:
         assert store.total() == 0  # nothing was sent, so nothing can have been billed
 

@@ -81,6 +81,7 @@ class OpenAITeacher:
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none", base_url=config.base_url, timeout=config.timeout, max_retries=0
         )
+        self._create = self._client.chat.completions.with_raw_response.create
         self.host = self._client.base_url.host
         self._cache = cache or AudioCache()
         self._prompts = Prompts(tuple(labels), "audio", config.logprobs, config.seed)
@@ -108,24 +109,25 @@ class OpenAITeacher:
             {"type": "text", "text": with_transcript(prompt.text, clip.extra.get("transcript"))},
             {"type": "input_audio", "input_audio": {"data": audio, "format": "wav"}},
         ]
-        messages: Any = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
-        options: dict[str, Any] = {
+        body: dict[str, Any] = {
+            "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}],
             "max_completion_tokens": self.config.max_tokens,
             "temperature": self.config.temperature,
         }
         if "n" in features:
-            options["n"] = count
+            body["n"] = count
         if "schema" in features:
             schema = {"name": "emotions", "strict": True, "schema": prompt.schema()}
-            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if self.config.logprobs:
-            options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         try:
-            raw = await self._client.chat.completions.with_raw_response.create(
+            raw = await self._create(
                 model=self.config.model,
-                messages=messages,
+                # The SDK looks into each part of its own arguments for keys to rename: 1 of 4 ms a request.
+                messages=(),
+                extra_body=body,
                 extra_headers={"Idempotency-Key": key},
-                **options,
             )
             completion = raw.parse()
         except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not JSON

@@ -26,6 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5  # invalid answers of a draw, over all runs; then it is reported as missing
 TRIES = 10  # of one request that gets no answer; waiting for a rate limit does not count
+FIRST_TRIES = 4  # while the service has answered nothing in this run: more likely its address is wrong
 GIVE_UP = 10  # requests in a row that got none: the service is down, the run stops
 PATIENCE = 900.0  # s of nothing but "too many requests"
 LEASE = 900.0  # s; no request takes longer
@@ -109,12 +110,14 @@ class Run:
         self._reserving: Together[Wanted, Grant] = Together(self._reserve_all)
         self.attempts = store.attempts(teacher.source)
         self.prunes = store.prunes(teacher.source)
+        self._most: dict[tuple[str, int], float] = {}  # USD by clip and number of draws
         self._problems: dict[tuple[str, int], str] = {}  # the last of each draw that is asked again
         self._pace = Pace(teacher.concurrency)
         self._open = 0  # reservations
         self._room = asyncio.Event()  # one of them was settled
         self._closings = 0  # how many were
         self._failures = 0  # in a row
+        self._reached = False
         self._stopped = False
 
     def result(self, unasked: int = 0) -> Labelled:
@@ -208,7 +211,7 @@ class Run:
         except (DrawsError, AudioError) as error:
             await self.drop(group, grant, billed=False)
             raise ClipError(str(error)) from error
-        self._failures = 0
+        self._failures, self._reached = 0, True
         self._pace.replied(reply.headers, sum(reply.usage.values()))
         return reply
 
@@ -216,6 +219,8 @@ class Run:
         """Whether to try again; raises when not."""
         silent = time.monotonic() - self._pace.last_reply
         if error.kind == "stop" or (error.kind == "limit" and silent > PATIENCE):
+            raise error
+        if error.kind == "away" and not self._reached and tries >= FIRST_TRIES:
             raise error
         if error.kind == "clip" or tries >= TRIES:
             self._failures += 1
@@ -255,10 +260,15 @@ class Run:
 
     def most(self, group: Group, draws: int) -> float:
         """USD that a request can cost."""
-        try:
-            return self.price.most(self.teacher.most_usage(group.clip, draws)) if self.price else 0.0
-        except AudioError as error:
-            raise ClipError(str(error)) from error
+        if self.price is None:
+            return 0.0
+        key = (group.clip_hash, draws)
+        if key not in self._most:
+            try:
+                self._most[key] = self.price.most(self.teacher.most_usage(group.clip, draws))
+            except AudioError as error:
+                raise ClipError(str(error)) from error
+        return self._most[key]
 
     def _closed(self, grant: Grant) -> None:
         self._open -= grant.id is not None

@@ -15,7 +15,7 @@ from mifuse.errors import MifuseError
 
 MESSAGE = 300  # characters of a service's own words that are shown
 
-Kind = Literal["limit", "busy", "retry", "clip", "stop"]
+Kind = Literal["limit", "busy", "retry", "away", "clip", "stop"]
 _KINDS: dict[int, Kind] = {
     401: "stop", 402: "stop", 403: "stop", 404: "stop",
     408: "retry", 409: "retry", 425: "retry", 429: "limit",
@@ -27,8 +27,9 @@ class ServiceError(MifuseError):
     """A request that brought no reply.
 
     Args:
-        kind: `limit`: too many requests; `busy`: the service is overloaded; `retry`: bad luck, try again;
-            `clip`: this request will never work; `stop`: none will (key, model, payment).
+        kind: `limit`: too many requests; `busy`: the service is overloaded; `away`: there is no connection;
+            `retry`: bad luck, try again; `clip`: this request will never work; `stop`: none will (key, model,
+            payment).
         wait: seconds that the service asks to wait.
         billed: whether it may have been billed all the same: sent, but the answer did not arrive.
     """
@@ -114,7 +115,7 @@ def _unanswered(error: Exception, who: str, secret: str) -> ServiceError:
     name = type(cause).__name__
     if name in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol"):
         reason = scrub(str(cause), secret)[:MESSAGE]
-        return ServiceError(f"{who} cannot be reached ({reason}): check the network and --base-url", "retry")
+        return ServiceError(f"{who} cannot be reached ({reason}): check the network and --base-url", "away")
     what = "did not answer in time" if "Timeout" in name else f"broke off ({name})"
     return ServiceError(f"{who} {what}", "busy" if "Timeout" in name else "retry", billed=True)
 
