@@ -33,10 +33,10 @@ Array = NDArray[np.float64]
 FILES = ("source.csv", "target.csv", "lalm_draws.jsonl")
 SPLITS = ("adapt", "test")
 # What a stored result depends on; a change of any of these files makes it another result.
-CODE = ("audio", "frontend", "features", "augment", "student", "training", "classifier")
+CODE = ("audio", "frontend", "features", "shards", "augment", "student", "training", "classifier")
 MORE_CODE = {
-    "recipe": ("fusion", "refine", "prosody", "adapt"),
-    "int8": ("fusion", "refine", "prosody", "adapt", "export"),
+    "recipe": ("fusion", "refine", "prosody", "voices", "adapt"),
+    "int8": ("fusion", "refine", "prosody", "voices", "adapt", "export"),
     "baseline": ("fusion", "adapt", "baselines/*"),
     "labels": ("adapt", "baselines/method", "baselines/distillation"),
 }

@@ -6,6 +6,7 @@ follow the student, fuse again. Source: Huang, Lin, Lee, "MI-Fuse", arXiv 2509.2
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import math
@@ -30,11 +31,11 @@ from mifuse.fusion import Fused, fuse
 from mifuse.manifest import Clip, read_manifest
 from mifuse.predictions import Predictions, key
 from mifuse.processes import on_main_process
-from mifuse.prosody import measures
-from mifuse.refine import RefineConfig, describe, refine, within_groups
+from mifuse.refine import RefineConfig, refine, within_groups
 from mifuse.run import close_run, open_run
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
+from mifuse.voices import voices
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -117,7 +118,7 @@ def adapt(
             f"{len(clips)} clips and {len(classifier.labels)} labels"
         )
     features = Features.of(clips, cache)
-    source_draws = classifier_draws(classifier, clips, cache, config.classifier_draws, seed)
+    measured = voices(clips, cache) if config.refine.rounds > 0 else None
     fit = Fit(first_student(classifier, config, seed), features, config.fit, seed)
     follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
     targets = np.empty(0)
@@ -129,38 +130,76 @@ def adapt(
     }
     if state is not None and (saved := fit.load(state, settings)):
         targets = saved["targets"]
-    statistics = _statistics(clips, features, cache, config.refine)
-    reference = refine(lalm_draws.mean(axis=0), statistics, config.refine, seed, known)
 
-    def fuse_with(draws: Array) -> Fused:
-        return fuse(lalm_draws, draws, config.weighting, config.temperature, reference)
-
-    def labels_at(epoch: int) -> Array:
-        draws = source_draws
-        if epoch > 0:
-            # A student of other shape cannot hand its weights to the classifier: there, draws follow instead.
-            followed = mc_dropout_draws(fit.average, features, config.classifier_draws, seed + epoch)
-            kept = 0.0 if follows else config.fit.momentum**fit.step
-            draws = kept * source_draws + (1 - kept) * followed
-        return refine(fuse_with(draws).probs, statistics, config.refine, seed, known)
+    @functools.cache
+    def teaching() -> _Teaching:
+        draws = classifier_draws(classifier, clips, cache, config.classifier_draws, seed)
+        speakers = [clip.speaker if config.refine.speakers else None for clip in clips]
+        statistics = np.empty((len(clips), 0))
+        if measured is not None:
+            statistics = within_groups(measured.in_memory(), speakers)
+        return _Teaching(lalm_draws, draws, follows, statistics, config, seed, known)
 
     while fit.epoch < fit.epochs:
         if fit.epoch == 0 or (config.refresh > 0 and fit.epoch % config.refresh == 0):
             # Once for all processes: their batch norm statistics, and so their draws, differ.
-            targets = on_main_process(lambda: labels_at(fit.epoch))
+            targets = on_main_process(lambda: teaching().labels(fit))
         progress(fit.run_epoch(targets))
         if state is not None:
             fit.save(state, {"targets": targets}, settings)
-    student = (fit.average if config.average else fit.student).cpu().eval()
+    student = (fit.average if config.average else fit.student).eval()
+    fused, classifier_mean, probs = on_main_process(
+        lambda: (
+            teaching().fused(teaching().draws),
+            teaching().draws.mean(axis=0),
+            predict(student, features),
+        )
+    )
     return Adapted(
-        student=student,
+        student=student.cpu(),
         history=fit.history,
-        fused=fuse_with(source_draws),
+        fused=fused,
         targets=targets,
         lalm=lalm_draws.mean(axis=0),
-        classifier=source_draws.mean(axis=0),
-        probs=predict(student, features),
+        classifier=classifier_mean,
+        probs=probs,
     )
+
+
+@dataclass
+class _Teaching:
+    """What the student is taught; in the main process alone, since all clips are in memory here."""
+
+    lalm: Array  # (K, N, C)
+    draws: Array  # (M, N, C) of the classifier as it came
+    follows: bool  # the student's weights fit into the classifier
+    statistics: Array  # (N, D) each voice within its speaker
+    config: AdaptConfig
+    seed: int
+    known: NDArray[np.int64] | None
+
+    def fused(self, draws: Array) -> Fused:
+        """The LALM's draws fused with these (M, N, C)."""
+        config = self.config
+        return fuse(self.lalm, draws, config.weighting, config.temperature, self._reference)
+
+    def labels(self, fit: Fit) -> Array:
+        """Refined labels (N, C) of this epoch's fusion."""
+        config, draws = self.config, self.draws
+        if fit.epoch > 0:
+            # A student of other shape cannot hand its weights to the classifier: there, draws follow instead.
+            seed = self.seed + fit.epoch
+            followed = mc_dropout_draws(fit.average, fit.features, config.classifier_draws, seed)
+            kept = 0.0 if self.follows else config.fit.momentum**fit.step
+            draws = kept * draws + (1 - kept) * followed
+        return self._refined(self.fused(draws).probs)
+
+    @functools.cached_property
+    def _reference(self) -> Array:
+        return self._refined(self.lalm.mean(axis=0))
+
+    def _refined(self, labels: Array) -> Array:
+        return refine(labels, self.statistics, self.config.refine, self.seed, self.known)
 
 
 def first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed: int) -> Student:
@@ -172,14 +211,6 @@ def first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed
     elif config.warm_start:
         _LOGGER.info("the classifier has other shapes than a student of size %s: from scratch", config.size)
     return student
-
-
-def _statistics(clips: Sequence[Clip], features: Features, cache: AudioCache, config: RefineConfig) -> Array:
-    """What the labels are held against: each voice within its speaker, (N, D)."""
-    if config.rounds == 0:
-        return np.empty((len(clips), 0))
-    speakers = [clip.speaker if config.speakers else None for clip in clips]
-    return within_groups(np.hstack([describe(features), measures(clips, cache)]), speakers)
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,25 +14,25 @@ from torch import Tensor
 
 from mifuse import frontend
 from mifuse.audio import AudioCache
-from mifuse.errors import MifuseError
 from mifuse.manifest import Clip
+from mifuse.shards import Joined, in_shards
 
 _LOGGER = logging.getLogger(__name__)
 
 PADDING = float(np.log(frontend.FLOOR))  # what the front end gives for digital silence
 # Any change of these constants is another feature file.
-_KEY = f"{frontend.SAMPLE_RATE} {frontend.N_FFT} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
+KEY = f"{frontend.SAMPLE_RATE} {frontend.N_FFT} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
 
 
 class Features:
-    """Log-mel of N clips, float16, memory-mapped: 24 KB for 3 s of audio.
+    """Log-mel of N clips, float16, memory-mapped: 24 KB on disk and 16 bytes in memory for 3 s of audio.
 
     Args:
         frames: all clips one after the other, (total frames, N_MELS).
         offsets: first frame of each clip and the end of the last, (N + 1,).
     """
 
-    def __init__(self, frames: NDArray[np.float16], offsets: NDArray[np.int64]) -> None:
+    def __init__(self, frames: NDArray[np.float16] | Joined, offsets: NDArray[np.int64]) -> None:
         self.frames = frames
         self.offsets = offsets
         self.lengths: NDArray[np.int64] = np.diff(offsets)
@@ -72,20 +71,20 @@ class Features:
         Raises:
             AudioError: a clip cannot be read.
         """
-        digest = hashlib.sha256(f"{_KEY} {trim}".encode())
-        for clip in clips:
-            digest.update(cache.hash(clip).encode())
-        folder = cache.folder / "features"
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / digest.hexdigest()[:32]
-        frames_file, offsets_file = stem.with_suffix(".frames"), stem.with_suffix(".npy")
-        stored = _read(frames_file, offsets_file)
-        if stored is None:
-            _write(_logmels(clips, cache, trim, progress), frames_file, offsets_file)
-            stored = _read(frames_file, offsets_file)
-        if stored is None:
-            raise MifuseError(f"{frames_file} was changed while it was read: delete {folder} and try again")
-        return cls(*stored)
+
+        def read(stem: Path) -> tuple[NDArray[np.float16], NDArray[np.int64]] | None:
+            return _read(stem.with_suffix(".frames"), stem.with_suffix(".npy"))
+
+        def write(part: Sequence[Clip], stem: Path) -> None:
+            logmels = _logmels(part, cache, trim, progress)
+            _write(logmels, stem.with_suffix(".frames"), stem.with_suffix(".npy"))
+
+        pieces = in_shards(clips, cache, "features", f"{KEY} {trim}", read=read, write=write)
+        if len(pieces) == 1:
+            return cls(*pieces[0])
+        lengths = [np.diff(offsets) for _, offsets in pieces]
+        offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
+        return cls(Joined([frames for frames, _ in pieces]), offsets)
 
 
 def _logmels(

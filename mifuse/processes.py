@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 from mifuse.errors import MifuseError
@@ -15,8 +16,10 @@ def is_main_process() -> bool:
     import torch
     from accelerate import PartialState
 
-    # Whoever asks first decides: without cpu=True, CPU processes would not find each other.
-    return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
+    # Whoever asks first decides: without cpu=True, CPU processes would not find each other, and after torch's
+    # half an hour they give up on one that fuses a million clips.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+    return bool(state.is_main_process)
 
 
 def on_main_process(action: Callable[[], T]) -> T:

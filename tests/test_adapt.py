@@ -348,6 +348,28 @@ def test_kill_9_and_resume(world, done, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"student"}
 
 
+COUNTED = """
+import sys
+
+import mifuse.adapt
+from mifuse import prosody
+from mifuse.cli import main
+
+
+def counted(function, text):
+    def call(*arguments):
+        print(text, file=sys.stderr, flush=True)
+        return function(*arguments)
+
+    return call
+
+
+prosody.measure = counted(prosody.measure, "measured a clip")
+mifuse.adapt.refine = counted(mifuse.adapt.refine, "refined")
+main()
+"""
+
+
 @pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
     reason="this torch has no gloo",
@@ -365,10 +387,11 @@ def test_two_processes(world, tmp_path):
     assert one.exit_code == 0, one.output
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", "0", "-m", "mifuse"]
+    launch += ["--main_process_port", "0", str(tmp_path / "counted.py")]
+    (tmp_path / "counted.py").write_text(COUNTED)
     two = subprocess.run(
         [*launch, *world.arguments(tmp_path / "two"), *settings, "--json"],
-        env=environment(world),
+        env=environment(world) | {"MIFUSE_CACHE": str(tmp_path / "cache")},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -377,7 +400,9 @@ def test_two_processes(world, tmp_path):
     )
     assert two.returncode == 0, two.stderr
     assert json.loads(two.stdout)["out"] == str(tmp_path / "two")  # one process speaks
-    assert {p.name for p in tmp_path.iterdir()} == {"one", "two"}
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "two", "counted.py", "cache"}
+    assert two.stderr.count("measured a clip") == len(world.clips)  # once, not in every process
+    assert two.stderr.count("refined") == 4  # three fusions and the reference
     first, second = (
         read_predictions(tmp_path / name / "predictions.csv", LABELS).probs for name in ("one", "two")
     )

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mifuse import features as features_module
+from mifuse import shards
 from mifuse.audio import AudioCache
 from mifuse.errors import AudioError
 from mifuse.features import PADDING, Features
@@ -53,6 +54,15 @@ def test_second_call_comes_from_the_cache(clips, cache, monkeypatch):
     second = Features.of(clips, AudioCache(cache.folder.parent))
     assert np.array_equal(first.frames, second.frames)
     assert np.array_equal(first.offsets, second.offsets)
+
+
+def test_several_files_are_as_one(clips, cache, monkeypatch):
+    one = Features.of(clips, cache)
+    monkeypatch.setattr(shards, "SHARD", 4)
+    several = Features.of(clips, cache)
+    assert len(cached_files(cache, ".frames")) == 3
+    assert np.array_equal(several.offsets, one.offsets)
+    assert torch.equal(several.batch([5, 0, 3, 4]), one.batch([5, 0, 3, 4]))
 
 
 def test_order_and_content_matter(clips, cache):
