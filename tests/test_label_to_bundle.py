@@ -52,10 +52,14 @@ def test_label_adapt_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         )  # fmt: skip
         assert json.loads(done)["added"] == 48 and set(server.sold.values()) == {1}
     assert "gpt-audio" in mifuse("draws", "info", tmp_path / "draws.db", "--manifest", manifest)
+    bought = (tmp_path / "draws.db").read_bytes()
     mifuse(
         "adapt", "--source", tmp_path / "source", "--target", manifest, "--draws", tmp_path / "draws.db",
         "-o", tmp_path / "student", "--size", "xs", "--set", "fit.steps=4", "--set", "classifier_draws=2",
     )  # fmt: skip
+    assert (
+        tmp_path / "draws.db"
+    ).read_bytes() == bought  # labels are calibrated in fusion, never in the store
     mifuse("export", tmp_path / "student", "-o", tmp_path / "bundle", "--format", "onnx")
     recognizer = Recognizer.load(tmp_path / "bundle")
     clip = read_manifest(manifest).clips[0]

@@ -125,6 +125,15 @@ def test_soften_prior(noisy):
     assert 0 < half < np.ptp(noisy.mean(0))
 
 
+def test_the_prior_alone_may_be_calibrated(archive, noisy):
+    """`rounds` = 0 leaves the archive out; the prior is drawn towards uniform all the same."""
+    whole = run(noisy, archive, RefineConfig(rounds=0, prior=1.0))
+    np.testing.assert_allclose(whole.mean(0), 0.25, atol=1e-3)
+    assert ua(archive[2], whole) > ua(archive[2], noisy) + 2
+    half = run(noisy, archive, RefineConfig(rounds=0, prior=0.5))
+    assert noisy.mean(0)[2] > half.mean(0)[2] > 0.26
+
+
 def test_a_class_that_nobody_names():
     labels = np.tile([0.5, 0.5, 0.0], (6, 1))
     assert np.isfinite(soften_prior(labels, 0.5)).all()
