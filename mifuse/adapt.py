@@ -6,13 +6,14 @@ follow the student, fuse again. Source: Huang, Lin, Lee, "MI-Fuse", arXiv 2509.2
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mifuse.audio import AudioCache
-from mifuse.classifier import HubClassifier, classifier_draws, load_model
+from mifuse.classifier import classifier_draws, load_model
 from mifuse.config import require
 from mifuse.draws import load_draws
 from mifuse.errors import MifuseError, TrainingError
 from mifuse.features import Features
 from mifuse.fusion import Fused, fuse
+from mifuse.hub import HubClassifier
 from mifuse.manifest import Clip, read_manifest
 from mifuse.predictions import Predictions, key
 from mifuse.processes import on_main_process
@@ -53,13 +55,15 @@ class AdaptConfig:
     size: str = "s"  # of a student that starts from scratch
     dropout: float = 0.2  # 0 is off
     average: bool = True  # the student is the moving average of the weights, not the last step
+    keep: float = 0.0  # share of the classifier's weights in the student's, against forgetting; 0 is off
     refine: RefineConfig = field(default_factory=RefineConfig)
     fit: FitConfig = field(default_factory=FitConfig)
 
     def __post_init__(self) -> None:
-        require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf))
+        require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf), keep=(0, 1))
 
 
+KEEP = 0.5  # `keep` of a student that is adapted once more; see docs/LOG.md for what other shares do
 RECIPES = {
     "default": AdaptConfig(),
     # The published formula and nothing else.
@@ -121,6 +125,10 @@ def adapt(
     measured = voices(clips, cache) if config.refine.rounds > 0 else None
     fit = Fit(first_student(classifier, config, seed), features, config.fit, seed)
     follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
+    if config.keep > 0 and not follows:
+        raise TrainingError(
+            f"keep = {config.keep:g} needs an earlier student of size {config.size}: give one, or set keep=0"
+        )
     targets = np.empty(0)
     settings = asdict(config) | {
         "target": _digest([f"{cache.hash(clip)} {clip.speaker}".encode() for clip in clips]),
@@ -148,6 +156,8 @@ def adapt(
         if state is not None:
             fit.save(state, {"targets": targets}, settings)
     student = (fit.average if config.average else fit.student).eval()
+    if config.keep > 0:
+        student = between(student, classifier, config.keep)
     fused, classifier_mean, probs = on_main_process(
         lambda: (
             teaching().fused(teaching().draws),
@@ -164,6 +174,20 @@ def adapt(
         classifier=classifier_mean,
         probs=probs,
     )
+
+
+def between(student: Student, other: nn.Module, share: float) -> Student:
+    """A copy of the student with a share of the other's weights in its own; the shapes are the same.
+
+    What fine-tuning gained and what was known before are both good near the straight line between the two.
+    Source: Wortsman et al., "Robust fine-tuning of zero-shot models" (CVPR 2022).
+    """
+    mixed, theirs = copy.deepcopy(student), other.state_dict()
+    with torch.no_grad():
+        for name, weights in mixed.state_dict().items():
+            if weights.dtype.is_floating_point:
+                weights.lerp_(theirs[name].to(weights), share)
+    return mixed
 
 
 @dataclass
@@ -244,7 +268,7 @@ def adapt_manifest(
     """`mifuse adapt`: from files to a run folder `out`. Returns what run.json holds.
 
     Args:
-        source: checkpoint folder or hf:NAME of the classifier.
+        source: checkpoint folder or hf:NAME of the classifier; with `config.keep`, of the earlier student.
         target: manifest; its `adapt` rows are used where it has a split.
         draws: draws store or JSONL; `teacher` chooses where it holds several.
         labelled: manifest of the few target clips whose labels are known and may be used.
@@ -257,6 +281,8 @@ def adapt_manifest(
     config = config or RECIPES["default"]
     cache = cache or AudioCache()
     classifier = load_model(source)
+    if config.keep > 0 and isinstance(classifier, Student):
+        config = replace(config, size=classifier.size)
     labels = classifier.labels
     clips = read_manifest(target, labels=None).select("adapt").clips
     lalm_draws = load_draws(draws, clips, labels, cache, teacher)

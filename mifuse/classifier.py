@@ -1,9 +1,10 @@
-"""The classifier: the source model. Ours, or any audio-classification checkpoint of transformers."""
+"""The classifier: the source model. A student of ours, or an audio-classification model of transformers."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import math
 import time
@@ -16,14 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from mifuse.audio import AudioCache
 from mifuse.config import require
 from mifuse.errors import MifuseError, TrainingError
 from mifuse.features import Features
-from mifuse.frontend import SAMPLE_RATE
-from mifuse.labels import LABELS, canonical
+from mifuse.hub import Head, HeadFit, HubClassifier, first_line
+from mifuse.labels import LABELS
 from mifuse.manifest import Clip, read_manifest
 from mifuse.metrics import unweighted_accuracy
 from mifuse.processes import on_main_process
@@ -33,8 +34,6 @@ from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-
-SHORTEST = SAMPLE_RATE // 10  # samples: shorter clips are padded for a hub classifier
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class TrainConfig:
 class Trained:
     """A trained classifier and how it got there."""
 
-    model: Student
+    model: Student | HubClassifier
     history: list[dict[str, float]]
     validation_ua: float  # %, on speakers that it was not trained on
 
@@ -67,16 +66,19 @@ def train_classifier(
     config: TrainConfig | None = None,
     seed: int = 0,
     labels: Sequence[str] = LABELS,
+    encoder: str | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Trained:
     """Train a classifier on labelled clips, keeping the epoch that does best on held-out speakers.
 
     Args:
         clips: labelled clips; unlabelled ones are left out.
+        encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
         progress: called with the record of each epoch.
 
     Raises:
         TrainingError: fewer than two classes, or fewer than two speakers.
+        MifuseError: the encoder cannot be used.
     """
     config = config or TrainConfig()
     clips = [clip for clip in clips if clip.label is not None]
@@ -88,30 +90,47 @@ def train_classifier(
     held_out = _held_out(clips, config.validation, seed)
     train = [clip for clip, held in zip(clips, held_out, strict=True) if not held]
     valid = [clip for clip, held in zip(clips, held_out, strict=True) if held]
-    truth = np.array([labels.index(str(clip.label)) for clip in train])
-    valid_truth = np.array([labels.index(str(clip.label)) for clip in valid])
+    truth, valid_truth = (np.array([labels.index(str(c.label)) for c in part]) for part in (train, valid))
+
+    def ua(probs: Array) -> float:
+        return unweighted_accuracy(valid_truth, probs.argmax(1), len(labels))
+
     torch.manual_seed(seed)
-    student = Student(labels=labels, size=config.size, dropout=config.dropout)
-    fit = Fit(student, Features.of(train, cache), config.fit, seed)
-    valid_features = Features.of(valid, cache)
+    if encoder is None:
+        student = Student(labels=labels, size=config.size, dropout=config.dropout)
+        fit = Fit(student, Features.of(train, cache), config.fit, seed)
+        features = Features.of(valid, cache)
+        best = _fit_best(fit, truth, lambda: ua(predict(fit.average, features)), config.patience, progress)
+        return Trained(fit.average.cpu(), fit.history, best)
+    hub = HubClassifier(encoder, labels, config.dropout)
+    embeddings = hub.embeddings(valid, cache)
+    fit = HeadFit(hub, hub.embeddings(train, cache), config.fit, seed)
+    best = _fit_best(fit, truth, lambda: ua(fit.average_probs(embeddings)), config.patience, progress)
+    Head(hub).load_state_dict(fit.average.state_dict())
+    return Trained(hub.cpu(), fit.history, best)
+
+
+def _fit_best(
+    fit: Fit,
+    truth: NDArray[np.int64],
+    score: Callable[[], float],
+    patience: int,
+    progress: Callable[[dict[str, float]], object],
+) -> float:
+    """Fit until the score of `fit.average` no longer rises; leave the best one there and return its score."""
     best, best_ua, waited = fit.average.state_dict(), -1.0, 0
-    targets = np.eye(len(labels))[truth]
-
-    def validation_ua() -> float:
-        predictions = predict(fit.average, valid_features).argmax(1)
-        return unweighted_accuracy(valid_truth, predictions, len(labels))
-
-    while fit.epoch < fit.epochs and waited < config.patience:
+    targets = np.eye(len(fit.student.labels))[truth]
+    while fit.epoch < fit.epochs and waited < patience:
         record = fit.run_epoch(targets)
         # One process decides for all: averages differ a little, and all must stop at the same epoch.
-        record["validation_ua"] = on_main_process(validation_ua)
+        record["validation_ua"] = on_main_process(score)
         waited += 1
         if record["validation_ua"] > best_ua:
             best_ua, waited = record["validation_ua"], 0
             best = {k: v.clone() for k, v in fit.average.state_dict().items()}
         progress(record)
     fit.average.load_state_dict(best)
-    return Trained(fit.average.cpu(), fit.history, best_ua)
+    return best_ua
 
 
 def train_manifest(
@@ -120,11 +139,15 @@ def train_manifest(
     *,
     config: TrainConfig | None = None,
     seed: int = 0,
+    encoder: str | None = None,
     force: bool = False,
     cache: AudioCache | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> dict[str, Any]:
     """`mifuse train`: from a manifest to a run folder `out`. Returns what run.json holds.
+
+    Args:
+        encoder: as of `train_classifier`.
 
     Raises:
         MifuseError: any input that cannot be used; nothing is written then.
@@ -133,9 +156,12 @@ def train_manifest(
     config = config or TrainConfig()
     clips = read_manifest(manifest).clips
     with open_run(out, force=force) as partial:
-        trained = train_classifier(clips, cache or AudioCache(), config=config, seed=seed, progress=progress)
+        trained = train_classifier(
+            clips, cache or AudioCache(), config=config, seed=seed, encoder=encoder, progress=progress
+        )
         record = {
             "kind": "train",
+            "encoder": encoder,
             "config": asdict(config),
             "seed": seed,
             "source": str(manifest.resolve()),
@@ -160,62 +186,10 @@ def _held_out(clips: Sequence[Clip], share: float, seed: int) -> list[bool]:
     return [name in held for name in names]
 
 
-class HubClassifier(nn.Module):
-    """A `transformers` audio-classification checkpoint with its labels mapped to ours.
-
-    Args:
-        name: hub name or folder of a checkpoint (wav2vec2, HuBERT, WavLM, …).
-        labels: our labels; each must be found among the checkpoint's, under its name or an alias.
-
-    Raises:
-        MifuseError: the checkpoint cannot be read, or its labels do not cover ours.
-    """
-
-    def __init__(self, name: str, labels: Sequence[str] = LABELS) -> None:
-        super().__init__()
-        from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
-
-        try:
-            self.model: Any = AutoModelForAudioClassification.from_pretrained(name)
-            self.extractor: Any = AutoFeatureExtractor.from_pretrained(name)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = _first_line(error)
-            raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
-        if self.extractor.sampling_rate != SAMPLE_RATE:
-            raise MifuseError(
-                f"hf:{name} hears audio of {self.extractor.sampling_rate} Hz: "
-                f"choose a checkpoint for {SAMPLE_RATE} Hz"
-            )
-        self.labels = tuple(labels)
-        theirs = [str(label) for _, label in sorted(self.model.config.id2label.items())]
-        self.sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
-        missing = [ours for ours, sources in zip(labels, self.sources, strict=True) if not sources]
-        if missing:
-            raise MifuseError(
-                f"hf:{name} has the labels {', '.join(theirs)}: none of them is {', '.join(missing)}; "
-                "set id2label in its config.json to names that are"
-            )
-        self.eval()
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
-        # The convolutions of wav2vec2 and its heirs need 25 ms at least.
-        samples = nn.functional.pad(samples, (0, max(0, SHORTEST - samples.shape[1])))
-        inputs = self.extractor(
-            list(samples.cpu().numpy()), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding=True
-        )
-        device = next(self.model.parameters()).device
-        theirs = self.model(**{k: v.to(device) for k, v in inputs.items()}).logits.softmax(dim=-1)
-        ours = torch.stack([theirs[:, sources].sum(dim=1) for sources in self.sources], dim=1)
-        return ours / ours.sum(dim=1, keepdim=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def load_model(path: str | Path) -> Student | HubClassifier:
     """A checkpoint: a folder of ours, or `hf:NAME_OR_PATH` of transformers; in eval mode.
+
+    The folder of a head that `mifuse train --encoder` wrote is one of transformers; it needs no `hf:`.
 
     Raises:
         MifuseError: there is no checkpoint, or it does not fit.
@@ -231,10 +205,13 @@ def load_model(path: str | Path) -> Student | HubClassifier:
             )
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints, and --json owns stdout
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if "model_type" in config:
+                return HubClassifier(text)
             return Student.from_pretrained(folder).eval()
     except (ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
         raise MifuseError(
-            f"{folder}: not a student of ours ({_first_line(error)}): train it again or give another folder"
+            f"{folder}: not a student of ours ({first_line(error)}): train it again or give another folder"
         ) from error
 
 
@@ -248,6 +225,8 @@ def classifier_draws(
     """MC-dropout draws of any classifier, (draws, N, C): dropout on, all else as in inference."""
     if isinstance(model, Student):
         return mc_dropout_draws(model, Features.of(clips, cache), draws, seed)
+    if model.dropout is not None:
+        return model.draws(model.embeddings(clips, cache), draws, seed)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.train()

@@ -9,12 +9,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mifuse.errors import TrainingError
 from mifuse.predictions import Predictions, write_predictions
 from mifuse.processes import is_main_process, on_main_process
-from mifuse.student import Student
 
 LIBRARIES = ("mifuse", "torch", "torchaudio", "transformers", "numpy")
 RECORD = "run.json"
@@ -57,10 +56,19 @@ def _prepare(out: Path, resume: bool, force: bool) -> Path:
     return partial
 
 
+class Model(Protocol):
+    """What a run leaves: a student, or a hub classifier."""
+
+    labels: tuple[str, ...]
+
+    def save_pretrained(self, folder: Path, /) -> object:
+        """Write config.json and model.safetensors."""
+
+
 def close_run(
     partial: Path,
     out: Path,
-    student: Student,
+    student: Model,
     record: Mapping[str, Any],
     predictions: Predictions | None = None,
 ) -> None:
@@ -76,7 +84,7 @@ def close_run(
 
 
 def _finish(
-    partial: Path, out: Path, student: Student, record: Mapping[str, Any], predictions: Predictions | None
+    partial: Path, out: Path, student: Model, record: Mapping[str, Any], predictions: Predictions | None
 ) -> None:
     with writing(partial):
         student.save_pretrained(partial)

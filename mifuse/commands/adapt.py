@@ -12,7 +12,13 @@ import click
 @click.command(
     epilog="Example: mifuse adapt --source source/ --target target.csv --draws draws.db -o student/"
 )
-@click.option("--source", required=True, metavar="FOLDER|hf:NAME", help="The classifier.")
+@click.option("--source", metavar="FOLDER|hf:NAME", help="The classifier.")
+@click.option(
+    "--from",
+    "earlier",
+    metavar="FOLDER",
+    help="Instead of --source: a student to adapt once more, which keeps what it has learnt.",
+)
 @click.option("--target", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Manifest.")
 @click.option(
     "--draws", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Store or JSONL."
@@ -33,7 +39,7 @@ import click
     show_default=True,
     help="`paper` is the published formula and nothing else.",
 )
-@click.option("--size", type=click.Choice(["xs", "s", "m"]), default="s", show_default=True, help="Size.")
+@click.option("--size", type=click.Choice(["xs", "s", "m"]), help="Of a new student.  [default: s]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, sampling and augmentation.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as in fit.steps=600."
@@ -44,14 +50,15 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def adapt(
     *,
-    source: str,
+    source: str | None,
+    earlier: str | None,
     target: Path,
     draws: Path,
     teacher: str | None,
     labelled: Path | None,
     out: Path,
     recipe: str,
-    size: str,
+    size: str | None,
     seed: int,
     settings: tuple[str, ...],
     resume: bool,
@@ -64,18 +71,26 @@ def adapt(
     Only rows of split `adapt` are used where the manifest has that column. Under `accelerate launch`
     the work is shared between processes (on CPUs, too, it wants --multi_gpu: with --cpu it starts one
     process alone). A killed run is continued with --resume.
+
+    With --from, the earlier student stands in for the classifier, and the new one lies halfway between it and
+    what the new clips teach: half of the weights each, or --set keep=SHARE of the earlier ones.
     """
-    from mifuse.adapt import RECIPES, adapt_manifest
+    if (source is None) == (earlier is None):
+        raise click.UsageError("give a classifier as --source, or a student to adapt once more as --from")
+    if earlier is not None and size is not None:
+        raise click.UsageError("--size is of a new student: leave it out beside --from")
+    from mifuse.adapt import KEEP, RECIPES, adapt_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
     from mifuse.processes import is_main_process
 
-    config = override(RECIPES[recipe], [f"size={size}", *settings])
+    start = f"size={size or 's'}" if earlier is None else f"keep={KEEP}"
+    config = override(RECIPES[recipe], [start, *settings])
     if not is_main_process():
         tensorboard = None
     with epochs("adapt", config.fit.steps) as progress:
         record = adapt_manifest(
-            source,
+            str(source or earlier),
             target,
             draws,
             out,

@@ -13,7 +13,10 @@ import click
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the classifier, new."
 )
-@click.option("--size", type=click.Choice(["xs", "s", "m"]), default="s", show_default=True, help="Size.")
+@click.option(
+    "--encoder", metavar="hf:NAME", help="A frozen WavLM, HuBERT, wav2vec2 or Whisper; its head is trained."
+)
+@click.option("--size", type=click.Choice(["xs", "s", "m"]), help="Of the student.  [default: s]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, sampling and augmentation.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as in fit.steps=600."
@@ -24,7 +27,8 @@ def train(
     *,
     manifest: Path,
     out: Path,
-    size: str,
+    encoder: str | None,
+    size: str | None,
     seed: int,
     settings: tuple[str, ...],
     force: bool,
@@ -32,16 +36,24 @@ def train(
 ) -> None:
     """Train a source classifier on the labelled clips of MANIFEST.
 
-    The epoch that does best on held-out speakers is kept.
+    The epoch that does best on held-out speakers is kept. An --encoder, a hub name or a folder after hf:,
+    hears each clip once; what it says is kept in the cache, and a linear head learns from it.
     """
+    if encoder is not None and size is not None:
+        raise click.UsageError("--size is of a student: leave it out beside --encoder")
+    if encoder is not None and not encoder.startswith("hf:"):
+        raise click.UsageError(f"--encoder {encoder}: write hf:{encoder}, for a folder too")
     from mifuse.classifier import TrainConfig, train_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
     from mifuse.processes import is_main_process
 
-    config = override(TrainConfig(size=size), settings)
+    config = override(TrainConfig(size=size or "s"), settings)
+    encoder = encoder and encoder.removeprefix("hf:")
     with epochs("train", config.fit.steps) as progress:
-        record = train_manifest(manifest, out, config=config, seed=seed, force=force, progress=progress)
+        record = train_manifest(
+            manifest, out, config=config, seed=seed, encoder=encoder, force=force, progress=progress
+        )
     ua, count = record["validation_ua"], len(record["history"])
     if not is_main_process():
         return

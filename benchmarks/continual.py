@@ -1,0 +1,140 @@
+"""A student adapted once more: what it hears of the new domain, and what it still knows of the old one.
+
+    python -m benchmarks.continual --corpora DIR [--chains SOURCE>OLD>NEW,…] [--out FILE.json]
+
+A chain is a classifier of the source, its student on the old domain (taken from the work of
+`benchmarks.transfers` where that is done), and that student adapted to the new domain without old clips.
+One row for each share of the earlier weights that is kept: 1 is the student before, 0 is plain adaptation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import units
+from benchmarks.units import SPLITS, Transfer, Unit, named
+from mifuse.adapt import KEEP, RECIPES, adapt, between
+from mifuse.audio import AudioCache
+from mifuse.bench import machine
+from mifuse.classifier import TrainConfig, load_model
+from mifuse.config import override
+from mifuse.draws import load_draws
+from mifuse.features import Features
+from mifuse.labels import LABELS
+from mifuse.manifest import Clip, read_manifest
+from mifuse.metrics import unweighted_accuracy
+from mifuse.run import versions
+from mifuse.student import Student
+from mifuse.training import predict
+
+SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every chain and print its table."""
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    chains = {}
+    for text in options.chains.split(","):
+        began = time.perf_counter()
+        chains[text] = measure(options, text)
+        print(markdown(text, chains[text]), flush=True)
+        print(f"\n{time.perf_counter() - began:.0f} s\n", flush=True)
+    if options.out:
+        document = {
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": asdict(machine()),
+            "versions": versions(),
+            "recipe": asdict(override(RECIPES["default"], options.set)),
+            "keep": KEEP,
+            "seed": options.seed,
+            "chains": chains,
+        }
+        partial = options.out.with_name(f".{options.out.name}.tmp")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        partial.replace(options.out)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    it = argparse.ArgumentParser(
+        prog="python -m benchmarks.continual",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    it.add_argument("--corpora", type=Path, required=True, help="folder of corpora")
+    it.add_argument("--chains", default="koremo>nemo>ravdess,ravdess>nemo>koremo", help="SOURCE>OLD>NEW, …")
+    it.add_argument("--seed", type=int, default=0)
+    it.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
+    it.add_argument("--work", type=Path, default=Path.home() / ".cache" / "mifuse" / "transfers")
+    it.add_argument("--out", type=Path, help="JSON")
+    return it
+
+
+def measure(options: argparse.Namespace, chain: str) -> dict[str, dict[str, float]]:
+    """UA of each share of the earlier weights, on both splits of both domains, by `domain split`."""
+    source, old, new = chain.split(">")
+    cache = AudioCache()
+    earlier = earlier_student(options, Transfer((source,), old))
+    clips = clips_of(options.corpora, new, "adapt")
+    draws = load_draws(options.corpora / new / "lalm_draws.jsonl", clips, LABELS, cache)
+    config = override(RECIPES["default"], options.set)
+    student = adapt(clips, draws, earlier, cache, config=config, seed=options.seed).student
+    return {
+        f"{share:g}": {
+            f"{domain} {split}": ua(mixed, clips_of(options.corpora, domain, split), cache)
+            for domain in (old, new)
+            for split in SPLITS
+        }
+        for share, mixed in ((share, between(student, earlier, share)) for share in SHARES)
+    }
+
+
+def earlier_student(options: argparse.Namespace, transfer: Transfer) -> Student:
+    """The student of the old domain, adapted now unless the table has it."""
+    method = named("default", [])
+    unit = Unit(options.corpora, options.work, transfer, options.seed, TrainConfig(), method)
+    for needed, done in ((replace(unit, method=None), unit.classifier), (unit, unit.student)):
+        if not done.exists():
+            units.run(needed)
+    student = load_model(unit.student)
+    if not isinstance(student, Student):
+        raise TypeError(f"{unit.student} holds no student")
+    return student
+
+
+def clips_of(corpora: Path, name: str, split: str) -> tuple[Clip, ...]:
+    """The clips of one split."""
+    return read_manifest(corpora / name / "target.csv").select(split).clips
+
+
+def ua(student: Student, clips: Sequence[Clip], cache: AudioCache) -> float:
+    """UA in %."""
+    truth = np.array([LABELS.index(str(clip.label)) for clip in clips])
+    return unweighted_accuracy(truth, predict(student, Features.of(clips, cache)).argmax(1), len(LABELS))
+
+
+def markdown(chain: str, rows: dict[str, dict[str, float]]) -> str:
+    """The table of a chain."""
+    columns = list(next(iter(rows.values())))
+    lines = [f"UA in %, {chain}", "", f"| kept | {' | '.join(columns)} | mean |"]
+    lines.append("| ---: |" + " ---: |" * (len(columns) + 1))
+    for share, row in rows.items():
+        values = [*row.values(), float(np.mean(list(row.values())))]
+        lines.append(f"| {share} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

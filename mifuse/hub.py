@@ -1,0 +1,225 @@
+"""Classifiers of `transformers`: a whole checkpoint from the hub, or a head of ours on a frozen encoder.
+
+The head is the one that `transformers` itself puts on WavLM, wav2vec2, HuBERT and Whisper: a weighted mean
+of all layers, a projection, a linear classifier, and a mean over time. All of it is linear, so the mean over
+time may come first; the encoder is run once a clip, and what is kept on disk is one vector a layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from mifuse.audio import AudioCache
+from mifuse.errors import MifuseError
+from mifuse.frontend import SAMPLE_RATE
+from mifuse.labels import LABELS, canonical
+from mifuse.manifest import Clip
+from mifuse.shards import Joined, table
+from mifuse.training import Fit, FitConfig
+
+Array = NDArray[np.float64]
+
+SHORTEST = SAMPLE_RATE // 10  # samples: shorter clips are padded
+HEAD = ("layer_weights", "projector", "classifier")  # what `transformers` calls the parts of the head
+
+
+class HubClassifier(nn.Module):
+    """A `transformers` audio-classification checkpoint with its labels mapped to ours.
+
+    Args:
+        name: hub name or folder of a checkpoint (wav2vec2, HuBERT, WavLM, Whisper, …).
+        labels: our labels; each must be found among the checkpoint's, under its name or an alias.
+        dropout: of a new head for our labels, untrained, in place of the checkpoint's; None keeps that.
+
+    Raises:
+        MifuseError: the checkpoint cannot be read, has no place for a head, or its labels do not cover ours.
+    """
+
+    def __init__(self, name: str, labels: Sequence[str] = LABELS, dropout: float | None = None) -> None:
+        super().__init__()
+        from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+
+        try:
+            config = AutoConfig.from_pretrained(name)
+            if dropout is not None:
+                config.id2label = dict(enumerate(labels))
+                config.label2id = {label: i for i, label in enumerate(labels)}
+                config.use_weighted_layer_sum = True
+                config.head_dropout = dropout  # not of transformers, which keeps it all the same
+            with _unreported() if dropout is not None else contextlib.nullcontext():
+                self.model: Any = AutoModelForAudioClassification.from_pretrained(
+                    name, config=config, ignore_mismatched_sizes=dropout is not None
+                )
+            self.extractor: Any = AutoFeatureExtractor.from_pretrained(name)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = first_line(error)
+            raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
+        if self.extractor.sampling_rate != SAMPLE_RATE:
+            raise MifuseError(
+                f"hf:{name} hears audio of {self.extractor.sampling_rate} Hz: "
+                f"choose a checkpoint for {SAMPLE_RATE} Hz"
+            )
+        if dropout is not None and not all(hasattr(self.model, part) for part in HEAD):
+            raise MifuseError(
+                f"hf:{name} ({self.model.config.model_type}) has no weighted layers to put a head on: "
+                "choose a WavLM, HuBERT, wav2vec2 or Whisper checkpoint"
+            )
+        self.labels = tuple(labels)
+        theirs = [str(label) for _, label in sorted(self.model.config.id2label.items())]
+        self.sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
+        missing = [ours for ours, sources in zip(labels, self.sources, strict=True) if not sources]
+        if missing:
+            raise MifuseError(
+                f"hf:{name} has the labels {', '.join(theirs)}: none of them is {', '.join(missing)}; "
+                "set id2label in its config.json to names that are"
+            )
+        self.eval()
+
+    @property
+    def dropout(self) -> float | None:
+        """Dropout before the head that we trained; None for a checkpoint of somebody else's."""
+        return getattr(self.model.config, "head_dropout", None)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
+        return self._ours(self.model(**self._inputs(samples)).logits)
+
+    def _inputs(self, samples: Tensor) -> dict[str, Tensor]:
+        # The convolutions of wav2vec2 and its heirs need 25 ms at least.
+        samples = nn.functional.pad(samples, (0, max(0, SHORTEST - samples.shape[1])))
+        inputs = self.extractor(
+            list(samples.cpu().numpy()),
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            # Whisper's encoder takes 30 s, whatever there is to hear.
+            padding="max_length" if hasattr(self.extractor, "chunk_length") else True,
+        )
+        device = next(self.model.parameters()).device
+        return {name: value.to(device) for name, value in inputs.items()}
+
+    def _ours(self, logits: Tensor) -> Tensor:
+        theirs = logits.softmax(dim=-1)
+        ours = torch.stack([theirs[..., sources].sum(dim=-1) for sources in self.sources], dim=-1)
+        return ours / ours.sum(dim=-1, keepdim=True)
+
+    def embeddings(self, clips: Sequence[Clip], cache: AudioCache) -> Embeddings:
+        """Hidden states of the clips, averaged over time; the encoder is run for those that are new."""
+        encoder = {k: v for k, v in self.model.state_dict().items() if not k.startswith(HEAD)}
+        digest = hashlib.sha256(self.extractor.to_json_string().encode())
+        for name, weights in sorted(encoder.items()):
+            digest.update(name.encode() + weights.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        rows = table(clips, cache, "encoder", digest.hexdigest(), lambda part: self._hear(part, cache))
+        return Embeddings(rows)
+
+    @torch.inference_mode()
+    def _hear(self, clips: Sequence[Clip], cache: AudioCache) -> NDArray[np.float16]:
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        rows = []
+        for clip in clips:
+            samples = torch.from_numpy(cache.samples(clip))[None]
+            states = self.model(**self._inputs(samples), output_hidden_states=True).hidden_states
+            rows.append(torch.stack([state[0].float().mean(dim=0) for state in states]).half().cpu().numpy())
+        self.model.cpu()
+        return np.stack(rows)
+
+    @torch.inference_mode()
+    def draws(self, embeddings: Embeddings, draws: int, seed: int = 0) -> Array:
+        """Draws of the head that we trained, with its dropout on, (draws, N, C): one pass of the encoder."""
+        torch.manual_seed(seed)
+        head = Head(self).train()
+        out = np.empty((draws, len(embeddings), len(self.labels)))
+        for index in embeddings.batches():
+            states = embeddings.batch(index)
+            for draw in out:
+                draw[index] = self._ours(head.logits(states)).cpu().numpy()
+        return out
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the folder that `hf:FOLDER` reads."""
+        self.model.save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
+
+
+class Embeddings:
+    """Hidden states of N clips, averaged over time, (N, layers, hidden) float16, memory-mapped."""
+
+    def __init__(self, rows: Joined) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """Some of the clips: float32 (batch, layers, hidden)."""
+        return torch.from_numpy(np.concatenate([self.rows[i : i + 1] for i in indices]).astype(np.float32))
+
+    def batches(self, size: int = 256) -> Iterator[NDArray[np.int64]]:
+        """Every clip once, in order."""
+        for start in range(0, len(self), size):
+            yield np.arange(start, min(start + size, len(self)))
+
+
+class Head(nn.Module):
+    """The head of a hub classifier as a model of its own; it shares the weights."""
+
+    def __init__(self, classifier: HubClassifier) -> None:
+        super().__init__()
+        self.labels = classifier.labels
+        self.dropout = nn.Dropout(classifier.dropout or 0.0)
+        self.layer_weights, self.projector, self.classifier = (getattr(classifier.model, p) for p in HEAD)
+
+    def logits(self, states: Tensor, _: Tensor | None = None) -> Tensor:
+        """Scores (batch, C) of hidden states (batch, layers, hidden)."""
+        weights = self.layer_weights.softmax(dim=0)[:, None]
+        scores: Tensor = self.classifier(self.projector(self.dropout((states * weights).sum(dim=1))))
+        return scores
+
+
+class HeadFit(Fit):
+    """The training loop on hidden states: nothing is augmented, since the encoder does not hear it again."""
+
+    def __init__(
+        self, classifier: HubClassifier, embeddings: Embeddings, config: FitConfig, seed: int = 0
+    ) -> None:
+        # The loop asks of a student and of features no more than a head and embeddings have.
+        super().__init__(Head(classifier), embeddings, config, seed)  # type: ignore[arg-type]
+
+    def view(self, index: NDArray[np.int64], states: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden states as they are; a head needs no speech mask."""
+        return states.to(self.accelerator.device), states
+
+    @torch.inference_mode()
+    def average_probs(self, embeddings: Embeddings) -> Array:
+        """Probabilities of clips, (N, C), by the moving average of the head."""
+        device = self.accelerator.device
+        batches = (embeddings.batch(index).to(device) for index in embeddings.batches())
+        rows = [self.average.logits(states, states).softmax(dim=-1) for states in batches]
+        return np.asarray(torch.cat(rows).double().cpu().numpy())
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """`transformers` reports at length that a new head is not in the checkpoint; of course it is not."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,170 @@
+"""`mifuse train --encoder`: a head on a frozen encoder. The encoders are tiny and their weights random."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from mifuse.audio import AudioCache
+from mifuse.classifier import TrainConfig, classifier_draws, load_model, train_classifier
+from mifuse.cli import main
+from mifuse.errors import MifuseError
+from mifuse.hub import Head, HubClassifier
+from mifuse.labels import LABELS
+from mifuse.manifest import read_manifest
+from mifuse.synth import make_domain
+from mifuse.training import FitConfig
+from tests.test_adapt import World
+from tests.test_classifier import SMALL, save_hub
+
+CONFIG = TrainConfig(fit=FitConfig(steps=60, steps_per_epoch=20, batch_size=16, lr=0.01))
+WHISPER = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "num_mel_bins": 8,
+    "classifier_proj_size": 8,
+}
+
+
+def save_encoder(folder, family):
+    """An encoder as the hub has it: without a head."""
+    torch.manual_seed(0)
+    if family == "Whisper":
+        config = transformers.WhisperConfig(**WHISPER)
+        model = transformers.WhisperForConditionalGeneration(config)
+        model.model.encoder.conv1.weight.data.mul_(50)  # so that clips differ after 30 s of mean
+        model.save_pretrained(folder)
+        transformers.WhisperFeatureExtractor(feature_size=8).save_pretrained(folder)
+        return folder
+    config = getattr(transformers, f"{family}Config")(**SMALL)
+    getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def domain(tmp_path_factory):
+    """Manifest, clips and cache of 3 speakers with 8 clips each."""
+    folder = tmp_path_factory.mktemp("studio")
+    manifest = make_domain(folder, "studio", speakers=3, clips_per_speaker=8, seconds=0.6)
+    return manifest, read_manifest(manifest).clips, AudioCache(folder / "cache")
+
+
+@pytest.mark.parametrize("family", ["WavLM", "Wav2Vec2", "Hubert", "Whisper"])
+def test_the_head_on_kept_states_is_the_saved_model(domain, tmp_path, family):
+    _, clips, cache = domain
+    encoder = str(save_encoder(tmp_path / "encoder", family))
+    trained = train_classifier(clips, cache, config=CONFIG, encoder=encoder)
+    trained.model.save_pretrained(tmp_path / "source")
+    model = load_model(tmp_path / "source")  # transformers alone reads it
+    assert isinstance(model, HubClassifier) and model.labels == LABELS
+    theirs, ours = (
+        {
+            name.partition("encoder.")[2]: weights
+            for name, weights in named.items()
+            if "encoder.layers" in name
+        }
+        for named in (load_file(tmp_path / "encoder" / "model.safetensors"), model.model.state_dict())
+    )
+    assert ours and all(torch.equal(theirs[name], weights) for name, weights in ours.items())
+    samples = [torch.from_numpy(cache.samples(clip))[None] for clip in clips[:3]]
+    with torch.inference_mode():
+        whole = torch.cat([model(one) for one in samples])
+        states = model.embeddings(clips[:3], cache).batch([0, 1, 2])
+        kept = Head(model).eval().logits(states).softmax(-1)
+    torch.testing.assert_close(kept, whole, rtol=0, atol=2e-3)  # kept as float16
+    assert states.std(dim=0).max() > 1e-2  # clips differ
+
+
+def test_the_encoder_hears_each_clip_once(domain, tmp_path, monkeypatch):
+    _, clips, cache = domain
+    encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
+    first = train_classifier(clips, cache, config=CONFIG, encoder=encoder)
+    before = {name: weights.clone() for name, weights in first.model.model.wavlm.state_dict().items()}
+    monkeypatch.setattr(HubClassifier, "_hear", None)  # would fail when called
+    again = train_classifier(clips, cache, config=CONFIG, encoder=encoder)
+    assert [r["loss"] for r in first.history] == [r["loss"] for r in again.history]
+    frozen = HubClassifier(encoder, dropout=0.0).model.wavlm.state_dict()
+    assert all(torch.equal(frozen[name], weights) for name, weights in before.items())
+    head = Head(HubClassifier(encoder, dropout=0.0))
+    assert not torch.equal(head.classifier.weight, first.model.model.classifier.weight)
+
+
+def test_it_learns(domain, tmp_path):
+    """Random features of voices still tell loud from soft, so the training loss falls well below chance."""
+    _, clips, cache = domain
+    encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
+    history = train_classifier(clips, cache, config=CONFIG, encoder=encoder).history
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert len(history) <= 3
+
+
+def test_draws_are_of_the_head(domain, tmp_path, monkeypatch):
+    _, clips, cache = domain
+    encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
+    model = train_classifier(clips, cache, config=CONFIG, encoder=encoder).model
+    draws = classifier_draws(model, clips, cache, 3, seed=1)
+    assert draws.shape == (3, len(clips), 4)
+    np.testing.assert_allclose(draws.sum(2), 1, atol=1e-6)
+    assert not np.array_equal(draws[0], draws[1])
+    monkeypatch.setattr(HubClassifier, "_hear", None)  # would fail when called
+    assert np.array_equal(draws, classifier_draws(model, clips, cache, 3, seed=1))
+
+
+def test_command_then_adapt(tmp_path):
+    world = World(tmp_path / "world")
+    encoder = save_encoder(tmp_path / "encoder", "WavLM")
+    arguments = ["train", str(world.manifest), "-o", str(tmp_path / "source"), "--encoder", f"hf:{encoder}"]
+    done = CliRunner().invoke(main, [*arguments, "--set", "fit.steps=4", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["epochs"] == 1
+    files = {"config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
+    assert {file.name for file in (tmp_path / "source").iterdir()} == files
+    assert json.loads((tmp_path / "source" / "run.json").read_text())["encoder"] == str(encoder)
+    for source in (tmp_path / "source", f"hf:{tmp_path / 'source'}"):
+        adapted = world.run(tmp_path / "student", "--force", source=source)
+        assert adapted.exit_code == 0, adapted.output
+    assert json.loads((tmp_path / "student" / "config.json").read_text())["size"] == "xs"
+
+
+def test_an_encoder_without_room_for_a_head(tmp_path):
+    config = transformers.ASTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_length=32,
+        num_mel_bins=16,
+    )
+    transformers.ASTModel(config).save_pretrained(tmp_path)
+    transformers.ASTFeatureExtractor(max_length=32, num_mel_bins=16).save_pretrained(tmp_path)
+    with pytest.raises(MifuseError, match=r"\(audio-spectrogram-transformer\) has no weighted layers"):
+        HubClassifier(str(tmp_path), dropout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--encoder", "somewhere"], 2, "--encoder somewhere: write hf:somewhere"),
+        (["--encoder", "hf:x", "--size", "s"], 2, "--size is of a student"),
+        (["--encoder", "hf:./absent"], 1, "hf:./absent cannot be loaded as an audio classifier"),
+    ],
+)
+def test_bad_use(domain, tmp_path, options, code, message):
+    done = CliRunner().invoke(main, ["train", str(domain[0]), "-o", str(tmp_path / "out"), *options])
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_checkpoint_keeps_its_own_draws(tmp_path):
+    assert HubClassifier(str(save_hub(tmp_path))).dropout is None
