@@ -46,9 +46,13 @@ def lived_in(model: nn.Module) -> nn.Module:
 
 
 class Tiny(nn.Module):
-    """Loud or quiet, by two convolutions; `spread` scales a channel that nothing looks at."""
+    """Loud or quiet, by two convolutions.
 
-    def __init__(self, spread: float = 1.0, noise: float = 0.0) -> None:
+    `spread` scales a channel that nothing looks at, which harms int8 in both; `outlier` is a weight of the
+    second one on a channel that is always zero, which harms int8 in that one alone.
+    """
+
+    def __init__(self, spread: float = 1.0, noise: float = 0.0, outlier: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.noise = noise
@@ -56,7 +60,9 @@ class Tiny(nn.Module):
         self.conv2 = nn.Conv1d(8, 8, 1, bias=False)
         self.head = nn.Linear(8, 2)
         self.conv1.weight.data[0] *= spread
-        self.conv2.weight.data.abs_()[:, 0] = 0
+        if outlier:
+            self.conv1.weight.data[0], self.conv1.bias.data[0] = 0.001, -0.1
+        self.conv2.weight.data.abs_()[:, 0] = outlier
         self.head.weight.data = torch.tensor([[1.0], [-1.0]]).expand(2, 8).clone() * 100
         self.head.bias.data.zero_()
         levels = sorted(self.level(torch.from_numpy(clip)[None]).mean().item() for clip in clips(40))
@@ -168,9 +174,34 @@ def test_the_caller_keeps_a_training_model(student: Student, bundle: Path) -> No
 
 
 def test_the_gate_fires_on_a_fragile_model_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="int8 on onnxruntime loses too much: it decides"):
+    message = "int8 on onnxruntime loses too much: it decides .* even with conv[12]/Conv_[0-9]+ in float"
+    with pytest.raises(ExportError, match=message):
         export(Tiny(spread=1e5), tmp_path / "out", labels=("a", "b"), calibration=clips(40), max_drop=0.5)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_culprit_goes_back_to_float_and_the_rest_stays_int8(tmp_path: Path) -> None:
+    options = {"labels": ("a", "b"), "calibration": clips(40), "max_drop": 0.5}
+    sound, mended = (
+        bundles.load(export(Tiny(outlier=outlier), tmp_path / str(outlier), **options))
+        for outlier in (0.0, 1e4)
+    )
+    assert set(sound.provenance["int8"]["layers"].values()) == {"int8"}
+    assert (sound.provenance["int8"]["harm"], sound.provenance["int8"]["repairs"]) == ({}, [])
+    done = mended.provenance["int8"]
+    first, second = done["layers"]
+    assert (first.split("/")[0], second.split("/")[0]) == ("conv1", "conv2")
+    assert done["layers"] == {first: "int8", second: "fp32"}
+    assert done["harm"][second] > 5 * done["harm"][first]
+    (repair,) = done["repairs"]
+    assert repair["layer"] == second
+    assert "onnxruntime: it decides" in repair["reason"]
+    assert mended.quality["int8"]["agreement"] >= 95
+    stored = {
+        t.name: t.data_type for t in onnx.load(tmp_path / "10000.0" / "model.int8.onnx").graph.initializer
+    }
+    assert stored["conv1.weight_quantized"] == onnx.TensorProto.INT8
+    assert stored["conv2.weight"] == onnx.TensorProto.FLOAT
 
 
 def test_a_graph_that_differs_is_an_error(tmp_path: Path) -> None:
@@ -227,7 +258,7 @@ def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.M
         (folder / "model.onnx").write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
-    monkeypatch.setattr("mifuse_export.bundle.write_models", full)
+    monkeypatch.setattr("mifuse_export.bundle.write_floats", full)
     with pytest.raises(OSError, match="No space left"):
         export(Tiny(), out, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -256,6 +287,12 @@ class TestGate:
         near = np.array([[0.501, 0.499]] * 100, np.float32)
         ties = np.concatenate([near[:4, ::-1], near[4:]])
         assert compare(near, ties).failure(0.5) is None
+
+    def test_without_labels_confidence_counts_too(self) -> None:
+        flat = compare(self.fp32, self.fp32 / 2 + 0.125)
+        assert flat.agreement == 100
+        assert "off by 11.2 points" in str(flat.failure(0.5))
+        assert compare(self.fp32, self.fp32 / 2 + 0.125, self.labels).failure(0.5) is None
 
     def test_many_flips_fail_however_near(self) -> None:
         near = np.array([[0.501, 0.499]] * 100, np.float32)

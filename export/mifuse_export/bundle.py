@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from torch import nn
 
 import mifuse_runtime
 from mifuse_export.errors import ExportError
+from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
-from mifuse_export.verify import Floats, Predict, check_parity, compare, probabilities, torch_predict
+from mifuse_export.verify import (
+    Floats,
+    Predict,
+    Quality,
+    check_parity,
+    compare,
+    probabilities,
+    rounded,
+    torch_predict,
+)
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
-
-_LOGGER = logging.getLogger(__name__)
 
 FORMATS = ("onnx", "openvino")
 _MODELS = {
@@ -85,110 +93,124 @@ def export_bundle(
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
     _check_clips([*calibration, *(probe.clips if probe else ())])
     model = frozen(model)
+    reference = torch_predict(model)
     wanted = {
         (precision, engine): name
         for (precision, engine), name in _MODELS.items()
         if (int8 or precision == "fp32") and (engine == "onnxruntime" or "openvino" in formats)
     }
     with _new_folder(Path(out), force) as folder:
-        write_models(
-            model, folder, list(wanted), labels=labels, sample_rate=sample_rate, calibration=calibration
-        )
+        write_floats(model, folder, wanted, labels=labels, sample_rate=sample_rate)
         bundle = Bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
             window=window,
             default="int8" if int8 else "fp32",
             models=_nested(wanted),
-            files={
-                file.relative_to(folder).as_posix(): bundles.sha256(file)
-                for file in sorted(folder.rglob("*"))
-                if file.is_file()
-            },
+            files={},
             calibration=_describe(calibration, sample_rate) if int8 else {},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
-        quality = verify_models(
-            model,
-            folder,
-            bundle,
-            calibration=calibration,
-            probe=probe or Probe(calibration),
-            max_drop=max_drop,
-        )
-        text = replace(bundle, quality=quality).to_json()
+        parity = {
+            engine: check_parity(
+                reference, _start(folder, bundle, engine, "fp32"), calibration, sample_rate, name
+            )
+            for engine, name in bundle.models["fp32"].items()
+        }
+        quality: dict[str, Any] = {"parity_max_abs_dp": rounded(max(parity.values())), "parity": parity}
+        if int8:
+            found = fit_int8(
+                reference,
+                folder,
+                bundle,
+                calibration=calibration,
+                probe=probe or Probe(calibration),
+                max_drop=max_drop,
+            )
+            quality = _figures(found) | quality
+            bundle = replace(bundle, provenance={**bundle.provenance, "int8": found.provenance()})
+        text = replace(bundle, files=_hashes(folder), quality=quality).to_json()
         (folder / bundles.NAME).write_text(text, encoding="utf-8")
     return Path(out)
 
 
-def write_models(
+def write_floats(
     model: nn.Module,
     folder: Path,
-    wanted: Sequence[tuple[str, str]],
+    wanted: Collection[tuple[str, str]],
     *,
     labels: Sequence[str],
     sample_rate: int,
-    calibration: Sequence[Floats],
 ) -> None:
-    """Write the (precision, engine) files that are wanted; the others all come from the float ONNX graph."""
+    """Write the float files that are wanted; all come from the ONNX graph."""
     source = folder / _MODELS["fp32", "onnxruntime"]
     write_onnx(model, source, labels=labels, sample_rate=sample_rate)
-    for precision in ("fp32", "int8"):
-        onnx_file = folder / _MODELS[precision, "onnxruntime"]
-        if precision == "int8" and (precision, "onnxruntime") in wanted:
-            from mifuse_export.quantize import quantize
+    if ("fp32", "openvino") in wanted:
+        from mifuse_export.openvino import write_openvino
 
-            nodes = quantize(source, onnx_file, calibration)
-            _LOGGER.info("int8: %d nodes: %s", len(nodes), ", ".join(nodes))
-        if (precision, "openvino") in wanted:
-            from mifuse_export.openvino import write_openvino
-
-            write_openvino(onnx_file, folder / _MODELS[precision, "openvino"])
+        write_openvino(source, folder / _MODELS["fp32", "openvino"])
 
 
-def verify_models(
-    model: nn.Module,
+def fit_int8(
+    reference: Predict,
     folder: Path,
     bundle: Bundle,
     *,
     calibration: Sequence[Floats],
     probe: Probe,
     max_drop: float,
-) -> dict[str, Any]:
-    """Run every model of the bundle on the engine that the device uses; what was measured.
+) -> Fit:
+    """Write the int8 models of `bundle`, as many layers in 8 bits as the gate lets through.
 
     Raises:
-        ExportError: a float graph differs from `model`, or an int8 one loses more than `max_drop`.
+        ExportError: no choice of layers loses less than `max_drop` points on the probe.
     """
-    reference = torch_predict(model)
-    parity = {}
-    quality: dict[str, Any] = {"clips": len(probe.clips)}
-    expected = probabilities(reference, probe.clips) if probe.clips and "int8" in bundle.models else None
-    for precision, files in bundle.models.items():
-        for engine, name in files.items():
-            predict: Predict = engines.start(folder, bundle, engine, precision, threads=1)
-            if precision == "fp32":
-                parity[engine] = check_parity(reference, predict, calibration, bundle.sample_rate, name)
-            elif expected is not None:
-                measured = compare(expected, probabilities(predict, probe.clips), probe.labels)
-                failure = measured.failure(max_drop)
-                if failure:
-                    raise ExportError(
-                        f"int8 on {engine} loses too much: {failure}; "
-                        "give more calibration clips of the target, a higher --max-drop, or leave out --int8"
-                    )
-                quality["fp32"] = {"ua": measured.fp32_ua}
-                figures = {
-                    k: _rounded(v) for k, v in asdict(measured).items() if k not in ("clips", "fp32_ua")
-                }
-                quality.setdefault("int8", figures if engine == "onnxruntime" else {})
-                if engine != "onnxruntime":
-                    quality["int8"][engine] = figures
-    return {**quality, "parity_max_abs_dp": _rounded(max(parity.values())), "parity": parity}
+    from mifuse_export.openvino import write_openvino
+    from mifuse_export.quantize import layers, quantize
+
+    source, files = folder / bundle.model("onnxruntime", "fp32"), bundle.models["int8"]
+    expected = probabilities(reference, probe.clips)
+
+    def write(floats: Sequence[str]) -> None:
+        quantize(source, folder / files["onnxruntime"], calibration, floats)
+        if "openvino" in files:
+            write_openvino(folder / files["onnxruntime"], folder / files["openvino"])
+
+    def measure() -> dict[str, Quality]:
+        return {
+            engine: compare(
+                expected, probabilities(_start(folder, bundle, engine, "int8"), probe.clips), probe.labels
+            )
+            for engine in files
+        }
+
+    return fit(write, measure, layers(onnx.load(source)), max_drop)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
+def _start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
+    """The engine as the device uses it, on files that no bundle.json vouches for yet."""
+    return engines.start(folder, replace(bundle, files=_hashes(folder)), engine, precision, threads=1)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): bundles.sha256(file) for file in files}
+
+
+def _figures(found: Fit) -> dict[str, Any]:
+    """What int8 loses, as bundle.json keeps it: on ONNX Runtime, and beneath it on other engines."""
+    by_engine = {
+        engine: {
+            key: rounded(value) for key, value in asdict(quality).items() if key not in ("clips", "fp32_ua")
+        }
+        for engine, quality in found.quality.items()
+    }
+    first = found.quality["onnxruntime"]
+    return {
+        "clips": first.clips,
+        "fp32": {"ua": rounded(first.fp32_ua)},
+        "int8": by_engine.pop("onnxruntime") | by_engine,
+    }
 
 
 def _nested(files: Mapping[tuple[str, str], str]) -> dict[str, dict[str, str]]:

@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from mifuse.manifest import Clip
+    from mifuse_runtime.bundle import Bundle
 
 
 @click.command(epilog="Example: mifuse export student/ -o bundle/ --int8 --calibration target.csv")
@@ -56,7 +57,8 @@ def export(
 ) -> None:
     """Turn STUDENT into a bundle: ONNX, int8, OpenVINO.
 
-    Every file is compared with the student on real clips; if one differs too much, there is no bundle.
+    Every file is compared with the student on real clips; if one differs too much, there is no bundle. Layers
+    that 8 bits harm go back to float, most harmful first, until --max-drop holds.
     """
     try:
         from mifuse.export import export_student
@@ -82,16 +84,18 @@ def export(
             "default": bundle.default,
             "bytes": sizes,
             "quality": dict(bundle.quality),
+            "int8": bundle.provenance.get("int8"),
         }
         click.echo(json.dumps(result, indent=2))
         return
     for name, size in sizes.items():
         click.echo(f"{out / name}  {size / 1000:,.0f} kB")
-    click.echo(summary(bundle.quality))
+    click.echo(summary(bundle))
 
 
-def summary(quality: Any) -> str:
-    """What was measured, in one or two lines."""
+def summary(bundle: Bundle) -> str:
+    """What was measured, and which layers had to go back to float: a line each."""
+    quality = bundle.quality
     lines = [f"fp32 against PyTorch: max |Δp| {quality['parity_max_abs_dp']:.1g}"]
     int8 = quality.get("int8")
     if int8:
@@ -100,6 +104,8 @@ def summary(quality: Any) -> str:
             f"int8 against fp32 on {quality['clips']} clips: agreement {int8['agreement']:.1f} %, "
             f"max |Δp| {int8['max_abs_dp']:.3f}{ua}"
         )
+        done = bundle.provenance["int8"]
+        lines += [f"back to float: {repair['layer']} ({repair['reason']})" for repair in done["repairs"]]
     return "\n".join(lines)
 
 
