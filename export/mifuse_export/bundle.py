@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import mifuse_runtime
+from mifuse_export import speed
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
@@ -63,6 +65,7 @@ def export_bundle(
     int8: bool = False,
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
+    force_int8: bool = False,
     probe: Probe | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -75,6 +78,7 @@ def export_bundle(
             ranges of int8 and are part of the parity check.
         formats: `onnx` is always written; `openvino` beside it.
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
+        force_int8: int8 is the default precision even where it is not faster than fp32 on ONNX Runtime.
         probe: clips that int8 is judged on; None: the calibration clips.
         provenance: what is known of the model's making, JSON values.
         force: replace an existing bundle.
@@ -105,7 +109,7 @@ def export_bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
             window=window,
-            default="int8" if int8 else "fp32",
+            default="fp32",
             models=_nested(wanted),
             files={},
             calibration=_describe(calibration, sample_rate) if int8 else {},
@@ -129,6 +133,9 @@ def export_bundle(
             )
             quality = _figures(found) | quality
             bundle = replace(bundle, provenance={**bundle.provenance, "int8": found.provenance()})
+            slow = time_int8(folder, bundle, max(calibration, key=len))
+            if force_int8 or not slow:
+                bundle = replace(bundle, default="int8")
         text = replace(bundle, files=_hashes(folder), quality=quality).to_json()
         (folder / bundles.NAME).write_text(text, encoding="utf-8")
     return Path(out)
@@ -187,13 +194,31 @@ def fit_int8(
     return fit(write, measure, layers(onnx.load(source)), max_drop)
 
 
+def time_int8(folder: Path, bundle: Bundle, clip: Floats) -> str | None:
+    """Write `timing.json`, int8 against fp32 on one window of audio; why int8 is not worth having, or None.
+
+    ONNX Runtime decides, the engine that a device has; times of the others are there to be read.
+    """
+    samples = np.resize(clip, (1, round(bundle.window * bundle.sample_rate)))
+    speeds = {}
+    for engine in bundle.models["int8"]:
+        fp32, eight = (_start(folder, bundle, engine, precision) for precision in ("fp32", "int8"))
+        speeds[engine] = speed.compare_speed(fp32, eight, samples)
+    kernels = speed.kernels(folder / bundle.model("onnxruntime", "int8"), samples)
+    layers = list(bundle.provenance["int8"]["layers"].values())
+    slow = speed.verdict(speeds["onnxruntime"], kernels, layers.count("int8"))
+    content = speed.report(speeds, kernels, bundle.window, slow)
+    (folder / speed.NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return slow
+
+
 def _start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
     """The engine as the device uses it, on files that no bundle.json vouches for yet."""
     return engines.start(folder, replace(bundle, files=_hashes(folder)), engine, precision, threads=1)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != speed.NAME)
     return {file.relative_to(folder).as_posix(): bundles.sha256(file) for file in files}
 
 
