@@ -176,6 +176,14 @@ def test_int8_covers_the_body_and_nothing_else(bundle: Path) -> None:
     assert quantised.metadata_props == model.metadata_props
 
 
+def test_int8_takes_a_byte_a_weight_and_little_else(student: Student, bundle: Path) -> None:
+    weights = sum(parameter.numel() for parameter in student.parameters())
+    content = bundles.load(bundle)
+    assert (bundle / content.model("onnxruntime", "int8")).stat().st_size < weights + 40_000
+    weights_file = (bundle / content.model("openvino", "int8")).with_suffix(".bin")
+    assert weights_file.stat().st_size < weights + 40_000
+
+
 def test_same_student_and_clips_give_the_same_bytes(tmp_path: Path) -> None:
     bundle, again = (
         export(Tiny(), tmp_path / name, labels=("a", "b"), formats=("onnx", "openvino"))

@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import nn
 
+from mifuse_export.constants import compact
 from mifuse_export.errors import ExportError
 
 # The opset that torch's exporter writes without a version converter in between; ONNX Runtime >= 1.14,
@@ -64,6 +65,7 @@ def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_ra
         raise ExportError(f"{type(model).__name__} does not export to ONNX: the exporter wrote nothing")
     proto = program.model_proto
     tidy(proto)
+    compact(proto.graph)
     left = sorted(_LEFTOVERS & {node.op_type for node in proto.graph.node})
     if left:
         raise ExportError(f"the exported graph holds {', '.join(left)}: take them out of forward()")

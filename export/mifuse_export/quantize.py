@@ -57,7 +57,7 @@ def quantize(
             reduce_range=True,
         )
     quantised = onnx.load(target)
-    del quantised.metadata_props[:]
+    del quantised.metadata_props[:], quantised.graph.value_info[:]
     quantised.metadata_props.extend(graph.metadata_props)
     quantised.producer_name, quantised.producer_version = graph.producer_name, graph.producer_version
     target.write_bytes(quantised.SerializeToString(deterministic=True))
