@@ -18,7 +18,7 @@ from mifuse_export import ExportError, Probe, export_bundle, speed
 from mifuse_export.bundle import stream_settings
 from mifuse_export.quantize import body
 from mifuse_export.verify import PARITY, check_parity, compare, probabilities, torch_predict
-from mifuse_runtime import NOT_SURE, Recognizer, engines
+from mifuse_runtime import NOT_SURE, Recognizer, __version__, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.settings import Settings
 
@@ -157,6 +157,7 @@ def test_float_graph_is_clean(student: Student, bundle: Path) -> None:
     assert {p.key: p.value for p in model.metadata_props} == {
         "labels": json.dumps(list(student.labels)),
         "sample_rate": "16000",
+        "mifuse": __version__,
     }
     sizes = [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["batch", "samples"]
@@ -265,7 +266,7 @@ def test_force_replaces_a_bundle_whole_and_nothing_else(tmp_path: Path) -> None:
         export(Tiny(), out, force=True)
     (out / "bundle.json").write_text("{}")
     export(Tiny(), out, labels=("a", "b"), int8=False, calibration=[], force=True)
-    assert sorted(p.name for p in out.iterdir()) == ["bundle.json", "model.onnx"]
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "bundle.json", "model.onnx"]
     assert bundles.load(out).default == "fp32"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import mifuse_runtime
-from mifuse_export import speed
+from mifuse_export import card, speed
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
@@ -141,8 +141,9 @@ def export_bundle(
             if force_int8 or not slow:
                 bundle = replace(bundle, default="int8")
         bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
-        text = replace(bundle, files=_hashes(folder), quality=quality).to_json()
-        (folder / bundles.NAME).write_text(text, encoding="utf-8")
+        bundle = replace(bundle, files=_hashes(folder), quality=quality)
+        (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
+        (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")
     return Path(out)
 
 
