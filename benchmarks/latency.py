@@ -12,7 +12,6 @@ import argparse
 import json
 import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ import torch
 
 from mifuse.frontend import SAMPLE_RATE
 from mifuse.student import SIZES, Student
-from mifuse_export import export_bundle
+from mifuse_export import export_bundle, speed
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 
-ROUNDS, CALLS, WARM_UP = 30, 10, 3  # times each model is visited; timed and untimed calls of a visit
+ROUNDS, CALLS = 30, 10  # times each model is visited; timed calls of a visit
 
 
 def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
@@ -59,14 +58,7 @@ def measure(
                 row = {"student": name, "engine": engine, "precision": precision}
                 rows.append({**row, "kb": round(weights.stat().st_size / 1000)})
     samples = speech_like(seconds)[None]
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(ROUNDS):
-        for call, spent in zip(calls, times, strict=True):
-            for i in range(WARM_UP + CALLS):
-                start = time.perf_counter()
-                call(samples)
-                if i >= WARM_UP:
-                    spent.append(time.perf_counter() - start)
+    times = speed.times(calls, samples, ROUNDS, CALLS)
     for row, spent in zip(rows, times, strict=True):
         row |= {f"p{p}_ms": round(float(np.percentile(spent, p)) * 1e3, 3) for p in (50, 90, 99)}
     return rows

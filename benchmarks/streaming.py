@@ -191,7 +191,13 @@ def make_bundle(folder: Path) -> Path:
     student = Student(size="s")
     clips = [voice(seconds).astype(np.float32) / 32768 for seconds in (0.5, 1, 2, 3, 4)]
     return export_bundle(
-        student, folder / "bundle", labels=student.labels, calibration=clips, int8=True, max_drop=100
+        student,
+        folder / "bundle",
+        labels=student.labels,
+        calibration=clips,
+        int8=True,
+        max_drop=100,
+        force_int8=True,
     )
 
 

@@ -35,6 +35,7 @@ def export_student(
     int8: bool = False,
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
+    force_int8: bool = False,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
@@ -44,7 +45,7 @@ def export_student(
     Args:
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
-        formats, max_drop, force: see `mifuse_export.export_bundle`.
+        formats, max_drop, force_int8, force: see `mifuse_export.export_bundle`.
 
     Raises:
         MifuseError: no student, no clips, or an export that is not as good as the student.
@@ -70,6 +71,7 @@ def export_student(
         int8=int8,
         formats=formats,
         max_drop=max_drop,
+        force_int8=force_int8,
         probe=probe,
         provenance=_provenance(student),
         force=force,

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from mifuse.audio import SAMPLE_RATE, AudioCache
 from mifuse.cli import main
+from mifuse.commands.export import speed
 from mifuse.export import calibration_clips, export_student, load_student, probe_clips
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest
@@ -57,6 +58,7 @@ def test_export_and_print_json(place: Path, tmp_path: Path) -> None:
         "--calibration",
         place / "target.csv",
         "--json",
+        "--force-int8",
         "--max-drop",
         90,
     )
@@ -67,10 +69,23 @@ def test_export_and_print_json(place: Path, tmp_path: Path) -> None:
     assert printed["bytes"].keys() == bundle.files.keys() == {"model.onnx", "model.int8.onnx"}
     assert printed["quality"]["clips"] == 4  # the labelled test rows
     assert printed["quality"]["int8"]["ua"] is not None
+    assert printed["timing"]["onnxruntime"]["int8_ms"] > 0
+    assert printed["timing"]["integer"]["layers"] == 5
     assert bundle.calibration["clips"] == 8  # the adapt rows
     assert bundle.provenance["student"]["size"] == "xs"
     assert str(tmp_path) not in (out / "bundle.json").read_text()
     assert "exists: choose another folder" in refused(run(place / "student", "-o", out))
+
+
+def test_what_is_said_of_speed() -> None:
+    row = {"int8_ms": 0.5, "fp32_ms": 0.4, "ratio": 0.8}
+    times = {"seconds": 3.0, "onnxruntime": row, "integer": {"body_share": 0.625}, "verdict": "int8 is slow"}
+    first, second, third = speed(times, ["onnxruntime"], "fp32").splitlines()
+    assert first.startswith("onnxruntime: int8 0.50 ms, fp32 0.40 ms for 3 s of audio: 0.80 times")
+    assert "62 %" in second
+    assert third == "int8 is slow; the bundle's default is fp32: --force-int8 makes int8 the default"
+    assert speed(times, ["onnxruntime"], "int8").endswith("default is int8: as --force-int8 asks")
+    assert len(speed(times | {"verdict": None}, ["onnxruntime"], "int8").splitlines()) == 2
 
 
 def test_int8_takes_the_manifest_of_the_run(

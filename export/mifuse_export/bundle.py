@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
+import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from torch import nn
 
 import mifuse_runtime
+from mifuse_export import card, speed
 from mifuse_export.errors import ExportError
+from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
-from mifuse_export.verify import Floats, Predict, check_parity, compare, probabilities, torch_predict
+from mifuse_export.verify import (
+    Floats,
+    Predict,
+    Quality,
+    check_parity,
+    compare,
+    probabilities,
+    rounded,
+    torch_predict,
+)
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines, voice
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.settings import Settings
-
-_LOGGER = logging.getLogger(__name__)
 
 FORMATS = ("onnx", "openvino")
 ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
@@ -59,6 +69,7 @@ def export_bundle(
     int8: bool = False,
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
+    force_int8: bool = False,
     probe: Probe | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -71,6 +82,7 @@ def export_bundle(
             ranges of int8 and the thresholds of streams, and are part of the parity check.
         formats: `onnx` is always written; `openvino` beside it.
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
+        force_int8: int8 is the default precision even where it is not faster than fp32 on ONNX Runtime.
         probe: clips that int8 is judged on; None: the calibration clips.
         provenance: what is known of the model's making, JSON values.
         force: replace an existing bundle.
@@ -89,107 +101,103 @@ def export_bundle(
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
     _check_clips([*calibration, *(probe.clips if probe else ())])
     model = frozen(model)
+    reference = torch_predict(model)
     wanted = {
         (precision, engine): name
         for (precision, engine), name in _MODELS.items()
         if (int8 or precision == "fp32") and (engine == "onnxruntime" or "openvino" in formats)
     }
     with _new_folder(Path(out), force) as folder:
-        write_models(
-            model, folder, list(wanted), labels=labels, sample_rate=sample_rate, calibration=calibration
-        )
+        write_floats(model, folder, wanted, labels=labels, sample_rate=sample_rate)
         bundle = Bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
             window=window,
-            default="int8" if int8 else "fp32",
+            default="fp32",
             models=_nested(wanted),
-            files={
-                file.relative_to(folder).as_posix(): bundles.sha256(file)
-                for file in sorted(folder.rglob("*"))
-                if file.is_file()
-            },
+            files={},
             calibration=_describe(calibration, sample_rate) if int8 else {},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
+        parity = {
+            engine: check_parity(
+                reference, _start(folder, bundle, engine, "fp32"), calibration, sample_rate, name
+            )
+            for engine, name in bundle.models["fp32"].items()
+        }
+        quality: dict[str, Any] = {"parity_max_abs_dp": rounded(max(parity.values())), "parity": parity}
+        if int8:
+            found = fit_int8(
+                reference,
+                folder,
+                bundle,
+                calibration=calibration,
+                probe=probe or Probe(calibration),
+                max_drop=max_drop,
+            )
+            quality = _figures(found) | quality
+            bundle = replace(bundle, provenance={**bundle.provenance, "int8": found.provenance()})
+            slow = time_int8(folder, bundle, max(calibration, key=len))
+            if force_int8 or not slow:
+                bundle = replace(bundle, default="int8")
         bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
-        quality = verify_models(
-            model,
-            folder,
-            bundle,
-            calibration=calibration,
-            probe=probe or Probe(calibration),
-            max_drop=max_drop,
-        )
-        text = replace(bundle, quality=quality).to_json()
-        (folder / bundles.NAME).write_text(text, encoding="utf-8")
+        bundle = replace(bundle, files=_hashes(folder), quality=quality)
+        (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
+        (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")
     return Path(out)
 
 
-def write_models(
+def write_floats(
     model: nn.Module,
     folder: Path,
-    wanted: Sequence[tuple[str, str]],
+    wanted: Collection[tuple[str, str]],
     *,
     labels: Sequence[str],
     sample_rate: int,
-    calibration: Sequence[Floats],
 ) -> None:
-    """Write the (precision, engine) files that are wanted; the others all come from the float ONNX graph."""
+    """Write the float files that are wanted; all come from the ONNX graph."""
     source = folder / _MODELS["fp32", "onnxruntime"]
     write_onnx(model, source, labels=labels, sample_rate=sample_rate)
-    for precision in ("fp32", "int8"):
-        onnx_file = folder / _MODELS[precision, "onnxruntime"]
-        if precision == "int8" and (precision, "onnxruntime") in wanted:
-            from mifuse_export.quantize import quantize
+    if ("fp32", "openvino") in wanted:
+        from mifuse_export.openvino import write_openvino
 
-            nodes = quantize(source, onnx_file, calibration)
-            _LOGGER.info("int8: %d nodes: %s", len(nodes), ", ".join(nodes))
-        if (precision, "openvino") in wanted:
-            from mifuse_export.openvino import write_openvino
-
-            write_openvino(onnx_file, folder / _MODELS[precision, "openvino"])
+        write_openvino(source, folder / _MODELS["fp32", "openvino"])
 
 
-def verify_models(
-    model: nn.Module,
+def fit_int8(
+    reference: Predict,
     folder: Path,
     bundle: Bundle,
     *,
     calibration: Sequence[Floats],
     probe: Probe,
     max_drop: float,
-) -> dict[str, Any]:
-    """Run every model of the bundle on the engine that the device uses; what was measured.
+) -> Fit:
+    """Write the int8 models of `bundle`, as many layers in 8 bits as the gate lets through.
 
     Raises:
-        ExportError: a float graph differs from `model`, or an int8 one loses more than `max_drop`.
+        ExportError: no choice of layers loses less than `max_drop` points on the probe.
     """
-    reference = torch_predict(model)
-    parity = {}
-    quality: dict[str, Any] = {"clips": len(probe.clips)}
-    expected = probabilities(reference, probe.clips) if probe.clips and "int8" in bundle.models else None
-    for precision, files in bundle.models.items():
-        for engine, name in files.items():
-            predict: Predict = engines.start(folder, bundle, engine, precision, threads=1)
-            if precision == "fp32":
-                parity[engine] = check_parity(reference, predict, calibration, bundle.sample_rate, name)
-            elif expected is not None:
-                measured = compare(expected, probabilities(predict, probe.clips), probe.labels)
-                failure = measured.failure(max_drop)
-                if failure:
-                    raise ExportError(
-                        f"int8 on {engine} loses too much: {failure}; "
-                        "give more calibration clips of the target, a higher --max-drop, or leave out --int8"
-                    )
-                quality["fp32"] = {"ua": measured.fp32_ua}
-                figures = {
-                    k: _rounded(v) for k, v in asdict(measured).items() if k not in ("clips", "fp32_ua")
-                }
-                quality.setdefault("int8", figures if engine == "onnxruntime" else {})
-                if engine != "onnxruntime":
-                    quality["int8"][engine] = figures
-    return {**quality, "parity_max_abs_dp": _rounded(max(parity.values())), "parity": parity}
+    from mifuse_export.openvino import write_openvino
+    from mifuse_export.quantize import layers, quantize
+
+    source, files = folder / bundle.model("onnxruntime", "fp32"), bundle.models["int8"]
+    expected = probabilities(reference, probe.clips)
+
+    def write(floats: Sequence[str]) -> None:
+        quantize(source, folder / files["onnxruntime"], calibration, floats)
+        if "openvino" in files:
+            write_openvino(folder / files["onnxruntime"], folder / files["openvino"])
+
+    def measure() -> dict[str, Quality]:
+        return {
+            engine: compare(
+                expected, probabilities(_start(folder, bundle, engine, "int8"), probe.clips), probe.labels
+            )
+            for engine in files
+        }
+
+    return fit(write, measure, layers(onnx.load(source)), max_drop)
 
 
 def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Settings:
@@ -200,7 +208,7 @@ def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Se
     """
     if not clips:
         return Settings()
-    predict = engines.start(folder, bundle, "onnxruntime", None, threads=1)
+    predict = _start(folder, bundle, "onnxruntime", bundle.default)
     confidence = probabilities(predict, clips).max(axis=1)
     framed = [voice.framed(clip, bundle.sample_rate) for clip in clips]
     peaks = [float(voice.levels(frames).max()) for frames in framed if frames.size]
@@ -211,8 +219,48 @@ def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Se
     )
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
+def time_int8(folder: Path, bundle: Bundle, clip: Floats) -> str | None:
+    """Write `timing.json`, int8 against fp32 on one window of audio; why int8 is not worth having, or None.
+
+    ONNX Runtime decides, the engine that a device has; times of the others are there to be read.
+    """
+    samples = np.resize(clip, (1, round(bundle.window * bundle.sample_rate)))
+    speeds = {}
+    for engine in bundle.models["int8"]:
+        fp32, eight = (_start(folder, bundle, engine, precision) for precision in ("fp32", "int8"))
+        speeds[engine] = speed.compare_speed(fp32, eight, samples)
+    kernels = speed.kernels(folder / bundle.model("onnxruntime", "int8"), samples)
+    layers = list(bundle.provenance["int8"]["layers"].values())
+    slow = speed.verdict(speeds["onnxruntime"], kernels, layers.count("int8"))
+    content = speed.report(speeds, kernels, bundle.window, slow)
+    (folder / speed.NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return slow
+
+
+def _start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
+    """The engine as the device uses it, on files that no bundle.json vouches for yet."""
+    return engines.start(folder, replace(bundle, files=_hashes(folder)), engine, precision, threads=1)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != speed.NAME)
+    return {file.relative_to(folder).as_posix(): bundles.sha256(file) for file in files}
+
+
+def _figures(found: Fit) -> dict[str, Any]:
+    """What int8 loses, as bundle.json keeps it: on ONNX Runtime, and beneath it on other engines."""
+    by_engine = {
+        engine: {
+            key: rounded(value) for key, value in asdict(quality).items() if key not in ("clips", "fp32_ua")
+        }
+        for engine, quality in found.quality.items()
+    }
+    first = found.quality["onnxruntime"]
+    return {
+        "clips": first.clips,
+        "fp32": {"ua": rounded(first.fp32_ua)},
+        "int8": by_engine.pop("onnxruntime") | by_engine,
+    }
 
 
 def _nested(files: Mapping[tuple[str, str], str]) -> dict[str, dict[str, str]]:

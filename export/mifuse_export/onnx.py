@@ -16,7 +16,9 @@ import onnx
 import torch
 from torch import nn
 
+from mifuse_export.constants import compact
 from mifuse_export.errors import ExportError
+from mifuse_runtime import __version__
 
 # The opset that torch's exporter writes without a version converter in between; ONNX Runtime >= 1.14,
 # onnxruntime-web and OpenVINO >= 2023 read it, and per-channel QuantizeLinear (13) is in it.
@@ -34,7 +36,7 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_rate: int) -> None:
-    """Trace `model` and write its graph, BatchNorm folded, with labels and sample rate as metadata.
+    """Trace `model` and write its graph, BatchNorm folded, with what other runtimes must know as metadata.
 
     Args:
         model: `frozen` module with forward(samples (batch, n)) -> probabilities (batch, C).
@@ -64,10 +66,12 @@ def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_ra
         raise ExportError(f"{type(model).__name__} does not export to ONNX: the exporter wrote nothing")
     proto = program.model_proto
     tidy(proto)
+    compact(proto.graph)
     left = sorted(_LEFTOVERS & {node.op_type for node in proto.graph.node})
     if left:
         raise ExportError(f"the exported graph holds {', '.join(left)}: take them out of forward()")
-    onnx.helper.set_model_props(proto, {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate)})
+    facts = {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate), "mifuse": __version__}
+    onnx.helper.set_model_props(proto, facts)
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString(deterministic=True))
 

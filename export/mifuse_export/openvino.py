@@ -21,7 +21,8 @@ def write_openvino(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with quiet():
-            model = openvino.convert_model(source)
+            # Not `convert_model`: it would write out every constant that the graph makes when it is loaded.
+            model = openvino.Core().read_model(source)
             # Its own names count every node that this process ever made.
             for i, node in enumerate(model.get_ordered_ops()):
                 if node.get_type_name() not in ("Parameter", "Result"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ _WEIGHTED = ("Conv", "MatMul", "Gemm")
 _FOLLOWING = ("Relu", "Clip", "Add", "MaxPool", "Concat", "AveragePool", "GlobalAveragePool")
 
 
-def quantize(source: Path, target: Path, clips: Sequence[NDArray[np.float32]]) -> list[str]:
+def quantize(
+    source: Path, target: Path, clips: Sequence[NDArray[np.float32]], floats: Collection[str] = ()
+) -> list[str]:
     """Write the int8 form of a float graph: QDQ, uint8 activations, int8 weights per channel, min-max ranges.
 
     Args:
         clips: samples as the device will see them, (n,) each, any length.
+        floats: layers (of `layers`) that stay in float.
 
     Returns:
         Names of the quantised nodes.
@@ -35,7 +38,7 @@ def quantize(source: Path, target: Path, clips: Sequence[NDArray[np.float32]]) -
     if not clips:
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
     graph = onnx.load(source)
-    nodes = body(graph)
+    nodes = body(graph, floats)
     if not nodes:
         raise ExportError("the graph has no convolution after its front end: export without --int8")
     with quiet():
@@ -54,17 +57,24 @@ def quantize(source: Path, target: Path, clips: Sequence[NDArray[np.float32]]) -
             reduce_range=True,
         )
     quantised = onnx.load(target)
-    del quantised.metadata_props[:]
+    del quantised.metadata_props[:], quantised.graph.value_info[:]
     quantised.metadata_props.extend(graph.metadata_props)
     quantised.producer_name, quantised.producer_version = graph.producer_name, graph.producer_version
     target.write_bytes(quantised.SerializeToString(deterministic=True))
     return nodes
 
 
-def body(model: onnx.ModelProto) -> list[str]:
+def layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the weighted nodes that can be quantised, in order."""
+    kinds = {node.name: node.op_type for node in model.graph.node}
+    return [name for name in body(model) if kinds[name] in _WEIGHTED]
+
+
+def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
     """Names of the nodes to quantise: weighted layers behind the front end, and what links them.
 
-    The layer that makes the scores stays float: it is small and its error goes straight into the answer.
+    Layers in `floats` are left out, and the links behind them. The layer that makes the scores always stays
+    float: it is small and its error goes straight into the answer.
     """
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer}
@@ -78,10 +88,11 @@ def body(model: onnx.ModelProto) -> list[str]:
         behind = any(name in reached for name in node.input)
         weighted = node.op_type in _WEIGHTED and node.name != head and any(n in weights for n in node.input)
         weighted = weighted and (node.op_type == "Conv" or behind)
+        quantised = weighted and node.name not in floats
         follows = node.op_type in _FOLLOWING and any(name in inside for name in node.input)
         # A bound of Clip is no activation; an Add with a constant belongs to the pooling or to a norm.
         others = [n for n in node.input if n not in inside and node.op_type in ("Add", "Concat")]
-        if weighted or (follows and not others):
+        if quantised or (follows and not others):
             chosen.append(node.name)
             inside.update(node.output)
         if weighted or behind:

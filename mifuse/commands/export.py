@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from mifuse.manifest import Clip
+    from mifuse_runtime.bundle import Bundle
 
 
 @click.command(epilog="Example: mifuse export student/ -o bundle/ --int8 --calibration target.csv")
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the bundle, new."
 )
-@click.option("--int8", is_flag=True, help="Add an 8-bit model and make it the default.")
+@click.option("--int8", is_flag=True, help="Add an 8-bit model; the default if it is faster here.")
 @click.option(
     "--format",
     "formats",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Points of UA (expected accuracy without labels) that 8 bits may cost; more is an error.",
 )
+@click.option("--force-int8", is_flag=True, help="8 bits are the default even where they are not faster.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written and measured as JSON.")
 def export(
@@ -51,12 +53,15 @@ def export(
     formats: tuple[str, ...],
     calibration: Path | None,
     max_drop: float,
+    force_int8: bool,
     force: bool,
     as_json: bool,
 ) -> None:
     """Turn STUDENT into a bundle: ONNX, int8, OpenVINO.
 
-    Every file is compared with the student on real clips; if one differs too much, there is no bundle.
+    Every file is compared with the student on real clips; if one differs too much, there is no bundle. Layers
+    that 8 bits harm go back to float, most harmful first, until --max-drop holds. 8 bits that are not faster
+    than float on this machine are kept, but are not the default.
     """
     try:
         from mifuse.export import export_student
@@ -71,10 +76,13 @@ def export(
         int8=int8,
         formats=formats,
         max_drop=max_drop,
+        force_int8=force_int8,
         force=force,
         bar=_bar,
     )
     bundle = load(out)
+    timing = out / "timing.json"
+    times = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
     sizes = {name: (out / name).stat().st_size for name in bundle.files}
     if as_json:
         result = {
@@ -82,16 +90,21 @@ def export(
             "default": bundle.default,
             "bytes": sizes,
             "quality": dict(bundle.quality),
+            "int8": bundle.provenance.get("int8"),
+            "timing": times,
         }
         click.echo(json.dumps(result, indent=2))
         return
     for name, size in sizes.items():
         click.echo(f"{out / name}  {size / 1000:,.0f} kB")
-    click.echo(summary(bundle.quality))
+    click.echo(summary(bundle))
+    if times:
+        click.echo(speed(times, bundle.models["int8"], bundle.default))
 
 
-def summary(quality: Any) -> str:
-    """What was measured, in one or two lines."""
+def summary(bundle: Bundle) -> str:
+    """What was measured, and which layers had to go back to float: a line each."""
+    quality = bundle.quality
     lines = [f"fp32 against PyTorch: max |Δp| {quality['parity_max_abs_dp']:.1g}"]
     int8 = quality.get("int8")
     if int8:
@@ -100,6 +113,24 @@ def summary(quality: Any) -> str:
             f"int8 against fp32 on {quality['clips']} clips: agreement {int8['agreement']:.1f} %, "
             f"max |Δp| {int8['max_abs_dp']:.3f}{ua}"
         )
+        done = bundle.provenance["int8"]
+        lines += [f"back to float: {repair['layer']} ({repair['reason']})" for repair in done["repairs"]]
+    return "\n".join(lines)
+
+
+def speed(times: dict[str, Any], engines: Iterable[str], default: str) -> str:
+    """int8 against fp32 on this machine: a line an engine, and what follows from it."""
+    lines = [
+        f"{engine}: int8 {row['int8_ms']:.2f} ms, fp32 {row['fp32_ms']:.2f} ms for {times['seconds']:g} s of "
+        f"audio: {row['ratio']:.2f} times as fast"
+        for engine in engines
+        for row in [times[engine]]
+    ]
+    share = times["integer"]["body_share"]
+    lines.append(f"integer kernels: {100 * share:.0f} % of the time behind the front end")
+    if times["verdict"]:
+        then = "as --force-int8 asks" if default == "int8" else "--force-int8 makes int8 the default"
+        lines.append(f"{times['verdict']}; the bundle's default is {default}: {then}")
     return "\n".join(lines)
 
 

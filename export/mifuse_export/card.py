@@ -1,0 +1,98 @@
+"""`README.md` of a bundle: the model card that hubs and people read, of nothing but measured facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mifuse_runtime.bundle import Bundle
+
+NAME = "README.md"  # not named in bundle.json: hubs and people edit it, and the runtime has no use for it
+
+_HEAD = """---
+library_name: mifuse
+pipeline_tag: audio-classification
+tags:
+- speech-emotion-recognition
+- onnx
+{tags}---
+
+# Emotions from speech: {labels}
+
+Input: {rate} Hz mono, float32 in [-1, 1], `(batch, samples)` of any length; streams look at {window:g} s.
+Output: probabilities `(batch, {classes})`, in the order above. The front end is part of the graph.
+
+```python
+from mifuse_runtime import Recognizer  # pip install mifuse-runtime
+
+print(Recognizer.load("path/of/this/folder").predict(samples, sample_rate))
+```
+"""
+
+
+def card(folder: Path, bundle: Bundle) -> str:
+    """The text of the card; `folder` holds the files that `bundle` names."""
+    engines = {engine for models in bundle.models.values() for engine in models}
+    tags = [*sorted(engines - {"onnxruntime"}), *(["int8"] if "int8" in bundle.models else [])]
+    parts = [
+        _HEAD.format(
+            tags="".join(f"- {tag}\n" for tag in tags),
+            labels=", ".join(bundle.labels),
+            rate=bundle.sample_rate,
+            window=bundle.window,
+            classes=len(bundle.labels),
+        ),
+        _table("Files", ("precision", "engine", "file", "kB"), _files(folder, bundle)),
+        _table("Measured by the export", ("what", "found"), _facts(bundle)),
+        _table("Made from", ("what", "value"), _origin(bundle)),
+    ]
+    return "\n".join(parts)
+
+
+def _table(title: str, head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
+    lines = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in (head, *rows)]
+    return "\n".join(
+        [f"## {title}\n", lines[0], "| " + " | ".join("---" for _ in head) + " |", *lines[1:], ""]
+    )
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def _files(folder: Path, bundle: Bundle) -> Iterator[tuple[object, ...]]:
+    for precision, models in bundle.models.items():
+        for engine, name in models.items():
+            weights = Path(name).with_suffix(".bin").as_posix()
+            size = sum((folder / part).stat().st_size for part in {name, weights} & {*bundle.files})
+            yield precision, engine, f"`{name}`", f"{size / 1000:.0f}"
+
+
+def _facts(bundle: Bundle) -> Iterator[tuple[object, ...]]:
+    quality: dict[str, Any] = dict(bundle.quality)
+    yield "fp32 against PyTorch, largest difference of a probability", f"{quality['parity_max_abs_dp']:.1g}"
+    int8 = quality.get("int8")
+    if not int8:
+        return
+    rows = {"onnxruntime": int8} | {key: value for key, value in int8.items() if isinstance(value, dict)}
+    for engine, row in rows.items():
+        where = f"int8 on {engine}, {quality['clips']} clips"
+        yield f"{where}: same emotion as fp32", f"{row['agreement']:.1f} %"
+        yield f"{where}: largest difference of a probability", f"{row['max_abs_dp']:.3f}"
+        if row["ua"] is not None:
+            fp32 = quality["fp32"]["ua"]
+            yield f"{where}: unweighted accuracy", f"{row['ua']:.1f} % (fp32 {fp32:.1f} %)"
+    layers = bundle.provenance["int8"]["layers"]
+    floats = [layer for layer, precision in layers.items() if precision != "int8"]
+    yield "layers in 8 bits", f"{len(layers) - len(floats)} of {len(layers)}"
+    if floats:
+        yield "layers kept in float, which 8 bits harmed", ", ".join(floats)
+
+
+def _origin(bundle: Bundle) -> Iterator[tuple[object, ...]]:
+    made = {key: value for key, value in bundle.provenance.items() if key != "int8"}
+    for key, value in (made | {"calibration": bundle.calibration}).items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        for name, part in parts:
+            yield f"{key} {name}".strip(), part
