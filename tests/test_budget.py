@@ -84,6 +84,14 @@ def test_the_budget_is_never_passed_and_a_higher_one_goes_on(server: LlmServer, 
     assert set(server.sold.values()) == {1} and len(server.sold) == 200
 
 
+@pytest.mark.parametrize("budget", ["nan", "inf"])
+def test_a_budget_is_an_amount(server: LlmServer, tmp_path: Path, budget: str) -> None:
+    make_speech(tmp_path, 1)
+    output = run(server, tmp_path, "--yes", "--budget-usd", budget, code=2)
+    assert f"--budget-usd {budget}: give an amount, or leave it out for no bound" in output
+    assert not server.sent and not (tmp_path / "d.db").exists()
+
+
 def test_a_budget_too_small_for_one_request_sends_none(server: LlmServer, tmp_path: Path) -> None:
     make_speech(tmp_path, 3)
     output = run(server, tmp_path, "--draws", 2, "--yes", "--budget-usd", 0, code=1)
@@ -147,6 +155,16 @@ def test_dry_run_tells_the_price_and_sends_nothing(
     done = run(server, tmp_path, "--yes", "--draws", 2)
     likely = run(server, tmp_path, "--dry-run", "--draws", 4)["usd_likely"]
     assert likely == pytest.approx(done["usd"], abs=1e-5) and likely < found["usd_at_most"]
+
+
+def test_dry_run_counts_what_cannot_be_read(server: LlmServer, tmp_path: Path) -> None:
+    make_speech(tmp_path, 3)
+    whole = run(server, tmp_path, "--dry-run", "--draws", 2)
+    (tmp_path / "c1.wav").write_bytes(b"RIFF")
+    found = run(server, tmp_path, "--dry-run", "--draws", 2)
+    assert (found["unreadable"], found["requests"], whole["requests"]) == (1, 4, 6)
+    assert found["usd_at_most"] == pytest.approx(whole["usd_at_most"] * 2 / 3, abs=1e-6)
+    assert "unreadable" not in whole
 
 
 def test_what_leaves_is_said_and_agreed_to_once(server: LlmServer, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_nothing_is_granted_that_could_pass_the_budget(store: DrawsStore) -> Non
     assert store.total() == pytest.approx(1.0)
     assert store.reserve([wanted(9, 1e-6)], 1.0, owner(), 60)[0].refused == "budget"
     assert store.reserve([wanted(9, 0.0)], 1.0, owner(), 60)[0].id is not None
+    assert store.reserve([wanted(10, 0.0)], float("nan"), owner(), 60)[0].refused == "budget"
 
 
 def test_settling_pays_the_price_and_frees_the_rest(store: DrawsStore) -> None:

@@ -238,7 +238,11 @@ def test_a_mix_of_all_faults_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("404", "check --model and --base-url"), ("401", "check the key in the environment")],
+    [
+        ("404", "check --model and --base-url"),
+        ("501", "check --model and --base-url"),
+        ("401", "check the key in the environment"),
+    ],
 )
 def test_errors_that_concern_everything_stop_at_once(
     server: LlmServer, manifest: Manifest, tmp_path: Path, fault: str, message: str

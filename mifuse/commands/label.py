@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -104,6 +105,8 @@ def label(
     from mifuse.teachers.service import key_from_environment
     from mifuse.teachers.store import DrawsStore
 
+    if budget_usd is not None and not math.isfinite(budget_usd):
+        raise click.UsageError(f"--budget-usd {budget_usd}: give an amount, or leave it out for no bound")
     # Labels of the manifest are none of a teacher's business, so any are fine here.
     clips = read_manifest(manifest, labels=None).select(split).clips
     cache = AudioCache()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mifuse.audio import AudioCache
+from mifuse.errors import AudioError
 from mifuse.labels import LABELS
 from mifuse.manifest import Clip
 from mifuse.teachers.base import Teacher
@@ -48,25 +49,34 @@ def estimate(
 ) -> dict[str, Any]:
     """What it takes to ask: requests, the most tokens and USD; {} for a teacher that bills nothing.
 
+    Clips that cannot be read are counted as `unreadable` and left out: they will not be asked about.
+
     Args:
         mean: USD of a request of this teacher so far; gives `usd_likely`.
     """
     if price is None:
         return {}
-    requests = grouped(questions, teacher.per_request)
+    requests, usd = 0, 0.0
     tokens: Counter[str] = Counter()
     most: dict[tuple[str, int], Mapping[str, int]] = {}  # a clip's own requests are alike
-    usd = 0.0
-    for one in requests:
+    unreadable: set[str] = set()
+    for one in grouped(questions, teacher.per_request):
         key = (one.clip_hash, len(one.draws))
-        if key not in most:
-            most[key] = teacher.most_usage(one.clip, len(one.draws))
+        try:
+            if key not in most:
+                most[key] = teacher.most_usage(one.clip, len(one.draws))
+        except AudioError:
+            unreadable.add(one.clip_hash)
+            continue
+        requests += 1
         tokens.update(most[key])
         usd += price.most(most[key])
-    found: dict[str, Any] = {"requests": len(requests), "tokens_at_most": dict(tokens)}
+    found: dict[str, Any] = {"requests": requests, "tokens_at_most": dict(tokens)}
     found["usd_at_most"] = round(usd, 6)
     if mean is not None:
-        found["usd_likely"] = round(mean * len(requests), 6)
+        found["usd_likely"] = round(mean * requests, 6)
+    if unreadable:
+        found["unreadable"] = len(unreadable)
     return found | {"prices_of": price.date or "--price"}
 
 

@@ -97,7 +97,7 @@ def _grant(db: sqlite3.Connection, wanted: Wanted, left: float | None, who: str,
     for (other,) in others:
         if is_waiting(other):
             return Grant(None, draws, "batch" if other.startswith(BATCH) else "taken")
-    if left is not None and wanted.usd > left + ROUNDING_USD:
+    if left is not None and not wanted.usd <= left + ROUNDING_USD:  # NaN on either side allows nothing
         return Grant(None, draws, "budget")
     row = db.execute(
         "INSERT INTO reservations (teacher, model, prompt, clip, draw, usd, owner, expires) "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import functools
 import io
 import math
 import wave
@@ -84,6 +86,8 @@ class OpenAITeacher:
         self._create = self._client.chat.completions.with_raw_response.create
         self.host = self._client.base_url.host
         self._cache = cache or AudioCache()
+        self._seconds = functools.cache(duration)  # K requests a clip, each would open the file twice
+        self._decoding = asyncio.Lock()  # for one long clip at a time: half an hour takes 450 MB
         self._prompts = Prompts(tuple(labels), "audio", config.logprobs, config.seed)
         shape = {
             "temperature": config.temperature, "per_request": self.per_request,
@@ -95,7 +99,9 @@ class OpenAITeacher:
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """One chat completion with as many choices as draws; see `Teacher.ask`."""
         prompt = self._prompts.get(draws[0] // self.per_request, attempt)
-        audio = await asyncio.to_thread(self._wav, clip)
+        long = self._seconds(clip) > self.config.max_seconds
+        async with self._decoding if long else contextlib.nullcontext():
+            audio = await asyncio.to_thread(self._wav, clip)
         count = len(draws)
         return await self._optionals.ask(
             {"schema"} | ({"n"} if count > 1 else set()),
@@ -168,7 +174,7 @@ class OpenAITeacher:
         """See `Teacher.most_usage`; the length is that of the file, silent ends included."""
         prompt = self._prompts.get(0)
         text = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
-        seconds = min(duration(clip), self.config.max_seconds) + 1
+        seconds = min(self._seconds(clip), self.config.max_seconds) + 1
         return {
             "input": most_tokens(text),
             "audio": math.ceil(AUDIO_TOKENS_PER_SECOND * seconds),

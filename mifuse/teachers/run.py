@@ -110,7 +110,6 @@ class Run:
         self._reserving: Together[Wanted, Grant] = Together(self._reserve_all)
         self.attempts = store.attempts(teacher.source)
         self.prunes = store.prunes(teacher.source)
-        self._most: dict[tuple[str, int], float] = {}  # USD by clip and number of draws
         self._problems: dict[tuple[str, int], str] = {}  # the last of each draw that is asked again
         self._pace = Pace(teacher.concurrency)
         self._open = 0  # reservations
@@ -260,15 +259,10 @@ class Run:
 
     def most(self, group: Group, draws: int) -> float:
         """USD that a request can cost."""
-        if self.price is None:
-            return 0.0
-        key = (group.clip_hash, draws)
-        if key not in self._most:
-            try:
-                self._most[key] = self.price.most(self.teacher.most_usage(group.clip, draws))
-            except AudioError as error:
-                raise ClipError(str(error)) from error
-        return self._most[key]
+        try:
+            return self.price.most(self.teacher.most_usage(group.clip, draws)) if self.price else 0.0
+        except AudioError as error:
+            raise ClipError(str(error)) from error
 
     def _closed(self, grant: Grant) -> None:
         self._open -= grant.id is not None

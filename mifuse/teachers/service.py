@@ -17,7 +17,7 @@ MESSAGE = 300  # characters of a service's own words that are shown
 
 Kind = Literal["limit", "busy", "retry", "away", "clip", "stop"]
 _KINDS: dict[int, Kind] = {
-    401: "stop", 402: "stop", 403: "stop", 404: "stop",
+    401: "stop", 402: "stop", 403: "stop", 404: "stop", 405: "stop", 501: "stop",
     408: "retry", 409: "retry", 425: "retry", 429: "limit",
     500: "retry", 502: "busy", 503: "busy", 504: "busy", 529: "busy",
 }  # fmt: skip
@@ -101,10 +101,13 @@ def service_error(error: Exception, who: str, secret: str) -> ServiceError:
     if "quota" in code or "billing" in code:  # OpenAI says 429 to an empty account too
         kind = "stop"
     said = scrub(_words(error), secret)[:MESSAGE]
+    elsewhere = "check --model and --base-url"
     step = {
         401: "check the key in the environment",
         403: "check what the key may do",
-        404: "check --model and --base-url",
+        404: elsewhere,
+        405: elsewhere,  # some other server
+        501: elsewhere,
     }.get(status, "")
     message = f"{who} answered {status}: {said}" + (f": {step}" if step else "")
     return ServiceError(message, kind, wait=retry_after(headers), status=status)
