@@ -1,8 +1,8 @@
-"""Static int8: 8-bit convolutions from the first one of the body to the pooling, everything else float."""
+"""Static int8: 8-bit convolutions of the body up to the pooling, everything else float."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
     float: it is small and its error goes straight into the answer.
     """
     graph = model.graph
-    weights = {tensor.name for tensor in graph.initializer}
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
     inside: set[str] = set()  # values that come out of quantised nodes
     reached: set[str] = set()  # values behind the first convolution
     head = _head(model)
@@ -88,7 +88,7 @@ def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
         behind = any(name in reached for name in node.input)
         weighted = node.op_type in _WEIGHTED and node.name != head and any(n in weights for n in node.input)
         weighted = weighted and (node.op_type == "Conv" or behind)
-        quantised = weighted and node.name not in floats
+        quantised = weighted and node.name not in floats and not _reads_one_channel(node, weights)
         follows = node.op_type in _FOLLOWING and any(name in inside for name in node.input)
         # A bound of Clip is no activation; an Add with a constant belongs to the pooling or to a norm.
         others = [n for n in node.input if n not in inside and node.op_type in ("Add", "Concat")]
@@ -98,6 +98,13 @@ def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
         if weighted or behind:
             reached.update(node.output)
     return chosen
+
+
+def _reads_one_channel(node: onnx.NodeProto, weights: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a convolution is too thin for integer kernels: nine products a value pay for no change of type."""
+    return node.op_type == "Conv" and any(
+        len(weights[n]) == 4 and weights[n][1] == 1 for n in node.input if n in weights
+    )
 
 
 def _head(model: onnx.ModelProto) -> str | None:
