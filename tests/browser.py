@@ -43,11 +43,11 @@ class Page:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._reader.cancel()
+        # Asked, not killed: what Debian starts is a script, whose browser would live on.
+        self._do(self._send("Browser.close", {}))
+        self._process.wait(PATIENCE)
         self._do(self._session.close())
         self._loop.close()
-        self._process.kill()
-        self._process.wait()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Answer to a command of the protocol."""

@@ -53,7 +53,9 @@ function listening(media, context) {
       try {
         while (!closed) {
           if (chunks.length) yield chunks.shift();
-          else await new Promise((resolve) => (wake = resolve));
+          // A slow machine always has a chunk waiting: without a pause its page would freeze.
+          if (chunks.length) await new Promise((resolve) => setTimeout(resolve));
+          else if (!closed) await new Promise((resolve) => (wake = resolve));
         }
       } finally {
         await microphone.close(); // a loop that is left turns the microphone off
