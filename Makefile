@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types format wheel clean
+.PHONY: help setup demo web test lint types format wheel clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ setup: $(READY) ## create .venv with the versions of constraints.txt
 
 demo: $(READY) ## the whole way on two synthetic domains: train, adapt, export, report
 	$(BIN)/mifuse demo $(ARGS)
+
+# The page's one dependency, with the versions of package-lock.json; no script of a package is run.
+web: ## runtime/web: what the page and the module need, for its tests too; then `npm start` in that folder
+	cd runtime/web && npm ci --ignore-scripts --no-audit --no-fund
 
 # `-n logical`: a process for each core; every process has one torch thread.
 test: $(READY) ## all tests (those on real recordings need MIFUSE_CORPORA)
@@ -40,7 +44,7 @@ wheel: $(READY) ## dist/: mifuse (workstation) and mifuse-runtime (device only)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
 
 clean: ## remove build outputs and caches; .venv stays
-	rm -rf build dist runtime/build *.egg-info runtime/*.egg-info demo
+	rm -rf build dist runtime/build runtime/web/node_modules *.egg-info runtime/*.egg-info demo
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

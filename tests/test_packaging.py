@@ -29,7 +29,7 @@ OPTIONAL_ON_DEVICE = {"onnxruntime", "openvino", "soundfile", "sounddevice", "ai
 def build(source, folder):
     """What the wheel of a source tree holds. It is built in a copy, because builds leave files."""
     copy = folder / "tree"
-    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+    ignore = shutil.ignore_patterns(".*", "node_modules", "__pycache__", "*.egg-info", "build", "dist")
     copy.mkdir()
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         if (source / name).exists():

@@ -1,0 +1,136 @@
+/** The pictures of the page: the waveform, and the probabilities over the same time. */
+
+// After Okabe and Ito, for people who see few colours, darker where white paper needs it; dashes and names help.
+export const COLOURS = ["#d55e00", "#b07d00", "#009e73", "#0072b2", "#c0609a", "#3d8fc4"];
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
+const BUCKET = 0.02; // seconds behind one bar of the waveform
+const SPAN = 30; // seconds of live audio in the picture
+const KEPT = 1000; // predictions
+const MARGIN = 64; // pixels to the right of the time axis, for the names of the lines
+
+export class Chart {
+  #wave;
+  #lines;
+  #labels = [];
+  #span;
+  #levels; // loudest sample of each bucket
+  #bucket; // [samples, loudest] of the one that fills
+  #predictions;
+  #due = false;
+
+  constructor(wave, lines) {
+    this.#wave = wave;
+    this.#lines = lines;
+    this.clear([]);
+    new ResizeObserver(() => this.#draw()).observe(wave.parentElement);
+  }
+
+  /** Start again; `seconds` is the length of a recording, none for live audio. */
+  clear(labels, seconds = 0) {
+    this.#labels = labels;
+    this.#span = seconds;
+    this.#levels = [];
+    this.#bucket = [0, 0];
+    this.#predictions = [];
+    this.#draw();
+  }
+
+  /** What was heard, at `rate` Hz. */
+  hear(samples, rate) {
+    const size = BUCKET * rate;
+    for (const sample of samples) {
+      const loudest = Math.max(this.#bucket[1], Math.abs(sample));
+      this.#bucket = [this.#bucket[0] + 1, loudest];
+      if (this.#bucket[0] < size) continue;
+      this.#levels.push(loudest);
+      this.#bucket = [this.#bucket[0] - size, 0];
+    }
+    this.#draw();
+  }
+
+  add(prediction) {
+    this.#predictions.push(prediction);
+    if (this.#predictions.length > KEPT) this.#predictions.shift();
+    this.#draw();
+  }
+
+  /** Draw before the next frame, once however much has come. */
+  #draw() {
+    if (this.#due) return;
+    this.#due = true;
+    requestAnimationFrame(() => {
+      this.#due = false;
+      const heard = this.#levels.length * BUCKET;
+      const span = this.#span || SPAN;
+      const start = this.#span ? 0 : Math.max(0, heard - span);
+      drawWave(this.#wave, this.#levels, start, span);
+      drawLines(this.#lines, this.#predictions, this.#labels, start, span);
+    });
+  }
+}
+
+function drawWave(canvas, levels, start, span) {
+  const { pen, width, height, ink } = surface(canvas);
+  pen.fillStyle = ink;
+  const right = width - MARGIN;
+  for (let x = 0; x < right; x++) {
+    const from = Math.floor((start + (x / right) * span) / BUCKET);
+    const to = Math.max(from + 1, Math.floor((start + ((x + 1) / right) * span) / BUCKET));
+    const loudest = Math.max(0, ...levels.slice(from, to));
+    const bar = Math.max(1, Math.min(1, loudest) * height);
+    if (from < levels.length) pen.fillRect(x, (height - bar) / 2, 1, bar);
+  }
+}
+
+function drawLines(canvas, predictions, labels, start, span) {
+  const { pen, width, height, ink, rule } = surface(canvas);
+  const [right, bottom] = [width - MARGIN, height - 20]; // room for the time
+  const x = (time) => ((time - start) / span) * right;
+  const y = (probability) => bottom - probability * (bottom - 18);
+  pen.font = "12px system-ui, sans-serif";
+  for (const probability of [0, 0.5, 1]) {
+    pen.fillStyle = rule;
+    pen.fillRect(0, y(probability), right, 1);
+    pen.fillStyle = ink;
+    pen.fillText(String(probability), 2, y(probability) - 3);
+  }
+  const step = [1, 2, 5, 10, 30, 60, 300].find((seconds) => span / seconds <= 8) ?? 600;
+  for (let time = Math.ceil(start / step) * step; time <= start + span; time += step) {
+    pen.fillText(`${time} s`, Math.min(x(time), right - 28), height - 4);
+  }
+  const last = predictions.at(-1);
+  const names = [];
+  labels.forEach((label, i) => {
+    pen.strokeStyle = pen.fillStyle = COLOURS[i % COLOURS.length];
+    pen.setLineDash(DASHES[i % DASHES.length]);
+    pen.lineWidth = 2;
+    pen.beginPath();
+    let drawing = false;
+    for (const { end, scores, speech } of predictions) {
+      if (end < start) continue;
+      if (speech && drawing) pen.lineTo(x(end), y(scores[label]));
+      else pen.moveTo(x(end), y(scores[label]));
+      drawing = speech > 0; // a gap where nobody speaks
+    }
+    pen.stroke();
+    if (last?.speech) names.push({ label, colour: pen.fillStyle, at: y(last.scores[label]) + 4 });
+  });
+  // Names of lines that lie close would cover each other.
+  names.sort((one, other) => one.at - other.at);
+  names.forEach((name, i) => {
+    name.at = Math.max(Math.min(name.at, bottom + 2 - 13 * (names.length - 1 - i)), (names[i - 1]?.at ?? 0) + 13);
+    pen.fillStyle = name.colour;
+    pen.fillText(name.label, Math.min(x(last.end), right) + 6, name.at, 58);
+  });
+}
+
+/** The canvas emptied, at the screen's own resolution. */
+function surface(canvas) {
+  const [width, height, scale] = [canvas.clientWidth, canvas.clientHeight, devicePixelRatio];
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  const style = getComputedStyle(canvas);
+  return { pen, width, height, ink: style.getPropertyValue("--soft"), rule: style.getPropertyValue("--rule") };
+}

@@ -1,0 +1,74 @@
+/** Predictions, and the state that a stream of them leaves: smoothed, without flicker, able to be unsure. */
+
+export const NO_SPEECH = "no speech"; // label and state while nobody speaks
+export const NOT_SURE = "not sure"; // state while no emotion is likely enough
+
+/**
+ * An emotion and when. `label` is what this audio alone says; `state` is what an app shows.
+ *
+ * @typedef {object} Prediction
+ * @property {string} label an emotion, or in a stream "no speech"
+ * @property {Record<string, number>} scores label -> probability, sums to 1
+ * @property {number} start seconds
+ * @property {number} end seconds
+ * @property {string} state an emotion, "not sure" or "no speech"; in a stream it changes only on a clear lead
+ * @property {number} confidence the largest of the scores, smoothed in a stream
+ * @property {number} speech share of the audio that is speech
+ */
+
+/** Turns the probabilities of one window after the other into predictions. */
+export class Decider {
+  #labels;
+  #settings;
+  #keep;
+  #smooth = null;
+  #state = -1; // index of an emotion; -1: none
+
+  /** `hop` is in seconds. */
+  constructor(labels, settings, hop) {
+    this.#labels = labels;
+    this.#settings = settings;
+    this.#keep = settings.smoothing ? Math.exp(-hop / settings.smoothing) : 0;
+  }
+
+  /** Forget the windows so far. */
+  reset() {
+    this.#smooth = null;
+    this.#state = -1;
+  }
+
+  /** The prediction from the probabilities of the audio from `start` to `end`; null: no speech. */
+  decide(probs, start, end, speech = 1) {
+    const scored = (values) => Object.fromEntries(this.#labels.map((label, i) => [label, values[i]]));
+    if (!probs) {
+      this.reset();
+      const equal = this.#labels.map(() => 1 / this.#labels.length);
+      return { label: NO_SPEECH, scores: scored(equal), start, end, state: NO_SPEECH, confidence: 0, speech };
+    }
+    const sum = probs.reduce((total, value) => total + value, 0);
+    const shares = Array.from(probs, (value) => value / sum);
+    const last = this.#smooth ?? shares;
+    this.#smooth = shares.map((share, i) => this.#keep * last[i] + (1 - this.#keep) * share);
+    this.#state = this.#next(this.#smooth);
+    return {
+      label: this.#labels[top(shares)],
+      scores: scored(shares),
+      start,
+      end,
+      state: this.#labels[this.#state] ?? NOT_SURE,
+      confidence: Math.max(...this.#smooth),
+      speech,
+    };
+  }
+
+  #next(smooth) {
+    const { abstain, margin } = this.#settings;
+    const [best, now] = [top(smooth), this.#state];
+    if (now < 0 || smooth[best] - smooth[now] > margin) return smooth[best] >= abstain ? best : -1;
+    // The way out is lower than the way in: a score at the threshold must not flicker.
+    return smooth[now] >= abstain - margin ? now : -1;
+  }
+}
+
+/** Index of the largest value, the first of equals. */
+const top = (values) => values.indexOf(Math.max(...values));

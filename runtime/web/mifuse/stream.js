@@ -1,0 +1,144 @@
+/** A stream: audio in chunks of any size, a prediction for each window. */
+import { checked, mono } from "./audio.js";
+import { Decider } from "./decision.js";
+import { AudioError } from "./errors.js";
+import { Resampler } from "./resample.js";
+import { VoiceGate } from "./voice.js";
+
+const WINDOWS = [0.1, 60]; // seconds
+const HOPS = [0.01, 3600]; // seconds
+
+/**
+ * Windowed predictions; made by `Recognizer.stream`. Calls are done one after the other, awaited or not.
+ *
+ * The first prediction comes when a whole window has been heard, then one every `hop` seconds.
+ * How the audio is cut into chunks makes no difference.
+ */
+export class Stream {
+  #run; // Float32Array -> promise of its probabilities
+  #rate;
+  #needed; // share of a window that must be speech
+  #resampler;
+  #window; // samples
+  #hop; // samples
+  #voice;
+  #decider;
+  #buffer;
+  #turn = Promise.resolve();
+  #filled; // samples in the buffer, the last of them the latest
+  #heard; // samples since the start
+  #next; // index of the next window's first sample
+  #done; // index behind the last window
+  #warned;
+  #closed;
+
+  constructor(run, bundle, { sampleRate, window, hop, vad }) {
+    for (const [name, value, [low, high]] of [["window", window, WINDOWS], ["hop", hop, HOPS]]) {
+      if (!(value >= low && value <= high)) throw new AudioError(`${name} is ${value} s: ${low} to ${high} can be used`);
+    }
+    const { content, settings } = bundle;
+    this.#run = run;
+    this.#rate = content.sample_rate;
+    this.#needed = settings.speech;
+    this.#resampler = new Resampler(sampleRate, this.#rate);
+    this.#window = Math.round(window * this.#rate);
+    this.#hop = Math.max(1, Math.round(hop * this.#rate));
+    this.#voice = new VoiceGate(settings, this.#rate, vad);
+    this.#decider = new Decider(content.labels, settings, this.#hop / this.#rate);
+    this.#buffer = new Float32Array(2 * this.#window);
+    this.#restart();
+  }
+
+  /**
+   * The predictions that the chunk completes, often none; the chunk is as for `Recognizer.predict`.
+   *
+   * NaN and infinite samples count as silence, with one warning on the console; an empty chunk is no error.
+   * Throws an AudioError for what cannot be used; the stream goes on as if the chunk had not come.
+   *
+   * @returns {Promise<import("./decision.js").Prediction[]>}
+   */
+  feed(chunk) {
+    return this.#inTurn(() => this.#hear(this.#resampler.feed(this.#accept(chunk))));
+  }
+
+  /** End the stream: what was heard since the last prediction is recognised, if it is 0.1 s or more. */
+  close() {
+    return this.#inTurn(async () => {
+      if (this.#closed) return [];
+      this.#closed = true;
+      const found = await this.#hear(this.#resampler.flush());
+      if (this.#heard > this.#done && this.#heard - this.#next >= WINDOWS[0] * this.#rate) {
+        found.push(await this.#look(this.#heard));
+      }
+      return found;
+    });
+  }
+
+  /** Forget what was heard; time starts again at 0. */
+  reset() {
+    return this.#inTurn(async () => this.#restart());
+  }
+
+  #inTurn(work) {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => {}); // the caller has it
+    return result;
+  }
+
+  #restart() {
+    for (const part of [this.#resampler, this.#voice, this.#decider]) part.reset();
+    this.#filled = this.#heard = this.#next = this.#done = 0;
+    this.#warned = this.#closed = false;
+  }
+
+  #accept(chunk) {
+    if (this.#closed) throw new AudioError("the stream is closed: make another one, or reset() it");
+    const samples = mono(chunk);
+    let broken = false;
+    for (let i = 0; i < samples.length; i++) {
+      if (Number.isFinite(samples[i])) continue;
+      samples[i] = 0; // mono() made a copy
+      broken = true;
+    }
+    if (samples.length) checked(samples);
+    if (broken && !this.#warned) {
+      this.#warned = true;
+      console.warn("mifuse: the stream holds NaN or infinite samples: they count as silence");
+    }
+    return samples;
+  }
+
+  async #hear(samples) {
+    const found = [];
+    for (let at = 0; at < samples.length; at += this.#window) {
+      this.#append(samples.subarray(at, at + this.#window));
+      while (this.#next + this.#window <= this.#heard) found.push(await this.#look(this.#next + this.#window));
+    }
+    return found;
+  }
+
+  #append(piece) {
+    if (this.#filled + piece.length > this.#buffer.length) {
+      // Less than a window waits for later windows: each sample is moved once or twice.
+      const kept = Math.max(0, Math.min(this.#heard - this.#next, this.#filled));
+      this.#buffer.copyWithin(0, this.#filled - kept, this.#filled);
+      this.#filled = kept;
+    }
+    this.#buffer.set(piece, this.#filled);
+    this.#filled += piece.length;
+    this.#heard += piece.length;
+    this.#voice.hear(piece);
+  }
+
+  /** The prediction for the samples from the next window's first to `end`. */
+  async #look(end) {
+    const start = this.#next;
+    const speech = this.#voice.share(start, end);
+    const offset = this.#filled - this.#heard;
+    const silent = speech < this.#needed;
+    const probs = silent ? null : await this.#run(this.#buffer.slice(start + offset, end + offset));
+    this.#next += this.#hop;
+    this.#done = end;
+    return this.#decider.decide(probs, start / this.#rate, end / this.#rate, speech);
+  }
+}

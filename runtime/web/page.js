@@ -1,0 +1,174 @@
+/** The page: a recording or the microphone in, emotions over time out. */
+import { Chart, COLOURS } from "./chart.js";
+import { openMicrophone, readAudio, Recognizer } from "./mifuse.js";
+import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
+
+const HOP = 0.25; // seconds between predictions
+const WHOLE = 60; // seconds: longer recordings are only looked at window by window
+const ROWS = 1000; // of the table
+
+const page = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (node) => [node.id, node]));
+const chart = new Chart(page.wave, page.lines);
+let recognizer;
+let microphone;
+let activity = 0; // counts what was started: an earlier one stops when it sees that it is not the latest
+let times = []; // ms
+
+const say = (text) => (page.message.textContent = text);
+
+function element(name, text = "", attributes = {}) {
+  const node = document.createElement(name);
+  node.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+}
+
+/** Load a bundle from the address, or from files that the user chose. */
+async function load(source, name) {
+  await stop();
+  const begin = performance.now();
+  const loaded = await Recognizer.load(source, { ort });
+  await recognizer?.release();
+  recognizer = loaded;
+  for (const input of [page.file, page.microphone]) input.disabled = false;
+  const spent = Math.round(performance.now() - begin);
+  clear();
+  say(`${name}: ${recognizer.precision}, loaded in ${spent} ms. Open a recording, drop one here, or speak.`);
+}
+
+function clear(seconds) {
+  times = [];
+  chart.clear(recognizer.labels, seconds);
+  page.state.textContent = "-";
+  page.clip.textContent = page.latency.textContent = "";
+  page.rows.replaceChildren();
+  page.head.replaceChildren(...["from", "to", "state", ...recognizer.labels].map((name) => element("th", name)));
+  page.scores.replaceChildren(
+    ...recognizer.labels.map((label, i) => {
+      const row = element("li");
+      const track = element("span", "", { class: "track", "aria-hidden": "true" });
+      const bar = element("div", "", { class: "bar" });
+      bar.style.background = COLOURS[i % COLOURS.length];
+      track.append(bar);
+      row.append(element("span", label), track, element("output", "-"));
+      return row;
+    }),
+  );
+}
+
+/** Feed a chunk; show what comes, and how long it took. */
+async function hear(stream, samples, rate) {
+  const begin = performance.now();
+  const found = await stream.feed(samples);
+  chart.hear(samples, rate);
+  if (found.some((prediction) => prediction.speech)) times.push((performance.now() - begin) / found.length);
+  found.forEach(show);
+}
+
+function show(prediction) {
+  const { start, end, state, scores } = prediction;
+  chart.add(prediction);
+  if (page.state.textContent !== state) page.state.textContent = state; // read aloud when it changes
+  const values = recognizer.labels.map((label) => scores[label]);
+  for (const [i, row] of Array.from(page.scores.children).entries()) {
+    row.querySelector(".bar").style.width = `${100 * values[i]}%`;
+    row.querySelector("output").value = values[i].toFixed(2);
+  }
+  const cells = [start.toFixed(2), end.toFixed(2), state, ...values.map((value) => value.toFixed(4))];
+  const row = element("tr");
+  row.append(...cells.map((text) => element("td", text)));
+  page.rows.prepend(row);
+  if (page.rows.children.length > ROWS) page.rows.lastChild.remove();
+  if (times.length) {
+    times = times.slice(-100);
+    const middle = times.toSorted((one, other) => one - other)[times.length >> 1];
+    page.latency.textContent = `${middle.toFixed(1)} ms a window of ${recognizer.window} s`;
+  }
+}
+
+async function recognise(file) {
+  await stop();
+  const mine = activity;
+  say(`${file.name} …`);
+  const rate = recognizer.sampleRate;
+  const samples = await readAudio(file, rate);
+  const seconds = samples.length / rate;
+  clear(seconds);
+  if (seconds <= WHOLE) {
+    const { label, scores } = await recognizer.predict(samples);
+    page.clip.textContent = `as a whole: ${label} ${scores[label].toFixed(2)}`;
+  }
+  const stream = recognizer.stream({ hop: HOP });
+  const size = Math.round(0.5 * rate);
+  for (let at = 0; at < samples.length && mine === activity; at += size) {
+    await hear(stream, samples.subarray(at, at + size), rate);
+    await new Promise((resolve) => setTimeout(resolve)); // let the page draw and answer
+  }
+  if (mine !== activity) return;
+  (await stream.close()).forEach(show);
+  say(`${file.name}: ${seconds.toFixed(1)} s`);
+}
+
+async function listen() {
+  await stop();
+  const mine = activity;
+  const opened = await openMicrophone();
+  if (mine !== activity) return void (await opened.close());
+  microphone = opened;
+  clear();
+  page.microphone.setAttribute("aria-pressed", "true");
+  page.microphone.textContent = "Stop listening";
+  say(`Listening. The first answer comes after ${recognizer.window} s.`);
+  const { sampleRate } = microphone;
+  const stream = recognizer.stream({ sampleRate, hop: HOP });
+  for await (const chunk of microphone) {
+    await hear(stream, chunk, sampleRate);
+    if (microphone?.dropped) say("This device is too slow for the microphone: audio is lost.");
+  }
+  if (mine === activity) await stop(); // unplugged
+}
+
+async function stop() {
+  activity++;
+  const open = microphone;
+  microphone = null;
+  page.microphone.setAttribute("aria-pressed", "false");
+  page.microphone.textContent = "Use the microphone";
+  if (open) say("");
+  await open?.close();
+}
+
+/** Do it, and say in the page what went wrong. */
+const trying = (work) => work().catch((error) => stop().then(() => say(error.message)));
+
+page.microphone.addEventListener("click", () => trying(microphone ? stop : listen));
+page.file.addEventListener("change", () => {
+  const [file] = page.file.files;
+  page.file.value = ""; // the same file may be opened again
+  if (file) trying(() => recognise(file));
+});
+page.folder.addEventListener("change", () => {
+  const files = Array.from(page.folder.files);
+  if (!files.length) return;
+  const inside = (file) => file.webkitRelativePath.split("/").slice(1).join("/");
+  const read = async (name) => {
+    const file = files.find((candidate) => inside(candidate) === name);
+    if (!file) throw new Error("the folder has no such file");
+    return file.arrayBuffer();
+  };
+  trying(() => load(read, files[0].webkitRelativePath.split("/")[0]));
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+document.addEventListener("dragleave", () => document.body.classList.remove("dropping"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  const [file] = event.dataTransfer.files;
+  if (file && recognizer) trying(() => recognise(file));
+});
+
+const address = new URLSearchParams(location.search).get("bundle") ?? "bundle/";
+trying(() => load(address, address)).then(() => recognizer || say(`${page.message.textContent} Choose a bundle.`));
