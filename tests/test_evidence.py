@@ -77,6 +77,17 @@ def test_scores_are_relative_to_corpus_and_speaker(manifest: Manifest) -> None:
     assert "of this speaker" not in voices.evidence(nobody)[1]
 
 
+def test_of_long_clips_the_first_seconds_are_shown(manifest: Manifest) -> None:
+    whole, cut = (Voices(manifest.clips, AudioCache(), max_seconds=most) for most in (30.0, 0.5))
+    png, table = cut.evidence(manifest.clips[0])
+    duration = MEASURES["duration"][1]
+    assert (
+        f"{duration} | 0.5 s" in table and f"{duration} | 0.5 s" not in whole.evidence(manifest.clips[0])[1]
+    )
+    samples = AudioCache().samples(manifest.clips[0])[: SAMPLE_RATE // 2]
+    assert png == picture(samples, measure(samples))
+
+
 def test_labels_and_names_do_not_show(manifest: Manifest) -> None:
     blind = [replace(clip, label=None) for clip in manifest.clips]
     assert Voices(blind, AudioCache()).evidence(blind[0]) == Voices(manifest.clips, AudioCache()).evidence(

@@ -24,10 +24,10 @@ from mifuse.teachers import run as run_module
 from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.run import FIRST_TRIES, GIVE_UP, MAX_ATTEMPTS, Labelled
+from mifuse.teachers.run import FIRST_TRIES, GIVE_UP, MAX_ATTEMPTS, SENSELESS, Labelled
 from mifuse.teachers.service import ServiceError
 from mifuse.teachers.store import DrawsStore
-from tests.llm_server import SPOILED, LlmServer, audio_of
+from tests.llm_server import SPOILED, LlmServer, any_answer, audio_of
 
 PRICE = price_of("openai", "m", "2.5,10,32")
 
@@ -199,6 +199,21 @@ def test_a_clip_that_never_gets_a_valid_answer_is_reported(
         assert store.prune(teacher.source, "invalid") == MAX_ATTEMPTS
     server.answer = lambda _, labels: {label: float(label == "sad") for label in labels}
     assert label(server, one, tmp_path / "d.db", draws=1)[0].added == 1
+
+
+def test_a_model_that_never_makes_sense_stops_the_run(server: LlmServer, tmp_path: Path) -> None:
+    manifest = make_speech(tmp_path, 40, seconds=0.05)
+    server.answer = lambda _, labels: dict.fromkeys(labels, 1.0)
+    with pytest.raises(
+        ServiceError, match=r"none of \d+ answers .* the probabilities sum to 4.*check --model"
+    ):
+        label(server, manifest, tmp_path / "d.db", per_request=1, concurrency=4)
+    assert SENSELESS <= sum(server.sold.values()) <= SENSELESS + 4 * MAX_ATTEMPTS
+    server.answer = any_answer  # once it has made sense, bad answers are bad luck
+    label(server, replace(manifest, clips=manifest.clips[-1:]), tmp_path / "d.db", per_request=1)
+    server.answer = lambda _, labels: dict.fromkeys(labels, 1.0)
+    run, _ = label(server, manifest, tmp_path / "d.db", per_request=1)
+    assert len(run.missing) == 78
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "503", "529", "cut", "hang"])

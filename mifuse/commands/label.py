@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 @click.option("--effort", help="anthropic: low, medium, high, xhigh or max.  [default: the model's own]")
 @click.option("--temperature", type=float, help="openai: of the sampling.  [default: 1]")
 @click.option("--per-request", type=int, help="openai: draws from one prompt in one request.  [default: 4]")
-@click.option("--max-seconds", type=float, help="openai, local: longer clips are cut.  [default: 30]")
+@click.option("--max-seconds", type=float, help="Longer clips are cut.  [default: 30]")
 @click.option("--max-tokens", type=int, help="Of an answer.")
 @click.option("--concurrency", type=int, help="The most requests open at a time.")
 @click.option("--timeout", type=float, help="Seconds until a request is tried again.")

@@ -46,13 +46,20 @@ class AnthropicConfig:
     model: str
     base_url: str | None = None  # None: what the SDK takes by itself, ANTHROPIC_BASE_URL or Anthropic's own
     effort: str | None = None  # low, medium, high, xhigh, max; None: the model's own
+    max_seconds: float = 30.0  # s; of longer clips the first seconds are shown
     max_tokens: int = 1024  # of an answer, thinking included
     concurrency: int = 32  # the most requests open at a time
     timeout: float = 120.0  # s, of a request
     seed: int = 0  # of the prompts
 
     def __post_init__(self) -> None:
-        require(self, max_tokens=(1, math.inf), concurrency=(1, 10_000), timeout=(0.1, 900))
+        require(
+            self,
+            max_seconds=(0.1, math.inf),
+            max_tokens=(1, math.inf),
+            concurrency=(1, 10_000),
+            timeout=(0.1, 900),
+        )
         if self.effort is not None and self.effort not in EFFORTS:
             raise MifuseError(f"effort = {self.effort!r}: use one of {', '.join(EFFORTS)}")
 
@@ -88,7 +95,10 @@ class AnthropicTeacher:
         self._voices: Voices | None = None
         self._measuring = threading.Lock()
         self._prompts = Prompts(tuple(labels), "evidence", seed=config.seed)
-        shape = {"evidence": evidence.VERSION, "effort": config.effort, "max_tokens": config.max_tokens}
+        shape = {
+            "evidence": evidence.VERSION, "effort": config.effort,
+            "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,
+        }  # fmt: skip
         self.source = Source("anthropic", config.model, self._prompts.hash(shape))
         self._optionals = Optionals({"schema"}, self.host)
 
@@ -100,7 +110,7 @@ class AnthropicTeacher:
         """
         with self._measuring:
             if self._voices is None:
-                self._voices = Voices(self._clips, self._cache, progress)
+                self._voices = Voices(self._clips, self._cache, progress, self.config.max_seconds)
         return self._voices
 
     def _show(self, clip: Clip, question: str) -> list[dict[str, Any]]:

@@ -31,12 +31,18 @@ class Voices:
     Args:
         clips: the corpus; more of it makes better z-scores. Labels are not read.
         progress: called after each clip that was measured.
+        max_seconds: of longer clips only the first seconds are measured and shown.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], cache: AudioCache, progress: Callable[[], object] = lambda: None
+        self,
+        clips: Sequence[Clip],
+        cache: AudioCache,
+        progress: Callable[[], object] = lambda: None,
+        max_seconds: float = 30.0,
     ) -> None:
-        self._cache = cache
+        self._cache, self._longest = cache, int(max_seconds * SAMPLE_RATE)
+        self._decoding = threading.Lock()  # one at a time: half an hour takes 450 MB
         # A clip is asked about K times; 512 pictures are 30 MB.
         self.evidence = functools.lru_cache(512)(self._evidence)
         values: dict[str, np.ndarray[Any, Any]] = {}
@@ -44,7 +50,7 @@ class Voices:
         for clip in clips:
             digest = cache.hash(clip)
             if digest not in values:
-                values[digest] = measure(cache.samples(clip)).values
+                values[digest] = measure(self._samples(clip)).values
                 if clip.speaker:
                     speakers[clip.speaker].append(values[digest])
             progress()
@@ -53,9 +59,13 @@ class Voices:
             name: Norm.of(mine) for name, mine in speakers.items() if len(mine) >= LEAST_OF_SPEAKER
         }
 
+    def _samples(self, clip: Clip) -> Samples:
+        with self._decoding:
+            return self._cache.samples(clip)[: self._longest].copy()  # a view would keep all of it
+
     def _evidence(self, clip: Clip) -> tuple[bytes, str]:
         """The picture as PNG and the table as text of one clip."""
-        samples = self._cache.samples(clip)
+        samples = self._samples(clip)
         prosody = measure(samples)
         return picture(samples, prosody), self.table(prosody, clip.speaker)
 

@@ -27,6 +27,7 @@ _LOGGER = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5  # invalid answers of a draw, over all runs; then it is reported as missing
 TRIES = 10  # of one request that gets no answer; waiting for a rate limit does not count
 FIRST_TRIES = 4  # while the service has answered nothing in this run: more likely its address is wrong
+SENSELESS = 40  # invalid answers before the first valid one; the model does not understand, the run stops
 GIVE_UP = 10  # requests in a row that got none: the service is down, the run stops
 PATIENCE = 900.0  # s of nothing but "too many requests"
 LEASE = 900.0  # s; no request takes longer
@@ -117,6 +118,7 @@ class Run:
         self._closings = 0  # how many were
         self._failures = 0  # in a row
         self._reached = False
+        self._understood = teacher.source in store.sources()
         self._stopped = False
 
     def result(self, unasked: int = 0) -> Labelled:
@@ -130,6 +132,7 @@ class Run:
                 left = await self._settle_group(self.todo.popleft())
                 if left is not None:
                     self.todo.append(left)
+                self._check_sense()
         except BaseException:
             self._stopped = True
             raise
@@ -155,6 +158,17 @@ class Run:
                 break
             draws = tuple(draw for draw in draws if draw not in done)
         return Group(group.clip, group.clip_hash, draws) if draws else None
+
+    def _check_sense(self) -> None:
+        """Stop buying where no answer at all can be used."""
+        self._understood = self._understood or self.added > 0
+        if not self._understood and self.invalid >= SENSELESS:
+            problem = next(iter(self.store.problems(self.teacher.source)), "")
+            raise ServiceError(
+                f"{self.teacher.source}: none of {self.invalid} answers is a distribution over the labels, "
+                f"most often: {problem}: check --model and --base-url, and see `mifuse draws info`",
+                "stop",
+            )
 
     def check_attempts(self, group: Group, draw: int, attempt: int) -> None:
         """Refuse to buy more of what was invalid so often; raises ClipError."""
