@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace, chain: str) -> dict[str, dict[str, floa
     earlier = earlier_student(options, Transfer((source,), old))
     clips = clips_of(options.corpora, new, "adapt")
     draws = load_draws(options.corpora / new / "lalm_draws.jsonl", clips, LABELS, cache)
-    config = override(RECIPES["default"], options.set)
+    config = replace(override(RECIPES["default"], options.set), size=earlier.size)
     student = adapt(clips, draws, earlier, cache, config=config, seed=options.seed).student
     return {
         f"{share:g}": {

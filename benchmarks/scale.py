@@ -30,6 +30,7 @@ from mifuse.adapt import AdaptConfig
 from mifuse.audio import SAMPLE_RATE, AudioCache
 from mifuse.bench import machine
 from mifuse.classifier import classifier_draws
+from mifuse.draws import load_draws
 from mifuse.features import Features
 from mifuse.fusion import fuse
 from mifuse.labels import LABELS
@@ -49,7 +50,8 @@ STAGES = {
     "features": "log-mel, on disk",
     "statistics": "spectral and prosodic, on disk",
     "resume": "features and statistics again, from disk",
-    "draws": "of the classifier, M = 8",
+    "LALM": "its 8 draws a clip, from JSONL",
+    "classifier": "its 8 draws a clip",
     "labels": "reference, fusion and refinement",
     "training": f"{STEPS} steps of 48 clips",
 }
@@ -64,7 +66,7 @@ class Stage:
 
 
 def make_clips(folder: Path, count: int, seconds: float) -> Path:
-    """Write `count` clips that all differ, from some hundred voices. Returns the manifest."""
+    """Write `count` clips that all differ, from some hundred voices, and draws. Returns the manifest."""
     source = make_domain(
         folder / "voices", "phone", speakers=SPEAKERS, clips_per_speaker=VOICES // SPEAKERS, seconds=seconds
     )
@@ -82,6 +84,12 @@ def make_clips(folder: Path, count: int, seconds: float) -> Path:
             file.writeframes(np.round(samples[voice][first:] * gain).astype("<i2").tobytes())
         clips.append(Clip(path.name, path, speaker=voices_[voice].speaker))
     write_manifest(folder / "manifest.csv", clips)
+    with (folder / "draws.jsonl").open("w", encoding="utf-8") as lines:
+        for clip, draws in zip(clips, rng.dirichlet(np.ones(len(LABELS)), (count, 8)), strict=True):
+            name = clip.path.relative_to(folder).as_posix()
+            for i, draw in enumerate(draws):
+                probs = dict(zip(LABELS, draw.tolist(), strict=True))
+                lines.write(json.dumps({"path": name, "teacher": "chance", "draw": i, "probs": probs}) + "\n")
     return folder / "manifest.csv"
 
 
@@ -110,8 +118,8 @@ def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
     stage("features", lambda: Features.of(clips, cache))
     stage("statistics", lambda: voices(clips, cache))
     features, measured = stage("resume", lambda: (Features.of(clips, cache), voices(clips, cache)))
-    draws = stage("draws", lambda: classifier_draws(student, clips, cache, config.classifier_draws))
-    lalm = np.random.default_rng(0).dirichlet(np.ones(len(LABELS)), (8, len(clips)))
+    lalm = stage("LALM", lambda: load_draws(manifest.with_name("draws.jsonl"), clips))
+    draws = stage("classifier", lambda: classifier_draws(student, clips, cache, config.classifier_draws))
 
     def labels() -> np.ndarray:
         statistics = within_groups(measured.in_memory(), [clip.speaker for clip in clips])

@@ -121,8 +121,10 @@ def adapt(
             f"draws of shape {lalm_draws.shape} do not fit "
             f"{len(clips)} clips and {len(classifier.labels)} labels"
         )
-    features = Features.of(clips, cache)
+    # Statistics first: they come with the features, piece by piece, while a piece's audio is in the cache,
+    # which does not hold a million clips.
     measured = voices(clips, cache) if config.refine.rounds > 0 else None
+    features = Features.of(clips, cache)
     fit = Fit(first_student(classifier, config, seed), features, config.fit, seed)
     follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
     if config.keep > 0 and not follows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -74,7 +75,7 @@ def train_classifier(
     Args:
         clips: labelled clips; unlabelled ones are left out.
         encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
-        progress: called with the record of each epoch.
+        progress: called with the record of each epoch; before, with {"heard": n} after n clips of an encoder.
 
     Raises:
         TrainingError: fewer than two classes, or fewer than two speakers.
@@ -103,9 +104,12 @@ def train_classifier(
         best = _fit_best(fit, truth, lambda: ua(predict(fit.average, features)), config.patience, progress)
         return Trained(fit.average.cpu(), fit.history, best)
     hub = HubClassifier(encoder, labels, config.dropout)
-    embeddings = hub.embeddings(valid, cache)
-    fit = HeadFit(hub, hub.embeddings(train, cache), config.fit, seed)
-    best = _fit_best(fit, truth, lambda: ua(fit.average_probs(embeddings)), config.patience, progress)
+    count = itertools.count(1)
+    embeddings, valid_embeddings = (
+        hub.embeddings(part, cache, lambda: progress({"heard": next(count)})) for part in (train, valid)
+    )
+    fit = HeadFit(hub, embeddings, config.fit, seed)
+    best = _fit_best(fit, truth, lambda: ua(fit.average_probs(valid_embeddings)), config.patience, progress)
     Head(hub).load_state_dict(fit.average.state_dict())
     return Trained(hub.cpu(), fit.history, best)
 

@@ -25,6 +25,7 @@ REQUIREMENTS = {
         "accelerate",
         "safetensors",
         "huggingface_hub",
+        "filelock",
         "soundfile",
         "soxr",
         "matplotlib",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,23 +112,32 @@ class HubClassifier(nn.Module):
         ours = torch.stack([theirs[..., sources].sum(dim=-1) for sources in self.sources], dim=-1)
         return ours / ours.sum(dim=-1, keepdim=True)
 
-    def embeddings(self, clips: Sequence[Clip], cache: AudioCache) -> Embeddings:
-        """Hidden states of the clips, averaged over time; the encoder is run for those that are new."""
+    def embeddings(
+        self, clips: Sequence[Clip], cache: AudioCache, heard: Callable[[], object] = lambda: None
+    ) -> Embeddings:
+        """Hidden states of the clips, averaged over time; the encoder is run for those that are new.
+
+        Args:
+            heard: called after each clip that the encoder was run for.
+        """
         encoder = {k: v for k, v in self.model.state_dict().items() if not k.startswith(HEAD)}
         digest = hashlib.sha256(self.extractor.to_json_string().encode())
         for name, weights in sorted(encoder.items()):
-            digest.update(name.encode() + weights.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        rows = table(clips, cache, "encoder", digest.hexdigest(), lambda part: self._hear(part, cache))
-        return Embeddings(rows)
+            digest.update(name.encode() + weights.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        key = digest.hexdigest()
+        return Embeddings(table(clips, cache, "encoder", key, lambda part: self._hear(part, cache, heard)))
 
     @torch.inference_mode()
-    def _hear(self, clips: Sequence[Clip], cache: AudioCache) -> NDArray[np.float16]:
+    def _hear(
+        self, clips: Sequence[Clip], cache: AudioCache, heard: Callable[[], object]
+    ) -> NDArray[np.float16]:
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         rows = []
         for clip in clips:
             samples = torch.from_numpy(cache.samples(clip))[None]
             states = self.model(**self._inputs(samples), output_hidden_states=True).hidden_states
             rows.append(torch.stack([state[0].float().mean(dim=0) for state in states]).half().cpu().numpy())
+            heard()
         self.model.cpu()
         return np.stack(rows)
 

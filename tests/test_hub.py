@@ -86,12 +86,14 @@ def test_the_head_on_kept_states_is_the_saved_model(domain, tmp_path, family):
 
 
 def test_the_encoder_hears_each_clip_once(domain, tmp_path, monkeypatch):
-    _, clips, cache = domain
-    encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
-    first = train_classifier(clips, cache, config=CONFIG, encoder=encoder)
+    clips = domain[1]
+    encoder, records = str(save_encoder(tmp_path / "encoder", "WavLM")), []
+    fresh = AudioCache(tmp_path / "cache")
+    first = train_classifier(clips, fresh, config=CONFIG, encoder=encoder, progress=records.append)
+    assert [record["heard"] for record in records[: len(clips)]] == list(range(1, len(clips) + 1))
     before = {name: weights.clone() for name, weights in first.model.model.wavlm.state_dict().items()}
     monkeypatch.setattr(HubClassifier, "_hear", None)  # would fail when called
-    again = train_classifier(clips, cache, config=CONFIG, encoder=encoder)
+    again = train_classifier(clips, fresh, config=CONFIG, encoder=encoder)
     assert [r["loss"] for r in first.history] == [r["loss"] for r in again.history]
     frozen = HubClassifier(encoder, dropout=0.0).model.wavlm.state_dict()
     assert all(torch.equal(frozen[name], weights) for name, weights in before.items())

@@ -1,0 +1,42 @@
+"""The benchmark of a student adapted once more, on two small synthetic corpora."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from benchmarks import continual
+from benchmarks.units import Transfer, Unit, named
+from mifuse.audio import AudioCache
+from mifuse.classifier import TrainConfig
+from mifuse.manifest import read_manifest
+from mifuse.stand_in import stand_in_lalm
+from mifuse.student import Student
+from mifuse.synth import make_domain
+
+
+def test_a_chain(tmp_path, capsys):
+    corpora, work, out = tmp_path / "corpora", tmp_path / "work", tmp_path / "out.json"
+    for name in ("studio", "phone"):
+        folder = corpora / name
+        manifest = make_domain(folder, name, speakers=2, clips_per_speaker=4, test_speakers=1, seconds=0.6)
+        stand_in_lalm(read_manifest(manifest), folder / "lalm_draws.jsonl", draws=2)
+        shutil.copy(manifest, folder / "source.csv")
+        manifest.rename(folder / "target.csv")
+    unit = Unit(corpora, work, Transfer(("studio",), "phone"), 0, TrainConfig(), named("default", []))
+    torch.manual_seed(0)
+    earlier = Student(size="xs").eval()
+    for folder in (unit.classifier, unit.student):
+        earlier.save_pretrained(folder)
+    options = ["--corpora", corpora, "--work", work, "--out", out, "--chains", "studio>phone>studio"]
+    settings = [text for setting in ("fit.steps=2", "fit.batch_size=4") for text in ("--set", setting)]
+    assert continual.main([*map(str, options), *settings]) == 0
+    rows = json.loads(out.read_text())["chains"]["studio>phone>studio"]
+    assert list(rows) == ["1", "0.75", "0.5", "0.25", "0"]
+    for name, ua in rows["1"].items():  # all of the earlier weights are the earlier student
+        domain, split = name.split()
+        clips = continual.clips_of(corpora, domain, split)
+        assert ua == pytest.approx(continual.ua(earlier, clips, AudioCache()))
+    assert list(rows["0"]) == ["phone adapt", "phone test", "studio adapt", "studio test"]
+    assert "| 0.5 |" in capsys.readouterr().out
