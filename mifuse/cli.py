@@ -21,6 +21,7 @@ COMMANDS = {
     "adapt": "Adapt a student to unlabelled target clips by MI-Fuse.",
     "evaluate": "Score a student or a bundle on a labelled manifest.",
     "export": "Turn a student into a bundle: ONNX, int8, OpenVINO.",
+    "verify": "Compare every model of a bundle with its student.",
     "bench": "Measure the latency of a bundle on this machine.",
     "report": "Write the HTML report of a run.",
 }

@@ -60,7 +60,7 @@ def export_student(
     if source:
         manifest = read_manifest(source, labels=None)
         cache = cache or AudioCache()
-        clips = [_head(cache.samples(clip, trim=False)) for clip in bar(calibration_clips(manifest))]
+        clips = _samples(calibration_clips(manifest), cache, bar)
         probe = _probe(manifest, model.labels, cache, bar) if int8 else None
     return export_bundle(
         model,
@@ -119,6 +119,19 @@ def probe_clips(manifest: Manifest, labels: Sequence[str], count: int = PROBE_CL
     return _spread([clip for clip in known if canonical(str(clip.label), labels)], count)
 
 
+def judges(source: Path, labels: Sequence[str], *, cache: AudioCache | None = None, bar: Bar = iter) -> Probe:
+    """Clips of a manifest that judge a bundle: the labelled ones off the adapt split, else any, unlabelled.
+
+    Raises:
+        MifuseError: the manifest or one of its clips cannot be read.
+    """
+    from mifuse_export import Probe
+
+    manifest, cache = read_manifest(source, labels=None), cache or AudioCache()
+    found = _probe(manifest, labels, cache, bar)
+    return found or Probe(_samples(calibration_clips(manifest), cache, bar))
+
+
 def _probe(manifest: Manifest, labels: Sequence[str], cache: AudioCache, bar: Bar) -> Probe | None:
     from mifuse_export import Probe
 
@@ -126,8 +139,11 @@ def _probe(manifest: Manifest, labels: Sequence[str], cache: AudioCache, bar: Ba
     if not clips:
         return None
     classes = [labels.index(str(canonical(str(clip.label), labels))) for clip in clips]
-    samples = [_head(cache.samples(clip, trim=False)) for clip in bar(clips)]
-    return Probe(samples, np.array(classes, dtype=np.int64))
+    return Probe(_samples(clips, cache, bar), np.array(classes, dtype=np.int64))
+
+
+def _samples(clips: Sequence[Clip], cache: AudioCache, bar: Bar) -> list[Samples]:
+    return [cache.samples(clip, trim=False)[:LONGEST] for clip in bar(clips)]
 
 
 def _spread(clips: Sequence[Clip], count: int) -> list[Clip]:
@@ -145,10 +161,6 @@ def _seconds(clip: Clip) -> float:
         return float(soundfile.info(clip.path).duration) - (clip.start or 0.0)
     except soundfile.LibsndfileError:
         return 0.0  # decoding it says what is wrong
-
-
-def _head(samples: Samples) -> Samples:
-    return samples[:LONGEST]
 
 
 def _run(student: Path) -> dict[str, Any]:

@@ -37,20 +37,23 @@ class _Maker:
 
     def node(self, kind: str, *inputs: str, last: bool = False, **attributes: int) -> str:
         output = self.name if last else f"{self.name}/{kind}"
-        made = helper.make_node(kind, inputs, [output], name=f"{self.name}/{kind}", **attributes)
+        made = helper.make_node(kind, inputs, [output], name=f"{self.name}/{kind}")
+        made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self.nodes.append(made)
         return output
 
     def bytes(self) -> int:
-        return sum(part.ByteSize() for part in (*self.nodes, *self.tensors))
+        return sum(node.ByteSize() for node in self.nodes) + sum(t.ByteSize() for t in self.tensors)
 
 
 def compact(graph: onnx.GraphProto) -> None:
     """Replace the large constants of `graph` that a few nodes can make by these nodes."""
     nodes: list[onnx.NodeProto] = []
     kept: dict[str, onnx.TensorProto] = {}
-    for tensor in graph.initializer:
-        maker = _maker(tensor)
+    periods: list[int] = []
+    # The longest DFT first: the others find their cosines in its table.
+    for tensor in sorted(graph.initializer, key=onnx.TensorProto.ByteSize, reverse=True):
+        maker = _maker(tensor, periods)
         if maker is None:
             kept[tensor.name] = tensor
         else:
@@ -64,16 +67,19 @@ def compact(graph: onnx.GraphProto) -> None:
         graph.initializer.extend(tensors)
 
 
-def _maker(tensor: onnx.TensorProto) -> _Maker | None:
+def _maker(tensor: onnx.TensorProto, periods: list[int]) -> _Maker | None:
     if len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT or tensor.ByteSize() < _SMALL:
         return None
     matrix = numpy_helper.to_array(tensor)
-    found = _dft(tensor.name, matrix) or _band(tensor.name, matrix)
+    found = _dft(tensor.name, matrix, periods) or _band(tensor.name, matrix)
     return found if found and found.bytes() < tensor.ByteSize() // 2 else None
 
 
-def _dft(name: str, matrix: NDArray[np.float32]) -> _Maker | None:
+def _dft(name: str, matrix: NDArray[np.float32], periods: list[int]) -> _Maker | None:
     """Of [cos(2π n k / N) | sin(2π n k / N)], (n, 2 k): rows of a table of N cosines.
+
+    Args:
+        periods: N of the tables that are there, tried first; a new one is added.
 
     Zeros become zeros: where the product of n and k is large, a float64 cosine is off by up to 1e-13 there.
     """
@@ -81,8 +87,8 @@ def _dft(name: str, matrix: NDArray[np.float32]) -> _Maker | None:
     if rows < 2 or columns % 2:
         return None
     turns = np.arctan2(*np.split(matrix[1].astype(np.float64), 2)[::-1]) / (2 * np.pi) % 1  # of each k
-    whole = (np.abs(turns * n - np.round(turns * n)).max() < 1e-4 for n in _PERIODS)
-    period = next((n for n, fits in zip(_PERIODS, whole, strict=True) if fits), None)
+    fits = (n for n in (*periods, *_PERIODS) if np.abs(turns * n - np.round(turns * n)).max() < 1e-4)
+    period = next(fits, None)
     if period is None:
         return None
     steps = np.round(turns * period).astype(np.int32) % period
@@ -92,6 +98,7 @@ def _dft(name: str, matrix: NDArray[np.float32]) -> _Maker | None:
     places = (first[:, None, None] * steps + quarters[:, None]) % period
     if not np.abs(table[places].reshape(matrix.shape) - matrix).max() <= _ROUNDING:
         return None
+    periods.append(period)
     make = _Maker(name)
     place = make.node(
         "Mul",

@@ -89,8 +89,9 @@ def tidy(proto: onnx.ModelProto) -> None:
         module = ["", *ast.literal_eval(scopes)[:-1]][-1]
         module = "" if module.startswith("_empty") else module  # sizes, which belong to no module
         node.name = f"{module}/{node.op_type}_{i}"
-        for k, output in enumerate(node.output):
-            names.setdefault(output, node.name if k == 0 else f"{node.name}:{k}")
+        for k, output in enumerate(node.output):  # short: they are half of the text of an int8 file
+            names.setdefault(output, f"v{i}" if k == 0 else f"v{i}:{k}")
+        _leave_out_defaults(node)
         node.doc_string = ""
         del node.metadata_props[:]
     parameters = {tensor.name for tensor in graph.initializer if "." in tensor.name}
@@ -113,6 +114,20 @@ def tidy(proto: onnx.ModelProto) -> None:
     graph.doc_string = proto.doc_string = ""
     proto.ir_version = IR_VERSION
     del proto.metadata_props[:]
+
+
+def _leave_out_defaults(node: onnx.NodeProto) -> None:
+    """Drop the attributes that say what their absence says."""
+    known = onnx.defs.get_schema(node.op_type, OPSET).attributes
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    kept = [
+        a
+        for a in node.attribute
+        if not known[a.name].default_value.type
+        or onnx.helper.get_attribute_value(known[a.name].default_value) != values[a.name]
+    ]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 @contextlib.contextmanager

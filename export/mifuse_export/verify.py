@@ -43,20 +43,28 @@ def probabilities(predict: Predict, clips: Sequence[Floats]) -> Floats:
     return np.concatenate([predict(clip[None]) for clip in clips])
 
 
-def edge_cases(sample_rate: int) -> list[Floats]:
-    """Silence, one sample, 0.1 s, a click, full scale and 10 s."""
-    noise = np.random.default_rng(0).standard_normal(10 * sample_rate).astype(np.float32) * np.float32(0.1)
-    click = np.zeros(sample_rate, np.float32)
-    click[sample_rate // 2] = 1.0
-    second = noise[:sample_rate]
-    return [
-        np.zeros(sample_rate, np.float32),
-        np.full(1, 0.5, np.float32),
-        noise[: sample_rate // 10],
-        click,
-        np.sign(second).astype(np.float32),
-        noise,
-    ]
+def edge_cases(sample_rate: int) -> dict[str, Floats]:
+    """Signals (n,) that a device may hear and a corpus does not hold."""
+    noise = np.random.default_rng(0).standard_normal(60 * sample_rate).astype(np.float32) * np.float32(0.1)
+    clicks = np.zeros(sample_rate, np.float32)
+    clicks[sample_rate // 2 :: sample_rate // 8] = 1.0
+    return {
+        "silence": np.zeros(sample_rate, np.float32),
+        "one sample": np.full(1, 0.5, np.float32),
+        "0.1 s": noise[: sample_rate // 10],
+        "clicks": clicks,
+        "full scale": np.sign(noise[:sample_rate]).astype(np.float32),
+        "10 s": noise[: 10 * sample_rate],
+        "60 s": noise,
+    }
+
+
+def crowd(sample_rate: int, count: int = 32) -> Floats:
+    """`count` signals of one second, from loud to near silence, as one batch."""
+    noise = np.random.default_rng(1).standard_normal((count, sample_rate))
+    swell = np.sin(np.linspace(0, 20, sample_rate)) ** 2
+    levels = np.geomspace(0.3, 1e-5, count)[:, None]
+    return (noise * swell * levels).astype(np.float32)
 
 
 def parity_batches(clips: Sequence[Floats], sample_rate: int, count: int = 12) -> Iterator[Floats]:
@@ -67,9 +75,11 @@ def parity_batches(clips: Sequence[Floats], sample_rate: int, count: int = 12) -
         if clips
         else []
     )
-    for clip in edge_cases(sample_rate) + chosen:
+    cases = list(edge_cases(sample_rate).values())
+    for clip in cases + chosen:
         yield clip[None]
-    longest_first = edge_cases(sample_rate)[::-1] + chosen
+    yield crowd(sample_rate)
+    longest_first = cases[::-1] + chosen
     for i in range(0, len(longest_first) - 2, 3):
         three = longest_first[i : i + 3]
         batch = np.zeros((3, max(map(len, three))), np.float32)
@@ -135,8 +145,8 @@ class Quality:
 
 
 def rounded(value: float | None) -> float | None:
-    """Six digits: what reports keep of a measurement."""
-    return None if value is None else float(f"{value:.6g}")
+    """Six digits: what reports keep of a measurement; None for infinity, which JSON does not know."""
+    return None if value is None or not np.isfinite(value) else float(f"{value:.6g}")
 
 
 def compare(fp32: Floats, int8: Floats, labels: NDArray[np.int64] | None = None) -> Quality:

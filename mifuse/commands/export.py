@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.commands.progress import reading
+
 if TYPE_CHECKING:
-    from mifuse.manifest import Clip
     from mifuse_runtime.bundle import Bundle
 
 
@@ -78,7 +78,7 @@ def export(
         max_drop=max_drop,
         force_int8=force_int8,
         force=force,
-        bar=_bar,
+        bar=reading,
     )
     bundle = load(out)
     timing = out / "timing.json"
@@ -132,8 +132,3 @@ def speed(times: dict[str, Any], engines: Iterable[str], default: str) -> str:
         then = "as --force-int8 asks" if default == "int8" else "--force-int8 makes int8 the default"
         lines.append(f"{times['verdict']}; the bundle's default is {default}: {then}")
     return "\n".join(lines)
-
-
-def _bar(clips: Iterable[Clip]) -> Iterator[Clip]:
-    with click.progressbar(clips, label="read clips", file=sys.stderr) as bar:
-        yield from bar

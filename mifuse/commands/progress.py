@@ -1,13 +1,22 @@
-"""The progress bar of training commands."""
+"""Progress bars, on standard error."""
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import click
+
+T = TypeVar("T")
+
+
+def reading(clips: Iterable[T]) -> Iterator[T]:
+    """The clips, one after another, under a bar."""
+    with click.progressbar(clips, label="read clips", file=sys.stderr) as bar:
+        yield from bar
 
 
 @contextmanager
