@@ -49,7 +49,9 @@ def export_student(
     Raises:
         MifuseError: no student, no clips, or an export that is not as good as the student.
     """
+    from mifuse.frontend import HOP, MEL_RANGE, N_MELS
     from mifuse_export import check_out, export_bundle
+    from mifuse_runtime.settings import FrontEnd
 
     check_out(out, force)  # before minutes of work
     model = load_student(student)
@@ -71,6 +73,7 @@ def export_student(
         formats=formats,
         max_drop=max_drop,
         probe=probe,
+        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
         provenance=_provenance(student),
         force=force,
     )

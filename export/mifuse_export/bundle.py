@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 import mifuse_runtime
+from mifuse_export.body import check_bodies, write_bodies
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_export.verify import Floats, Predict, check_parity, compare, probabilities, torch_predict
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines, voice
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.settings import Settings
+from mifuse_runtime.settings import FrontEnd, Settings
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def export_bundle(
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
     probe: Probe | None = None,
+    frontend: FrontEnd | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Path:
@@ -72,6 +74,8 @@ def export_bundle(
         formats: `onnx` is always written; `openvino` beside it.
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
         probe: clips that int8 is judged on; None: the calibration clips.
+        frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
+            as graphs that a stream runs on frames that it has computed once. None: it has another one.
         provenance: what is known of the model's making, JSON values.
         force: replace an existing bundle.
 
@@ -98,6 +102,7 @@ def export_bundle(
         write_models(
             model, folder, list(wanted), labels=labels, sample_rate=sample_rate, calibration=calibration
         )
+        bodies = write_bodies(folder, wanted, frontend) if frontend else {}
         bundle = Bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
@@ -109,6 +114,8 @@ def export_bundle(
                 for file in sorted(folder.rglob("*"))
                 if file.is_file()
             },
+            bodies=bodies,
+            frontend=frontend or FrontEnd(),
             calibration=_describe(calibration, sample_rate) if int8 else {},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
@@ -121,6 +128,8 @@ def export_bundle(
             probe=probe or Probe(calibration),
             max_drop=max_drop,
         )
+        if bodies:
+            quality["body_max_abs_dp"] = _rounded(check_bodies(folder, bundle, calibration))
         text = replace(bundle, quality=quality).to_json()
         (folder / bundles.NAME).write_text(text, encoding="utf-8")
     return Path(out)
