@@ -92,11 +92,13 @@ def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]
 
 def graph(recognizer: Recognizer, window: float, count: int) -> np.ndarray:
     """CPU seconds of the graph alone on a window."""
-    samples = voice(window).astype(np.float32)[None] / 32768
+    samples = voice(window).astype(np.float32) / 32768
+    front = recognizer._front
+    batch = (front.clip(samples) if front else samples)[None]
     times = []
     for _ in range(count):
         begin = time.thread_time()
-        recognizer._run(samples)
+        recognizer._run(batch)
         times.append(time.thread_time() - begin)
     return np.array(times)
 
@@ -183,8 +185,11 @@ def make_bundle(folder: Path) -> Path:
     """The int8 student `s` with random weights."""
     import torch
 
+    from mifuse.frontend import HOP as HOP_SAMPLES
+    from mifuse.frontend import MEL_RANGE, N_MELS
     from mifuse.student import Student
     from mifuse_export import export_bundle
+    from mifuse_runtime.settings import FrontEnd
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -198,6 +203,7 @@ def make_bundle(folder: Path) -> Path:
         int8=True,
         max_drop=100,
         force_int8=True,
+        frontend=FrontEnd(HOP_SAMPLES, N_MELS, *MEL_RANGE),
     )
 
 

@@ -50,7 +50,9 @@ def export_student(
     Raises:
         MifuseError: no student, no clips, or an export that is not as good as the student.
     """
+    from mifuse.frontend import HOP, MEL_RANGE, N_MELS
     from mifuse_export import check_out, export_bundle
+    from mifuse_runtime.settings import FrontEnd
 
     check_out(out, force)  # before minutes of work
     model = load_student(student)
@@ -73,6 +75,7 @@ def export_student(
         max_drop=max_drop,
         force_int8=force_int8,
         probe=probe,
+        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
         provenance=_provenance(student),
         force=force,
     )

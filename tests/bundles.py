@@ -21,8 +21,12 @@ def make_bundle(
     precisions: Sequence[str] = ("fp32",),
     openvino: bool = False,
     settings: Settings = Settings(),  # noqa: B008, it is frozen
+    split: bool = False,
 ) -> Path:
-    """Write a bundle into `folder` (made if needed) and return it; the default precision is the last one."""
+    """Write a bundle into `folder` (made if needed) and return it; the default precision is the last one.
+
+    `split` adds a body graph for ONNX Runtime; it is not cut from the model, which is another one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     models: dict[str, dict[str, str]] = {}
     for precision in precisions:
@@ -36,9 +40,11 @@ def make_bundle(
             model = ov.Core().read_model(folder / f"{stem}.onnx")
             ov.save_model(model, folder / "openvino" / f"{stem}.xml", compress_to_fp16=False)
             models[precision]["openvino"] = f"openvino/{stem}.xml"
+    if split:
+        (folder / "body.onnx").write_bytes(body(len(labels)))
     files = {
         path.relative_to(folder).as_posix(): bundles.sha256(path)
-        for path in sorted(folder.rglob("model*"))
+        for path in sorted([*folder.rglob("model*"), *folder.rglob("body*")])
         if path.is_file()
     }
     bundle = Bundle(
@@ -47,6 +53,7 @@ def make_bundle(
         models=models,
         files=files,
         stream=settings,
+        bodies={precision: {"onnxruntime": "body.onnx"} for precision in precisions if split},
         quality={"clips": 3, "fp32": {"ua": 50.0}},
         provenance={"student": "hand-made"},
     )
@@ -116,6 +123,35 @@ def graph(classes: int = 4, scale: float = 1.0) -> bytes:
         ir_version=9,
     )
     return model.SerializeToString()
+
+
+def body(classes: int = 4) -> bytes:
+    """ONNX behind mel power (batch, frames, 64): log of the power below and above, dense layer, softmax."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    matrix, bias = weights(classes)
+    constants = {
+        "time": np.array([1], np.int64),
+        "halves": np.repeat(np.eye(2, dtype=np.float32), 32, axis=0),
+        "floor": np.array([1e-9], np.float32),
+        "matrix": matrix,
+        "bias": bias,
+    }
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("ReduceMean", ["power", "time"], ["mean"], keepdims=0),
+        node("MatMul", ["mean", "halves"], ["level"]),
+        node("Add", ["level", "floor"], ["floored"]),
+        node("Log", ["floored"], ["features"]),
+        node("Gemm", ["features", "matrix", "bias"], ["logits"]),
+        node("Softmax", ["logits"], ["probs"], axis=-1),
+    ]
+    inputs = [value("power", TensorProto.FLOAT, ["batch", "frames", 64])]
+    outputs = [value("probs", TensorProto.FLOAT, ["batch", classes])]
+    initial = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    made = helper.make_graph(nodes, "body", inputs, outputs, initial)
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(made, opset_imports=opset, ir_version=9).SerializeToString()
 
 
 def tone(seconds: float = 1.0, hertz: float = 440.0, rate: int = RATE, level: float = 0.3) -> np.ndarray:

@@ -130,6 +130,15 @@ def test_absent_key(folder: Path, key: str) -> None:
         ({"stream": {"smoothing": True}}, "stream.smoothing is True"),
         ({"stream": {"flatness": float("nan")}}, "stream.flatness is nan"),
         ({"stream": {"absten": 0.5}}, "did you mean 'abstain'?"),
+        ({"frontend": {"hops": 256}}, "did you mean 'hop'?"),
+        ({"frontend": {"hop": 256.0}}, "frontend.hop is 256.0, 8 to 4096"),
+        ({"frontend": {"mels": 10**9}}, "frontend.mels is 1000000000, 1 to 1024"),
+        ({"frontend": {"low": 8000, "high": 60}}, "frontend goes from 8000 to 60 Hz"),
+        ({"bodies": {"int8": {"onnxruntime": "body.onnx"}}}, "'body.onnx' has no SHA-256"),
+        (
+            {"models": {"int8": {"openvino": "model.xml"}}, "files": {"model.xml": "00" * 32}},
+            "'model.bin' has",
+        ),
     ],
 )
 def test_wrong_values(folder: Path, changes: dict[str, object], word: str) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 
 import mifuse_runtime
 from mifuse_export import card, speed
+from mifuse_export.body import check_bodies, write_bodies
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
@@ -36,7 +37,7 @@ from mifuse_export.verify import (
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines, voice
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.settings import Settings
+from mifuse_runtime.settings import FrontEnd, Settings
 
 FORMATS = ("onnx", "openvino")
 ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
@@ -71,6 +72,7 @@ def export_bundle(
     max_drop: float = 0.5,
     force_int8: bool = False,
     probe: Probe | None = None,
+    frontend: FrontEnd | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Path:
@@ -84,6 +86,8 @@ def export_bundle(
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
         force_int8: int8 is the default precision even where it is not faster than fp32 on ONNX Runtime.
         probe: clips that int8 is judged on; None: the calibration clips.
+        frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
+            as graphs that a stream runs on frames that it has computed once. None: it has another one.
         provenance: what is known of the model's making, JSON values.
         force: replace an existing bundle.
 
@@ -141,6 +145,10 @@ def export_bundle(
             if force_int8 or not slow:
                 bundle = replace(bundle, default="int8")
         bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
+        if frontend:
+            bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, wanted, frontend))
+            whole = replace(bundle, files=_hashes(folder))
+            quality["body_max_abs_dp"] = rounded(check_bodies(folder, whole, calibration))
         bundle = replace(bundle, files=_hashes(folder), quality=quality)
         (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
         (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")

@@ -43,7 +43,8 @@ class _Maker:
         return output
 
     def bytes(self) -> int:
-        return sum(node.ByteSize() for node in self.nodes) + sum(t.ByteSize() for t in self.tensors)
+        sizes: list[int] = [part.ByteSize() for parts in (self.nodes, self.tensors) for part in parts]
+        return sum(sizes)
 
 
 def compact(graph: onnx.GraphProto) -> None:

@@ -101,7 +101,7 @@ def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
 
 
 def _reads_one_channel(node: onnx.NodeProto, weights: Mapping[str, Sequence[int]]) -> bool:
-    """Whether a convolution is too thin for integer kernels: nine products a value pay for no change of type."""
+    """Whether a convolution is too thin for integer kernels: a change of type costs more than it saves."""
     return node.op_type == "Conv" and any(
         len(weights[n]) == 4 and weights[n][1] == 1 for n in node.input if n in weights
     )

@@ -61,7 +61,8 @@ class Voices:
 
     def _samples(self, clip: Clip) -> Samples:
         with self._decoding:
-            return self._cache.samples(clip)[: self._longest].copy()  # a view would keep all of it
+            part: Samples = self._cache.samples(clip)[: self._longest].copy()  # a view would keep all of it
+            return part
 
     def _evidence(self, clip: Clip) -> tuple[bytes, str]:
         """The picture as PNG and the table as text of one clip."""

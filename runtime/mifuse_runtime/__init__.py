@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mifuse_runtime.errors import AudioError, BundleError, MifuseError
 
 if TYPE_CHECKING:
-    from mifuse_runtime.audio import read_audio
     from mifuse_runtime.decision import Prediction
+    from mifuse_runtime.files import read_audio
     from mifuse_runtime.recognizer import Recognizer
     from mifuse_runtime.settings import NO_SPEECH, NOT_SURE
     from mifuse_runtime.stream import Stream
@@ -27,7 +27,7 @@ __all__ = [
     "read_audio",
 ]
 
-_HOMES = {"Prediction": "decision", "Recognizer": "recognizer", "Stream": "stream", "read_audio": "audio"}
+_HOMES = {"Prediction": "decision", "Recognizer": "recognizer", "Stream": "stream", "read_audio": "files"}
 _HOMES |= {"NOT_SURE": "settings", "NO_SPEECH": "settings"}
 
 

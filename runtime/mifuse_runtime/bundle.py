@@ -5,26 +5,31 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from mifuse_runtime.errors import BundleError
-from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, Settings
+from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, FrontEnd, Settings, problems
 
 SCHEMA = 1
 NAME = "bundle.json"
 MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is not one
 MAX_FILE = 1 << 28  # bytes: the largest student has 4 MB
 MAX_NAMES = 1000  # labels, files
+POWER = "power"  # input of a body: float32 (batch, frames, mels)
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
-_OBJECTS = ("input", "output", "models", "files", "stream", "calibration", "quality", "provenance")
+_OBJECTS = {"input", "output", "models", "bodies", "files", "stream", "frontend"}
+_OBJECTS |= {"calibration", "quality", "provenance"}
 
 
 @dataclass(frozen=True)
 class Bundle:
     """What `bundle.json` says. `models` is precision -> engine -> file, `files` is file -> SHA-256 in hex.
+
+    `bodies` names, like `models`, the graphs without the front end, which `frontend` describes. They were cut
+    from the same models: an app may run either. This runtime takes the body where there is one.
 
     >>> models, files = {"fp32": {"onnxruntime": "model.onnx"}}, {"model.onnx": "00" * 32}
     >>> bundle = Bundle(labels=("happy", "sad"), default="fp32", models=models, files=files)
@@ -41,6 +46,8 @@ class Bundle:
     input: str = "samples"  # float32 (batch, samples)
     output: str = "probs"  # float32 (batch, len(labels))
     stream: Settings = field(default_factory=Settings)
+    bodies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    frontend: FrontEnd = field(default_factory=FrontEnd)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +58,9 @@ class Bundle:
         content |= {f.name: getattr(self, f.name) for f in fields(self)}
         content["input"] = {"name": self.input, "dtype": "float32", "shape": ["batch", "samples"]}
         content["output"] = {"name": self.output, "dtype": "float32", "shape": ["batch", len(self.labels)]}
-        content["stream"] = asdict(self.stream)
+        content |= {"stream": asdict(self.stream), "frontend": asdict(self.frontend)}
+        if not self.bodies:  # as runtimes that know none read it
+            del content["bodies"], content["frontend"]
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod
@@ -70,6 +79,7 @@ class Bundle:
         try:
             values["labels"] = tuple(content["labels"])
             values["stream"] = Settings(**content.get("stream", {}))
+            values["frontend"] = FrontEnd(**content.get("frontend", {}))
             values["input"], values["output"] = content["input"]["name"], content["output"]["name"]
             bundle = cls(**values)
             problem = next(bundle._problems(), None)
@@ -81,9 +91,13 @@ class Bundle:
 
     def _problems(self) -> Iterator[str]:
         """What is wrong with the values."""
-        yield from self.stream.problems()
-        engines = {engine for models in self.models.values() for engine in models}
-        for name in (*self.labels, *self.files, *self.models, *engines):
+        yield from problems("stream", self.stream)
+        yield from problems("frontend", self.frontend)
+        if self.frontend.low >= self.frontend.high:
+            yield f"frontend goes from {self.frontend.low} to {self.frontend.high} Hz"
+        graphs = [*self.models.values(), *self.bodies.values()]
+        engines = {engine for models in graphs for engine in models}
+        for name in (*self.labels, *self.files, *self.models, *self.bodies, *engines):
             # Names go to terminals: no control characters.
             if not isinstance(name, str) or not name.isprintable():
                 yield f"{name!r} is not a name"
@@ -97,9 +111,9 @@ class Bundle:
             yield f"sample_rate is {self.sample_rate!r}, 1000 to 384000 Hz expected"
         if isinstance(self.window, bool) or not 0.1 <= self.window <= 60:
             yield f"window is {self.window!r}, 0.1 to 60 seconds expected"
-        yield from self._file_problems()
+        yield from self._file_problems(name for models in graphs for name in models.values())
 
-    def _file_problems(self) -> Iterator[str]:
+    def _file_problems(self, graphs: Iterable[str]) -> Iterator[str]:
         if self.default not in self.models:
             yield f"the default precision {self.default!r} is not among the models ({', '.join(self.models)})"
         for name, digest in self.files.items():
@@ -107,10 +121,13 @@ class Bundle:
                 yield f"the file name {name!r} leaves the bundle's folder"
             if len(bytes.fromhex(digest)) != 32:
                 yield f"{name} has {digest!r} where a SHA-256 in hex belongs"
-        for precision, models in self.models.items():
-            for engine, name in models.items():
-                if name not in self.files:
-                    yield f"the {precision} model for {engine}, {name!r}, has no SHA-256 in files"
+        for name in graphs:
+            for part in (
+                name,
+                *([name[:-4] + ".bin"] if name.endswith(".xml") else []),
+            ):  # OpenVINO's weights
+                if part not in self.files:
+                    yield f"the model file {part!r} has no SHA-256 in files"
 
     def model(self, engine: str, precision: str | None = None) -> str:
         """File name of a model; `precision` None is the bundle's default.
@@ -124,6 +141,10 @@ class Bundle:
             have = ", ".join(f"{p} for {e}" for p, engines in self.models.items() for e in engines)
             raise BundleError(f"the bundle has no {precision} model for {engine}: it has {have}")
         return name
+
+    def body(self, engine: str, precision: str | None = None) -> str | None:
+        """File name of that model's body, if the bundle has one."""
+        return self.bodies.get(precision or self.default, {}).get(engine)
 
 
 def load(folder: str | Path) -> Bundle:
@@ -184,11 +205,12 @@ def _check_keys(content: Any, where: str | Path) -> None:
         raise BundleError(
             f"{where} has schema {schema!r}, this runtime reads {SCHEMA}: export the bundle again"
         )
-    for key in _OBJECTS:
+    for key in sorted(_OBJECTS):
         if not isinstance(content.get(key, {}), dict):
             raise BundleError(f"{where}: {key} is not a JSON object; export the bundle again")
     _refuse_unknown(content, ["schema", *(f.name for f in fields(Bundle))], where)
-    _refuse_unknown(content.get("stream", {}), [f.name for f in fields(Settings)], where)
+    for key, section in (("stream", Settings), ("frontend", FrontEnd)):
+        _refuse_unknown(content.get(key, {}), [f.name for f in fields(section)], where)
 
 
 def _refuse_unknown(content: Mapping[str, Any], known: list[str], where: str | Path) -> None:

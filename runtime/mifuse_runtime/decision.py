@@ -56,15 +56,10 @@ class Decider:
         last = probs if self._smooth is None else self._smooth
         self._smooth = self._keep * last + (1 - self._keep) * probs
         self._state = self._next(self._smooth)
-        return Prediction(
-            label=self._labels[int(probs.argmax())],
-            scores=dict(zip(self._labels, probs.tolist(), strict=True)),
-            start=start,
-            end=end,
-            state=NOT_SURE if self._state is None else self._labels[self._state],
-            confidence=float(self._smooth.max()),
-            speech=speech,
-        )
+        scores = dict(zip(self._labels, probs.tolist(), strict=True))
+        state = NOT_SURE if self._state is None else self._labels[self._state]
+        label, confidence = self._labels[int(probs.argmax())], float(self._smooth.max())
+        return Prediction(label, scores, start, end, state, confidence, speech)
 
     def _next(self, smooth: Shares) -> int | None:
         top, now = int(smooth.argmax()), self._state

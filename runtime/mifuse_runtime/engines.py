@@ -1,4 +1,4 @@
-"""The engines that run a bundle's graph: ONNX Runtime, and OpenVINO where it is installed."""
+"""The engines that run a bundle's graphs: ONNX Runtime, and OpenVINO where it is installed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,39 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mifuse_runtime import graph
-from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.audio import Floats
+from mifuse_runtime.bundle import POWER, Bundle
 from mifuse_runtime.errors import BundleError, MifuseError
-
-Floats = NDArray[np.float32]
+from mifuse_runtime.frontend import MelPower
+from mifuse_runtime.graph import onnx_problem, openvino_problem
 
 _CALLS = 15  # of each engine that `auto` times
 _CHOSEN: dict[str, str] = {}  # what `auto` found in this process
 
 
+@dataclass(frozen=True)
+class Graph:
+    """A model file, and what goes in and comes out."""
+
+    path: Path
+    input: str
+    output: str
+    front: MelPower | None  # what makes its input of samples; None: it takes samples
+
+
 class Engine(Protocol):
-    """Runs the graph: float32 samples (batch, n) -> probabilities (batch, C)."""
+    """Runs a graph: samples (batch, n), or what its front end makes of them -> probabilities (batch, C)."""
 
     name: str
+    graph: Graph
 
-    def __call__(self, samples: Floats) -> Floats: ...
+    def __call__(self, batch: Floats) -> Floats: ...
 
 
 class OnnxRuntime:
@@ -39,10 +50,9 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, folder: Path, bundle: Bundle, precision: str | None, threads: int) -> None:
+    def __init__(self, graph: Graph, threads: int) -> None:
         import onnxruntime
 
-        name = bundle.model("onnxruntime", precision)
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -52,21 +62,21 @@ class OnnxRuntime:
         # A plan is kept for each input length ever seen: clips of all lengths would grow it without end.
         options.enable_mem_pattern = False
         options.log_severity_level = 4  # what matters comes as an exception
-        content = (folder / name).read_bytes()
-        if problem := graph.onnx_problem(content):
-            raise _unusable(folder / name, problem)
+        content = graph.path.read_bytes()
+        if problem := onnx_problem(content):
+            raise _unusable(graph.path, problem)
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise _unusable(folder / name, error) from error
+            raise _unusable(graph.path, error) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         found = ([i.name for i in inputs], [o.name for o in outputs])
-        if found != ([bundle.input], [bundle.output]):
-            raise _unusable(folder / name, f"its inputs and outputs are {found[0]} and {found[1]}")
-        self._input, self._output = bundle.input, bundle.output
+        if found != ([graph.input], [graph.output]):
+            raise _unusable(graph.path, f"its inputs and outputs are {found[0]} and {found[1]}")
+        self.graph = graph
 
-    def __call__(self, samples: Floats) -> Floats:
-        probs: Floats = self._session.run([self._output], {self._input: samples})[0]
+    def __call__(self, batch: Floats) -> Floats:
+        probs: Floats = self._session.run([self.graph.output], {self.graph.input: batch})[0]
         return probs
 
 
@@ -75,15 +85,9 @@ class OpenVino:
 
     name = "openvino"
 
-    def __init__(self, folder: Path, bundle: Bundle, precision: str | None, threads: int) -> None:
-        name = bundle.model("openvino", precision)
+    def __init__(self, graph: Graph, threads: int) -> None:
         openvino = _import_openvino()
-        weights = str(PurePosixPath(name).with_suffix(".bin"))
-        if weights not in bundle.files:
-            raise BundleError(
-                f"{folder}: {name} needs {weights}, which bundle.json does not list: export it again"
-            )
-        content = ((folder / name).read_bytes(), (folder / weights).read_bytes())
+        content = (graph.path.read_bytes(), graph.path.with_suffix(".bin").read_bytes())
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -91,28 +95,26 @@ class OpenVino:
             # Its own choice is bf16 where the CPU has it, which moves probabilities by more than 1e-3.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        if problem := graph.openvino_problem(content[0], len(content[1])):
-            raise _unusable(folder / name, problem)
+        if problem := openvino_problem(content[0], len(content[1])):
+            raise _unusable(graph.path, problem)
         core = openvino.Core()
         try:
             compiled = core.compile_model(core.read_model(*content), "CPU", settings)
             self._request = compiled.create_infer_request()
-            self._request.get_tensor(bundle.input)
+            self._request.get_tensor(graph.input)
         except RuntimeError as error:
-            raise _unusable(folder / name, error) from error
-        self._input, self._output = bundle.input, bundle.output
+            raise _unusable(graph.path, error) from error
+        self.graph = graph
         self._lock = threading.Lock()  # a request serves one thread at a time
 
-    def __call__(self, samples: Floats) -> Floats:
+    def __call__(self, batch: Floats) -> Floats:
         with self._lock:
-            self._request.infer({self._input: samples})
-            return np.array(self._request.get_tensor(self._output).data)  # a copy: the next call reuses it
+            self._request.infer({self.graph.input: batch})
+            # A copy: the next call reuses it.
+            return np.array(self._request.get_tensor(self.graph.output).data)
 
 
-ENGINES: dict[str, Callable[[Path, Bundle, str | None, int], Engine]] = {
-    "onnxruntime": OnnxRuntime,
-    "openvino": OpenVino,
-}
+ENGINES: dict[str, Callable[[Graph, int], Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
 
 
 def start(
@@ -123,8 +125,12 @@ def start(
     threads: int,
     *,
     cache: Path | None = None,
+    body: bool = False,
 ) -> Engine:
     """The engine of that name, or for "auto" the fastest, with the bundle's model loaded.
+
+    Args:
+        body: take the body where the bundle has one: NumPy's FFT before it is faster than the model's own.
 
     Raises:
         MifuseError: no such engine, not installed, or a bad number of threads.
@@ -132,29 +138,39 @@ def start(
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise MifuseError(f"threads is {threads!r}: use 1 or more")
-    if engine == "auto":
-        return _fastest(folder, bundle, precision, threads, cache)
-    if engine not in ENGINES:
+    if engine not in ("auto", *ENGINES):
         raise MifuseError(f"unknown engine {engine!r}: use auto or one of {', '.join(ENGINES)}")
-    return ENGINES[engine](folder, bundle, precision, threads)
 
+    def started(name: str) -> Engine:
+        file, front = bundle.model(name, precision), None
+        if body and (cut := bundle.body(name, precision)):
+            file, front = cut, MelPower(bundle.frontend, bundle.sample_rate)
+        graph = Graph(folder / file, POWER if front else bundle.input, bundle.output, front)
+        return ENGINES[name](graph, threads)
 
-def _fastest(folder: Path, bundle: Bundle, precision: str | None, threads: int, cache: Path | None) -> Engine:
-    """The engine that runs the bundle's model fastest: timed once, then known here and in `cache`."""
+    if engine != "auto":
+        return started(engine)
     models = bundle.models.get(precision or bundle.default, {})
     able = [name for name in ENGINES if name in models and importlib.util.find_spec(name)]
     if len(able) < 2:
-        return ENGINES[able[0] if able else "onnxruntime"](folder, bundle, precision, threads)
-    what = (sorted(bundle.files.items()), precision or bundle.default, threads, platform.platform())
+        return started(able[0] if able else "onnxruntime")
+    what = (sorted(bundle.files.items()), precision or bundle.default, threads, body, platform.platform())
     key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+    return _fastest(able, started, key, cache, int(bundle.window * bundle.sample_rate))
+
+
+def _fastest(
+    able: Sequence[str], started: Callable[[str], Engine], key: str, cache: Path | None, length: int
+) -> Engine:
+    """The engine that is fastest on `length` samples: timed once, then known here and in `cache`."""
     note = cache / f"mifuse-engine-{key}.txt" if cache else None
     known = _CHOSEN.get(key)
     if known is None and note and note.is_file():
         known = note.read_text(encoding="utf-8", errors="replace")
     if known in able:
-        return ENGINES[str(known)](folder, bundle, precision, threads)
-    engines = [ENGINES[name](folder, bundle, precision, threads) for name in able]
-    times = _times(engines, int(bundle.window * bundle.sample_rate))
+        return started(str(known))
+    engines = [started(name) for name in able]
+    times = _times(engines, length)
     fastest = engines[times.index(min(times))]
     _CHOSEN[key] = fastest.name
     if note:
@@ -165,12 +181,13 @@ def _fastest(folder: Path, bundle: Bundle, precision: str | None, threads: int, 
 
 def _times(engines: Sequence[Engine], length: int) -> list[float]:
     """Median seconds of a call on `length` samples for each engine."""
-    samples = 0.1 * np.random.default_rng(0).standard_normal((1, length)).astype(np.float32)
+    samples = 0.1 * np.random.default_rng(0).standard_normal(length).astype(np.float32)
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(_CALLS):  # in turns, so that a busy moment slows them all
         for run, spent in zip(engines, times, strict=True):
+            front = run.graph.front
             begin = time.perf_counter()
-            run(samples)
+            run((front.clip(samples) if front else samples)[None])
             spent.append(time.perf_counter() - begin)
     return [statistics.median(spent) for spent in times]
 

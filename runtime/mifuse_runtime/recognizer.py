@@ -33,6 +33,8 @@ class Recognizer:
     def __init__(self, bundle: Bundle, engine: engines.Engine, card: str) -> None:
         self.bundle = bundle
         self._engine = engine
+        self._front = engine.graph.front
+        self._rate = bundle.sample_rate / (self._front.hop if self._front else 1)  # of what the graph takes
         self._card = card
 
     @classmethod
@@ -59,7 +61,7 @@ class Recognizer:
         """
         bundle = bundles.load(path)
         note = Path(cache) if cache else None
-        started = engines.start(Path(path), bundle, engine, precision, threads, cache=note)
+        started = engines.start(Path(path), bundle, engine, precision, threads, cache=note, body=True)
         what = f"{precision or bundle.default} on {started.name}, threads={threads}"
         return cls(bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
 
@@ -98,7 +100,7 @@ class Recognizer:
         except AudioError as error:
             raise error if len(clips) == 1 else AudioError(f"clip {len(ready)}: {error}") from error
         feeds = [self._clip(samples) for samples in ready]
-        return [found[0] for found in together(feeds, self._run, self.sample_rate)]
+        return [found[0] for found in together(feeds, self._run, self._rate)]
 
     def stream(
         self,
@@ -120,7 +122,7 @@ class Recognizer:
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         window = self.bundle.window if window is None else window
-        return Stream(self._run, self.bundle, sample_rate=rate, window=window, hop=hop, vad=vad)
+        return Stream(self._run, self._front, self.bundle, vad, rate=rate, window=window, hop=hop)
 
     def feed_all(self, streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list[list[Prediction]]:
         """`stream.feed(chunk)` for each of many streams of this recogniser; windows due together share a run.
@@ -141,20 +143,20 @@ class Recognizer:
         except AudioError as error:
             raise AudioError(f"stream {len(accepted)}: {error}") from error
         feeds = [stream.steps(samples) for stream, samples in zip(streams, accepted, strict=True)]
-        return together(feeds, self._run, self.sample_rate)
+        return together(feeds, self._run, self._rate)
 
     def _clip(self, samples: Floats) -> Steps:
-        probs = yield samples
         end = samples.size / self.sample_rate
+        missing = int(SHORTEST * self.sample_rate) - samples.size
+        if missing > 0:
+            samples = np.pad(samples, (0, missing))
+        probs = yield self._front.clip(samples) if self._front else samples
         return [Decider(self.labels, self.bundle.stream, 1.0).decide(probs.astype(np.float64), 0.0, end)]
 
-    def _run(self, samples: Floats) -> Floats:
-        """Probabilities (batch, C) of samples (batch, n) at the model's rate."""
-        missing = int(SHORTEST * self.sample_rate) - samples.shape[1]
-        if missing > 0:
-            samples = np.pad(samples, ((0, 0), (0, missing)))
-        probs = self._engine(samples)
-        if probs.shape != (len(samples), len(self.labels)) or not np.isfinite(probs).all():
+    def _run(self, batch: Floats) -> Floats:
+        """Probabilities (batch, C) of what the graph takes: samples, or their mel power."""
+        probs = self._engine(batch)
+        if probs.shape != (len(batch), len(self.labels)) or not np.isfinite(probs).all():
             raise BundleError(
                 f"{self._card}: the model's answer is not probabilities; export the bundle again"
             )

@@ -7,11 +7,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mifuse_runtime.audio import Floats
 from mifuse_runtime.errors import AudioError
-
-Floats = NDArray[np.float32]
 
 RATES = (1000, 768_000)  # Hz: what is taken
 ZEROS = 64  # zero crossings of the sinc on each side

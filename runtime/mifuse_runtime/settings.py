@@ -1,4 +1,4 @@
-"""How a stream decides: the optional section `stream` of bundle.json."""
+"""How a stream decides and what its body graph is given: sections `stream` and `frontend` of bundle.json."""
 
 from __future__ import annotations
 
@@ -24,12 +24,30 @@ class Settings:
     level: float = -60.0  # dBFS: quieter frames are silence; -200 is off
     flatness: float = 0.42  # spectral flatness, mean of octaves: flatter frames are noise; 1 is off
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong with the values."""
-        for field in fields(self):
-            low, high = (
-                (0, 60) if field.name == "smoothing" else (-200, 0) if field.name == "level" else (0, 1)
-            )
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                yield f"stream.{field.name} is {value!r}, {low} to {high} expected"
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """The numbers behind mel power: what a bundle's body graphs are given, and its models compute themselves.
+
+    Frames of two hops under a Hann window, one for each hop that begins in the clip and one more, since half
+    a frame of silence is put on each side; filters that are triangles on the HTK mel scale.
+    """
+
+    hop: int = 256  # samples
+    mels: int = 64
+    low: float = 60.0  # Hz
+    high: float = 7600.0  # Hz
+
+
+_RANGES = {"smoothing": (0, 60), "level": (-200, 0), "hop": (8, 4096), "mels": (1, 1024)}
+_RANGES |= {"low": (0, 192_000), "high": (1, 192_000)}
+
+
+def problems(section: str, values: Settings | FrontEnd) -> Iterator[str]:
+    """What is wrong with the values."""
+    for field in fields(values):
+        low, high = _RANGES.get(field.name, (0, 1))
+        value = getattr(values, field.name)
+        kinds = (int,) if isinstance(field.default, int) else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            yield f"{section}.{field.name} is {value!r}, {low} to {high} expected"

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mifuse_runtime.audio import Floats, checked, mono
+from mifuse_runtime.audio import Floats, checked, mono, peak
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction
 from mifuse_runtime.errors import AudioError
+from mifuse_runtime.frontend import Frames, MelPower
 from mifuse_runtime.resample import PIECE, Resampler
 from mifuse_runtime.voice import Vad, VoiceGate
 
@@ -22,8 +23,8 @@ WINDOWS = (0.1, 60.0)  # seconds
 HOPS = (0.01, 3600.0)  # seconds
 BATCH_SECONDS = 100.0  # audio in one run of the graph: bounds the memory of many clips or streams
 
-Run = Callable[[Floats], Floats]  # samples (batch, n) -> probabilities (batch, C)
-Steps = Generator[Floats, Floats, list[Prediction]]  # yields samples (n,), wants their probabilities (C,)
+Run = Callable[[Floats], Floats]  # what the graph takes, (batch, …) -> probabilities (batch, C)
+Steps = Generator[Floats, Floats, list[Prediction]]  # yields what the graph takes, wants probabilities (C,)
 
 
 class Stream:
@@ -31,11 +32,21 @@ class Stream:
 
     The first prediction comes when a whole window has been heard, then one every `hop` seconds.
     How the audio is cut into chunks makes no difference. Memory and the work of a hop beside the graph do
-    not grow: two windows of audio are held, and each frame is looked at once.
+    not grow: two windows of audio are held, and each frame is looked at and transformed once.
+
+    With a body graph, windows begin where a frame begins, up to one frame's hop (16 ms) before their `start`.
     """
 
     def __init__(
-        self, run: Run, bundle: Bundle, *, sample_rate: float, window: float, hop: float, vad: Vad | None
+        self,
+        run: Run,
+        front: MelPower | None,
+        bundle: Bundle,
+        vad: Vad | None,
+        *,
+        rate: float,
+        window: float,
+        hop: float,
     ) -> None:
         for name, value, (low, high) in (("window", window, WINDOWS), ("hop", hop, HOPS)):
             if not low <= value <= high:
@@ -43,20 +54,24 @@ class Stream:
         self._run = run
         self._rate = bundle.sample_rate
         self._needed = bundle.stream.speech  # share of a window
-        self._resampler = Resampler(sample_rate, self._rate)
+        self._resampler = Resampler(rate, self._rate)
         self._window = round(window * self._rate)
         self._hop = max(1, round(hop * self._rate))
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
+        self._eager = vad is not None  # one's own gate hears each frame as it comes
         self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate)
-        self._buffer: Floats = np.zeros(2 * self._window, np.float32)
+        self._frames = Frames(front) if front else None
+        self._grid = front.hop if front else 1  # samples: where windows begin
+        self._buffer: Floats = np.zeros(2 * self._window + self._grid - 1, np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Forget what was heard; time starts again at 0."""
-        for part in (self._resampler, self._voice, self._decider):
-            part.reset()
+        for part in (self._resampler, self._voice, self._decider, self._frames):
+            if part:
+                part.reset()
         self._filled = 0  # samples in the buffer, the last of them the latest
-        self._heard = 0  # samples since the start
+        self._heard = self._sensed = 0  # samples since the start, and those that the voice gate has heard
         self._next = 0  # index of the next window's first sample
         self._done = 0  # index behind the last window
         self._warned = self._closed = False
@@ -70,14 +85,14 @@ class Stream:
             AudioError: a type or shape that cannot be used, or the stream is closed; it goes on as if the
                 chunk had not come.
         """
-        return together([self.steps(self.accept(chunk))], self._run, self._rate)[0]
+        return together([self.steps(self.accept(chunk))], self._run, self._rate / self._grid)[0]
 
     def close(self) -> list[Prediction]:
         """End the stream: what was heard since the last prediction is recognised, if it is 0.1 s or more."""
         if self._closed:
             return []
         self._closed = True
-        return together([self._last_steps()], self._run, self._rate)[0]
+        return together([self._last_steps()], self._run, self._rate / self._grid)[0]
 
     def __enter__(self) -> Stream:
         return self
@@ -90,15 +105,12 @@ class Stream:
         if self._closed:
             raise AudioError("the stream is closed: make another one, or reset() it")
         samples = mono(chunk)
-        finite = np.isfinite(samples)
-        if not finite.all():
-            samples = np.where(finite, samples, np.float32(0))
-        if samples.size:
-            checked(samples)
-        if not finite.all() and not self._warned:
+        if samples.size and not np.isfinite(peak(samples)):
+            samples = np.where(np.isfinite(samples), samples, np.float32(0))
+            if not self._warned:
+                _LOGGER.warning("the stream holds NaN or infinite samples: they count as silence")
             self._warned = True
-            _LOGGER.warning("the stream holds NaN or infinite samples: they count as silence")
-        return samples
+        return checked(samples) if samples.size else samples
 
     def steps(self, samples: Floats) -> Steps:
         """`feed` with the graph left to the caller, see `together`."""
@@ -125,37 +137,51 @@ class Stream:
         if self._filled + piece.size > self._buffer.size:
             # Less than a window waits for later windows: each sample is moved once or twice, however small
             # the chunks are.
-            kept = max(0, min(self._heard - self._next, self._filled))
+            self._sense()
+            kept = max(0, min(self._heard - self._next // self._grid * self._grid, self._filled))
             self._buffer[:kept] = self._buffer[self._filled - kept : self._filled]
             self._filled = kept
         self._buffer[self._filled : self._filled + piece.size] = piece
         self._filled += piece.size
         self._heard += piece.size
-        self._voice.hear(piece)
+        if self._eager:
+            self._sense()
+
+    def _sense(self) -> None:
+        """Let the voice gate hear what is new, all at once: call by call, small chunks would cost most."""
+        self._voice.hear(self._buffer[self._filled - (self._heard - self._sensed) : self._filled])
+        self._sensed = self._heard
 
     def _look(self, end: int) -> Steps:
         """The prediction for the samples from the next window's first to `end`."""
         start = self._next
+        self._sense()
         speech = self._voice.share(start, end)
         probs = None
         if speech >= self._needed:
-            offset = self._filled - self._heard
-            probs = (yield self._buffer[start + offset : end + offset]).astype(np.float64)
+            first = start // self._grid
+            ago = self._filled - self._heard
+            samples = self._buffer[first * self._grid + ago : end + ago]
+            answer = yield self._frames.window(samples, first) if self._frames else samples
+            probs = answer.astype(np.float64)
         self._next += self._hop
         self._done = end
         return [self._decider.decide(probs, start / self._rate, end / self._rate, speech)]
 
 
-def together(feeds: Sequence[Steps], run: Run, rate: int) -> list[list[Prediction]]:
-    """What each of the feeds finds; samples of one length that are due together share a run of the graph."""
+def together(feeds: Sequence[Steps], run: Run, rate: float) -> list[list[Prediction]]:
+    """What each of the feeds finds; what is due together and of one shape shares a run of the graph.
+
+    `rate`: samples or frames a second, whichever the graph takes.
+    """
     found: list[list[Prediction]] = [[] for _ in feeds]
     answers: dict[int, Floats | None] = dict.fromkeys(range(len(feeds)))
     while answers:
         due: dict[int, list[tuple[int, Floats]]] = defaultdict(list)
         for number, probs in answers.items():
             try:
-                samples = next(feeds[number]) if probs is None else feeds[number].send(probs)
-                due[samples.size].append((number, samples))
+                taken = next(feeds[number]) if probs is None else feeds[number].send(probs)
+                due[len(taken)].append((number, taken))
             except StopIteration as end:  # noqa: PERF203, how a generator returns
                 found[number] = end.value
         answers = {}

@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse_runtime.audio import Floats
 from mifuse_runtime.settings import Settings
 
-Floats = NDArray[np.float32]
 Vad = Callable[[Floats], float]  # a frame's samples at the model's rate -> probability of speech, or a bool
 
 FRAME = 0.032  # seconds; 512 samples at 16 kHz, the length that silero-vad takes
@@ -34,7 +34,7 @@ class VoiceGate:
 
     def hear(self, samples: Floats) -> None:
         """Take the next samples (n,)."""
-        samples = np.concatenate([self._rest, samples])
+        samples = np.concatenate([self._rest, samples]) if self._rest.size else samples
         frames = framed(samples, self._rate)
         self._rest = samples[frames.size :].copy()
         if self._vad:
@@ -61,7 +61,7 @@ def framed(samples: Floats, rate: int) -> Floats:
 
 def levels(frames: Floats) -> Floats:
     """Level of each frame (k, n) in dB below full scale, (k,)."""
-    decibels: Floats = 10 * np.log10(np.mean(frames * frames, axis=1) + _FLOOR)
+    decibels: Floats = 10 * np.log10(np.einsum("ij,ij->i", frames, frames) / frames.shape[1] + _FLOOR)
     return decibels
 
 
@@ -71,20 +71,20 @@ def speech_frames(frames: Floats, settings: Settings) -> NDArray[np.bool_]:
     Flatness is taken octave by octave, which leaves the tilt of pink and brown noise out of it: 0.56 for
     noise of any colour, about 0.2 for voices.
     """
-    bins = frames.shape[1] // 2
-    edges = [2**k for k in range(3, bins.bit_length()) if 2**k <= bins]  # 250 Hz, 500 Hz, 1 kHz, …
-    power = np.abs(np.fft.rfft(frames * _hann(frames.shape[1]))) ** 2 + _FLOOR
-    power = power[:, edges[0] : edges[-1]]
-    widths = np.diff(edges)
-    starts = np.subtract(edges[:-1], edges[0])
+    hann, low, high, starts, widths = _octaves(frames.shape[1])
+    spectra = np.fft.rfft(frames * hann)[:, low:high]
+    power = spectra.real**2 + spectra.imag**2 + np.float32(_FLOOR)
     logs = np.add.reduceat(np.log(power), starts, axis=1) / widths
     means = np.add.reduceat(power, starts, axis=1) / widths
-    flatness = np.mean(logs - np.log(means), axis=1)
+    flatness = (logs - np.log(means)).mean(axis=1)
     most = math.log(max(settings.flatness, _FLOOR)) + 1e-6  # rounding of what is quite flat
     voiced: NDArray[np.bool_] = (flatness <= most) & (levels(frames) >= settings.level)
     return voiced
 
 
 @lru_cache(maxsize=4)
-def _hann(size: int) -> Floats:
-    return np.hanning(size).astype(np.float32)
+def _octaves(size: int) -> tuple[Floats, int, int, NDArray[np.intp], Floats]:
+    """Window of a frame, its first and last bin, and where its octaves begin between them; their widths."""
+    edges = np.array([2**k for k in range(3, size.bit_length()) if 2**k <= size // 2])  # 250 Hz, 500 Hz, …
+    widths = np.diff(edges).astype(np.float32)
+    return np.hanning(size).astype(np.float32), edges[0], edges[-1], edges[:-1] - edges[0], widths

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mifuse_runtime import bundle as bundles
+from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.command.output import say
 from mifuse_runtime.errors import BundleError
@@ -21,6 +22,7 @@ from mifuse_runtime.recognizer import Recognizer
 TOLERANCE = (
     1e-3  # largest difference of probabilities between two engines, or between a clip alone and beside others
 )
+FORMS = 1e-4  # the same between a whole model and its body behind the front end of this package
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -36,6 +38,9 @@ def info(arguments: argparse.Namespace) -> int:
             size = (Path(arguments.bundle) / name).stat().st_size
             default = " (default)" if precision == bundle.default else ""
             say(f"  model     {precision} for {engine}: {name}, {size / 1000:.0f} kB{default}")
+            if body := bundle.body(engine, precision):
+                size = (Path(arguments.bundle) / body).stat().st_size
+                say(f"  body      of it: {body}, {size / 1000:.0f} kB; this runtime takes it")
     parts = {"stream": asdict(bundle.stream)}
     parts |= {name: dict(getattr(bundle, name)) for name in ("quality", "calibration", "provenance")}
     for part, values in parts.items():
@@ -61,14 +66,15 @@ def verify(arguments: argparse.Namespace) -> int:
                 raise BundleError(
                     f"{arguments.bundle}: {check} differs by {worst:.2g} from the other engine: export again"
                 )
-            rows.append({"check": check, "result": "runs; the same alone and beside others"})
+            split = "; its body says the same" if bundle.body(engine, precision) else ""
+            rows.append({"check": check, "result": f"runs; the same alone and beside others{split}"})
     for row in rows:
         say(json.dumps(row) if arguments.json else f"{row['check']}: {row['result']}")
     return 0
 
 
 def _self_test(folder: str, bundle: Bundle, engine: str, precision: str, threads: int) -> list[list[float]]:
-    """Probabilities of a few signals, the same alone and beside others."""
+    """Probabilities of a few signals: the same alone and beside others, from the body and the whole model."""
     recognizer = Recognizer.load(folder, engine, threads, precision)
     rate = bundle.sample_rate
     time = np.arange(rate) / rate
@@ -86,6 +92,13 @@ def _self_test(folder: str, bundle: Bundle, engine: str, precision: str, threads
             f"{folder}: {precision} on {engine} answers differently beside other clips, by {worst:.2g}: "
             "export it again"
         )
+    if bundle.body(engine, precision):
+        whole = engines.start(Path(folder), bundle, engine, precision, threads)
+        worst = _difference(alone, [whole(clip[None])[0].tolist() for clip in clips])
+        if worst > FORMS:
+            raise BundleError(
+                f"{folder}: {precision} on {engine}: the body differs by {worst:.2g}; export again"
+            )
     return alone
 
 

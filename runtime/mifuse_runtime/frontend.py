@@ -1,0 +1,83 @@
+"""Samples to mel power, in NumPy: what a bundle's body graph takes, each frame computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mifuse_runtime.audio import Floats
+from mifuse_runtime.settings import FrontEnd
+
+CHUNK = 32  # frames at a time: their spectra stay in the cache, and BLAS starts no threads for so few
+
+
+class MelPower:
+    """Mel power of clips and of the windows of streams. Holds constants only: threads may share it."""
+
+    def __init__(self, settings: FrontEnd, rate: int) -> None:
+        self.hop, self.mels = settings.hop, settings.mels
+        self._filters = filters(settings, rate)
+        window = np.hanning(2 * self.hop + 1)[:-1]
+        self._rising, self._falling = (window / window.sum()).astype(np.float32).reshape(2, -1)
+
+    def clip(self, samples: Floats) -> Floats:
+        """Mel power (frames, mels) of samples (n,): one frame for each hop that begins in them, and one."""
+        return Frames(self).window(samples, 0)
+
+    def of_hops(self, hops: Floats) -> Floats:
+        """Mel power (k, mels) of the k frames over hops (k + 1, hop)."""
+        power = np.empty((len(hops) - 1, self.mels), np.float32)
+        for at in range(0, len(power), CHUNK):
+            out = power[at : at + CHUNK]
+            frames = np.empty((len(out), 2, self.hop), np.float32)
+            np.multiply(hops[at : at + len(out)], self._rising, out=frames[:, 0])
+            np.multiply(hops[at + 1 : at + len(out) + 1], self._falling, out=frames[:, 1])
+            spectra = np.fft.rfft(frames.reshape(len(out), -1))
+            squares = spectra.real**2
+            squares += spectra.imag**2
+            np.matmul(squares, self._filters, out=out)
+        return power
+
+
+class Frames:
+    """Mel power of one window of a stream after the other; frames that two of them share are made once."""
+
+    def __init__(self, front: MelPower) -> None:
+        self._front = front
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the last window."""
+        self._first = self._end = 0  # of the last window, in hops: where it begins, where its whole ones end
+        self._power: Floats = np.zeros((0, self._front.mels), np.float32)
+
+    def window(self, samples: Floats, first: int) -> Floats:
+        """Mel power (frames, mels) of the samples (n,) of a window that begins with hop `first`.
+
+        Windows come in order. What is returned is read again for the next one.
+        """
+        hop = self._front.hop
+        count = -(-samples.size // hop)
+        power = np.empty((count + 1, self._front.mels), np.float32)
+        # Frames over two whole hops of both windows are there. Those at a window's ends lie over silence too.
+        kept = max(0, self._end - 1 - first)
+        power[1 : 1 + kept] = self._power[1 + first - self._first :][:kept]
+        lead = 1 + bool(kept)  # silence and, where it does not come next anyway, the first hop
+        hops = np.zeros((lead + count - kept + 1, hop), np.float32)
+        hops.reshape(-1)[lead * hop :][: samples.size - kept * hop] = samples[kept * hop :]
+        if kept:
+            hops[1] = samples[:hop]
+        fresh = self._front.of_hops(hops)
+        power[0], power[1 + kept :] = fresh[0], fresh[lead:]
+        self._first, self._end, self._power = first, first + samples.size // hop, power
+        return power
+
+
+def filters(settings: FrontEnd, rate: int) -> Floats:
+    """Triangular filters over the bins of the real DFT, (hop + 1, mels)."""
+    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (settings.low, settings.high))
+    centres = 700 * (10 ** (np.linspace(low, high, settings.mels + 2) / 2595) - 1)
+    bins = np.arange(settings.hop + 1)[:, None] * (rate / (2 * settings.hop))
+    rising = (bins - centres[:-2]) / (centres[1:-1] - centres[:-2])
+    falling = (centres[2:] - bins) / (centres[2:] - centres[1:-1])
+    triangles: Floats = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    return triangles

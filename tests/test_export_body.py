@@ -1,0 +1,152 @@
+"""The body beside the whole model: cut from the same graph, the same answers, one front end on the device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from mifuse.frontend import HOP, MEL_RANGE, N_MELS
+from mifuse.student import Student
+from mifuse_export import ExportError, export_bundle
+from mifuse_export.body import check_bodies, write_bodies, write_body
+from mifuse_runtime import BundleError, Recognizer, engines
+from mifuse_runtime import bundle as bundles
+from mifuse_runtime.__main__ import main
+from mifuse_runtime.settings import FrontEnd
+from tests.bundles import RATE, graph, speech
+from tests.test_export import lived_in
+
+FRONT = FrontEnd(HOP, N_MELS, *MEL_RANGE)
+
+
+def clips() -> list[np.ndarray]:
+    return [speech(seconds, seed=seed) for seed, seconds in enumerate((0.4, 1.0, 1.7, 3.0))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    student = lived_in(Student(size="xs"))
+    return export_bundle(
+        student,
+        tmp_path_factory.mktemp("body") / "bundle",
+        labels=student.labels,
+        calibration=clips(),
+        int8=True,
+        formats=("onnx", "openvino"),
+        max_drop=50,
+        frontend=FRONT,
+    )
+
+
+def test_every_model_has_a_body_that_says_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = bundles.load(folder)
+    assert {(p, e) for p, files in bundle.bodies.items() for e in files} == {
+        (p, e) for p, files in bundle.models.items() for e in files
+    }
+    assert bundle.frontend == FRONT
+    assert bundle.quality["body_max_abs_dp"] <= 1e-4
+    assert check_bodies(folder, bundle, clips()) <= 1e-4
+    assert main(["verify", str(folder)]) == 0
+    assert capsys.readouterr().out.count("its body says the same") == 4
+    assert main(["info", str(folder)]) == 0
+    assert "body.int8.onnx" in capsys.readouterr().out
+
+
+def test_weights_and_ranges_are_those_of_the_model(folder: Path) -> None:
+    for name in ("onnx", "int8.onnx"):
+        whole, body = (onnx.load(folder / f"{form}.{name}") for form in ("model", "body"))
+        tensors = {t.name: numpy_helper.to_array(t) for t in whole.graph.initializer}
+        stored = {t.name: numpy_helper.to_array(t) for t in body.graph.initializer}
+        shared = stored.keys() & tensors.keys()
+        assert {n for n in tensors if n.startswith(("blocks.", "head."))} <= shared
+        assert all(np.array_equal(stored[n], tensors[n]) for n in shared)
+        assert not [n for n in stored if n.startswith("frontend.")]
+        assert body.metadata_props == whole.metadata_props
+        assert [d.dim_param or d.dim_value for d in body.graph.input[0].type.tensor_type.shape.dim] == [
+            "batch",
+            "frames",
+            N_MELS,
+        ]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_device_says_what_the_whole_model_says(folder: Path, engine: str, precision: str) -> None:
+    recognizer = Recognizer.load(folder, engine, precision=precision)
+    whole = engines.start(folder, recognizer.bundle, engine, precision, 1)
+    samples = speech(5.0, seed=3)
+    for clip in (samples[:1600], samples[: 3 * RATE], samples[:47_999], np.zeros(5000, np.float32)):
+        scores = list(recognizer.predict(clip).scores.values())
+        assert scores == pytest.approx(whole(clip[None])[0], abs=1e-4)
+    found = recognizer.stream(window=2.0, hop=0.25).feed(samples)
+    assert len(found) == 13
+    for prediction in found:
+        if prediction.label in recognizer.labels:
+            window = samples[round(prediction.start * RATE) // HOP * HOP : round(prediction.end * RATE)]
+            assert list(prediction.scores.values()) == pytest.approx(whole(window[None])[0], abs=1e-4)
+
+
+def test_bundle_without_bodies_runs_as_before(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "bundle.json").read_text())
+    for key in ("bodies", "frontend"):
+        del content[key]
+    for name in content["files"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "bundle.json").write_text(json.dumps(content))
+    old, new = Recognizer.load(tmp_path), Recognizer.load(folder)
+    assert old._front is None
+    for clip in clips():
+        left, right = old.predict(clip), new.predict(clip)
+        assert list(left.scores.values()) == pytest.approx(list(right.scores.values()), abs=1e-4)
+
+
+def test_other_numbers_than_the_models_are_found(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"body.* differs from"):
+        export_bundle(
+            lived_in(Student(size="xs")),
+            tmp_path / "bundle",
+            labels=("angry", "happy", "neutral", "sad"),
+            calibration=clips(),
+            frontend=FrontEnd(HOP, N_MELS, 60.0, 6000.0),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_body_is_found_by_verify(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in folder.glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model = onnx.load(tmp_path / "body.onnx")
+    bias = next(t for t in model.graph.initializer if t.name == "head.bias")
+    bias.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32([0, 0, 0, 0.1]), bias.name)
+    )
+    (tmp_path / "body.onnx").write_bytes(model.SerializeToString())
+    content = json.loads((tmp_path / "bundle.json").read_text())
+    with pytest.raises(BundleError):
+        Recognizer.load(tmp_path)
+    for part in ("models", "bodies"):
+        content[part] = {"fp32": {"onnxruntime": content[part]["fp32"]["onnxruntime"]}}
+    names = (content["models"]["fp32"]["onnxruntime"], "body.onnx")
+    content |= {"default": "fp32", "files": {name: bundles.sha256(tmp_path / name) for name in names}}
+    (tmp_path / "bundle.json").write_text(json.dumps(content))
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "the body differs by" in capsys.readouterr().err
+
+
+def test_graph_without_that_front_end(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(graph())
+    with pytest.raises(ExportError, match=r"model\.onnx is not a front end and a body"):
+        write_body(tmp_path / "model.onnx", tmp_path / "body.onnx", FRONT)
+    with pytest.raises(ExportError):
+        write_bodies(tmp_path, {("fp32", "onnxruntime"): "model.onnx"}, FRONT)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
