@@ -1,9 +1,10 @@
 """What streaming costs, against the goals: time of a hop, share of a core, memory, delay, an hour of audio.
 
-    python -m benchmarks.streaming [bundle/] [--soak 60] [--json FILE]
+    python -m benchmarks.streaming [bundle/] [--soak 3600] [--threads 8 --streams 64] [--json FILE]
 
 Without a bundle, a student `s` with random weights is exported to int8: weights do not matter for time. CPU
-times are of the thread, so that a busy machine disturbs them less than wall times.
+times are of the thread, so that a busy machine disturbs them less than wall times. `--soak` streams that many
+seconds of audio in random chunks; `--threads` compares streams in threads with one alone for `--seconds`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mifuse_runtime import Prediction, Recognizer
+from mifuse_runtime import Prediction, Recognizer, engines
+from mifuse_runtime import bundle as bundles
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE, WINDOW, HOP = 16_000, 3.0, 0.25
@@ -31,12 +35,16 @@ Row = tuple[str, float, str, float]  # what, measured, unit, goal
 # Peak memory comes from /proc: ru_maxrss may count what this process held when it forked.
 MEMORY = """
 import sys, numpy, onnxruntime
-if len(sys.argv) > 1:
+if sys.argv[1:] == ["-"]:
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena, options.intra_op_num_threads = False, 1
+    session = onnxruntime.InferenceSession(sys.stdin.buffer.read(), options)
+    session.run(None, {"x": numpy.zeros(1, "f4")})
+elif len(sys.argv) > 1:
     from mifuse_runtime import Recognizer
-    samples = (0.3 * numpy.sin(0.05 * numpy.arange(16000 * 30))).astype("f4")
     stream = Recognizer.load(sys.argv[1]).stream(window=3.0, hop=0.25)
-    for start in range(0, samples.size, 4000):
-        stream.feed(samples[start : start + 4000])
+    chunk = (0.3 * numpy.sin(0.05 * numpy.arange(4000))).astype("f4")
+    assert [heard for _ in range(120) for heard in stream.feed(chunk)][-1].speech
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 1000)
 """
@@ -66,51 +74,93 @@ def hops(recognizer: Recognizer, window: float, count: int) -> tuple[np.ndarray,
 
 
 def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]:
-    """Time of a hop for windows of 3 and 10 s, and of the graph alone, in turns."""
-    times: dict[str, list[np.ndarray]] = {"wall": [], "3 s": [], "10 s": [], "graph": [], "graph 10 s": []}
+    """Time of a hop for windows of 3 and 10 s, with the graph and without, in turns."""
+    times: dict[str, list[np.ndarray]] = defaultdict(list)
+    graph, idle = recognizer._engine, Idle(recognizer)
     for _ in range(rounds):
-        wall, cpu = hops(recognizer, WINDOW, count)
-        times["wall"].append(wall)
-        times["3 s"].append(cpu)
-        times["10 s"].append(hops(recognizer, 10.0, count)[1])
-        times["graph"].append(graph(recognizer, WINDOW, count))
-        times["graph 10 s"].append(graph(recognizer, 10.0, count))
+        for name, window in (("3 s", WINDOW), ("10 s", 10.0)):
+            wall, cpu = hops(recognizer, window, count)
+            times[f"wall {name}"].append(wall)
+            times[name].append(cpu)
+            recognizer._engine = idle
+            times[f"beside {name}"].append(hops(recognizer, window, count)[1])
+            recognizer._engine = graph
     found = {name: np.concatenate(parts) for name, parts in times.items()}
     typical = {name: float(np.median(values)) for name, values in found.items()}
-    beside = {w: typical[w] - typical[g] for w, g in (("3 s", "graph"), ("10 s", "graph 10 s"))}
     mean = float(found["3 s"].mean())
     return [
-        ("hop, wall p90", 1e3 * float(np.percentile(found["wall"], 90)), "ms", 0.6),
+        ("hop, wall p90", 1e3 * float(np.percentile(found["wall 3 s"], 90)), "ms", 0.6),
         ("hop, CPU p90", 1e3 * float(np.percentile(found["3 s"], 90)), "ms", 0.6),
         ("share of a core", 100 * mean / HOP, "%", 0.3),
         ("streams on one core", HOP / mean, "", -300),
-        ("hop / graph alone", typical["3 s"] / typical["graph"], "x", 1.25),
+        ("hop, CPU median", 1e3 * typical["3 s"], "ms", 0.6),
+        ("of it beside the graph", 1e3 * typical["beside 3 s"], "ms", 0.6),
         ("hop of 10 s / of 3 s", typical["10 s"] / typical["3 s"], "x", 1.3),
-        ("the same beside the graph", beside["10 s"] / beside["3 s"], "x", 1.3),
+        ("the same beside the graph", typical["beside 10 s"] / typical["beside 3 s"], "x", 1.3),
     ]
 
 
-def graph(recognizer: Recognizer, window: float, count: int) -> np.ndarray:
-    """CPU seconds of the graph alone on a window."""
-    samples = voice(window).astype(np.float32) / 32768
-    front = recognizer._front
-    batch = (front.clip(samples) if front else samples)[None]
-    times = []
-    for _ in range(count):
-        begin = time.thread_time()
-        recognizer._run(batch)
-        times.append(time.thread_time() - begin)
-    return np.array(times)
+class Idle:
+    """In place of the engine: an answer that costs nothing, so that what is beside the graph remains."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        classes = len(recognizer.labels)
+        self.answer = np.full((1, classes), 1 / classes, np.float32)
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        return self.answer
+
+
+def forms(bundle: Path, calls: int = 150) -> list[str]:
+    """CPU time of a clip by the whole graph and by NumPy's front end and the body, in turns: a table."""
+    content = bundles.load(bundle)
+    lines = ["| clip | whole graph | NumPy + body | of it NumPy |", "| --- | --: | --: | --: |"]
+    whole, body = (engines.start(bundle, content, "onnxruntime", None, 1, body=cut) for cut in (False, True))
+    front = body.graph.front
+    for seconds in (1, 3, 10) if front else ():
+        samples = voice(seconds).astype(np.float32) / 32768
+        ways = (
+            lambda x=samples: whole(x[None]),
+            lambda x=samples: body(front.clip(x)[None]),
+            lambda x=samples: front.clip(x),
+        )
+        times = np.array([[spent(way) for way in ways] for _ in range(calls)])
+        cells = (f"{1e3 * time:.2f} ms" for time in np.median(times, axis=0))
+        lines.append(f"| {seconds} s | {' | '.join(cells)} |")
+    return lines
+
+
+def spent(way: Callable[[], object]) -> float:
+    """CPU seconds of a call."""
+    begin = time.thread_time()
+    way()
+    return time.thread_time() - begin
 
 
 def memory(bundle: Path) -> list[Row]:
-    """Peak memory of a process that streams and of one that only imports ONNX Runtime and NumPy."""
-    command = [sys.executable, "-c", MEMORY]
-    bare, whole = (
-        float(subprocess.run([*command, *more], check=True, capture_output=True, cwd=ROOT / "runtime").stdout)
-        for more in ([], [str(bundle.resolve())])
+    """Peak memory of a process that streams, one that runs a graph of one operator, one that only imports."""
+    import onnx
+
+    value = onnx.helper.make_tensor_value_info
+    inputs, outputs = ([value(name, onnx.TensorProto.FLOAT, ["n"])] for name in "xy")
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "one", inputs, outputs), opset_imports=opset, ir_version=9
     )
-    return [("peak memory", whole, "MB", 75), ("over bare ONNX Runtime", whole - bare, "MB", 15)]
+
+    def peak(*arguments: str) -> float:
+        command = [sys.executable, "-c", MEMORY, *arguments]
+        content = model.SerializeToString()
+        run = subprocess.run(command, check=True, capture_output=True, cwd=ROOT / "runtime", input=content)
+        return float(run.stdout)
+
+    whole, session, imports = peak(str(bundle.resolve())), peak("-"), peak()
+    return [
+        ("peak memory", whole, "MB", 75),
+        ("over an ONNX Runtime session of one operator", whole - session, "MB", 15),
+        ("over importing ONNX Runtime", whole - imports, "MB", 15),
+    ]
 
 
 def delay(recognizer: Recognizer, utterances: int = 40) -> list[Row]:
@@ -130,8 +180,8 @@ def delay(recognizer: Recognizer, utterances: int = 40) -> list[Row]:
     return [("end of utterance to decision, worst", 1e3 * max(delays), "ms", 300)]
 
 
-def hour(recognizer: Recognizer, seconds: float = 3600.0) -> list[Row]:
-    """An hour of audio in random chunks: how far memory and the time of a hop move."""
+def soak(recognizer: Recognizer, seconds: float) -> list[Row]:
+    """Audio in random chunks: how far memory and the time of a hop move."""
     rng = np.random.default_rng(0)
     minute = voice(60)
     stream = recognizer.stream(window=WINDOW, hop=HOP)
@@ -148,13 +198,13 @@ def hour(recognizer: Recognizer, seconds: float = 3600.0) -> list[Row]:
     assert predictions == round((seconds - WINDOW) / HOP) + 1
     quarter = max(1, len(cpu) // 4)
     return [
-        ("memory over an hour moves by", max(resident) - min(resident), "MB", 4),
+        (f"memory over {seconds:g} s moves by", max(resident) - min(resident), "MB", 4),
         ("last quarter / first, CPU", float(np.median(cpu[-quarter:]) / np.median(cpu[:quarter])), "x", 1.1),
     ]
 
 
-def soak(recognizer: Recognizer, seconds: float) -> list[Row]:
-    """64 streams in 8 threads; how many predictions differ from a single stream's."""
+def shared(recognizer: Recognizer, threads: int, streams: int, seconds: float) -> list[Row]:
+    """Streams in threads; how many predictions differ from a single stream's."""
     samples = voice(10)
     with recognizer.stream(window=WINDOW, hop=HOP) as alone:
         wanted = alone.feed(samples)
@@ -170,10 +220,13 @@ def soak(recognizer: Recognizer, seconds: float) -> list[Row]:
             wrong += sum(not alike(p, q) for p, q in zip(found, wanted, strict=True))
         return streamed, wrong
 
-    with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(one, range(64)))
+    with ThreadPoolExecutor(threads) as pool:
+        counts = list(pool.map(one, range(streams)))
     streamed, wrong = (sum(column) for column in zip(*counts, strict=True))
-    return [("streams of 10 s in 8 threads", streamed, "", -64), ("predictions that differ", wrong, "", 0)]
+    return [
+        (f"streams of 10 s in {threads} threads", streamed, "", -streams),
+        ("predictions that differ", wrong, "", 0),
+    ]
 
 
 def alike(left: Prediction, right: Prediction) -> bool:
@@ -213,26 +266,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path, nargs="?")
-    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="64 streams in 8 threads")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="of audio, 120 or more")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60.0, help="that --threads lasts (60)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or make_bundle(Path(folder))
         recognizer = Recognizer.load(bundle)
-        rows = costs(recognizer) + delay(recognizer) + memory(bundle) + hour(recognizer)
-        if options.soak:
-            rows += soak(recognizer, options.soak)
+        rows = costs(recognizer) + delay(recognizer) + memory(bundle)
+        rows += soak(recognizer, options.soak) if options.soak else []
+        if options.threads:
+            rows += shared(recognizer, options.threads, options.streams, options.seconds)
+        table = forms(bundle)
     print(f"{WINDOW:g} s window, {HOP:g} s hop, {recognizer!r}, {platform.machine()}")
     print("| what | measured | goal | of the goal |\n| --- | --: | --: | --: |")
     for what, measured, unit, goal in rows:
         sign, share = ("≥", -goal / measured) if goal < 0 else ("≤", measured / goal if goal else measured)
         print(f"| {what} | {measured:.3g} {unit} | {sign} {abs(goal):g} {unit} | {share:.2f} |")
+    print("\n".join(["", *table]))
     if options.json:
-        table: list[dict[str, Any]] = [
+        values: list[dict[str, Any]] = [
             {"what": what, "measured": measured, "unit": unit, "goal": abs(goal)}
             for what, measured, unit, goal in rows
         ]
-        options.json.write_text(json.dumps(table, indent=1))
+        options.json.write_text(json.dumps(values, indent=1))
 
 
 if __name__ == "__main__":

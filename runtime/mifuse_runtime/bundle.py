@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -216,6 +215,8 @@ def _check_keys(content: Any, where: str | Path) -> None:
 def _refuse_unknown(content: Mapping[str, Any], known: list[str], where: str | Path) -> None:
     for key in content:
         if key not in known:
+            import difflib
+
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             raise BundleError(f"{where} has an unknown key {key!r}: {hint}")

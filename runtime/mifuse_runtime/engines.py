@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import platform
-import statistics
 import sys
 import threading
 import time
@@ -189,7 +188,7 @@ def _times(engines: Sequence[Engine], length: int) -> list[float]:
             begin = time.perf_counter()
             run((front.clip(samples) if front else samples)[None])
             spent.append(time.perf_counter() - begin)
-    return [statistics.median(spent) for spent in times]
+    return [float(np.median(spent)) for spent in times]
 
 
 def _import_openvino() -> Any:

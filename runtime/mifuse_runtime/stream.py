@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 
@@ -16,8 +15,6 @@ from mifuse_runtime.errors import AudioError
 from mifuse_runtime.frontend import Frames, MelPower
 from mifuse_runtime.resample import PIECE, Resampler
 from mifuse_runtime.voice import Vad, VoiceGate
-
-_LOGGER = logging.getLogger(__name__)
 
 WINDOWS = (0.1, 60.0)  # seconds
 HOPS = (0.01, 3600.0)  # seconds
@@ -108,7 +105,11 @@ class Stream:
         if samples.size and not np.isfinite(peak(samples)):
             samples = np.where(np.isfinite(samples), samples, np.float32(0))
             if not self._warned:
-                _LOGGER.warning("the stream holds NaN or infinite samples: they count as silence")
+                import logging  # 0.7 MB that hardly any stream needs
+
+                logging.getLogger(__name__).warning(
+                    "the stream holds NaN or infinite samples: they count as silence"
+                )
             self._warned = True
         return checked(samples) if samples.size else samples
 
