@@ -69,7 +69,7 @@ def compact(graph: onnx.GraphProto) -> None:
 
 
 def _maker(tensor: onnx.TensorProto, periods: list[int]) -> _Maker | None:
-    if len(tensor.dims) != 2 or tensor.data_type != onnx.TensorProto.FLOAT or tensor.ByteSize() < _SMALL:
+    if len(tensor.dims) < 2 or tensor.data_type != onnx.TensorProto.FLOAT or tensor.ByteSize() < _SMALL:
         return None
     matrix = numpy_helper.to_array(tensor)
     found = _dft(tensor.name, matrix, periods) or _band(tensor.name, matrix)
@@ -77,26 +77,29 @@ def _maker(tensor: onnx.TensorProto, periods: list[int]) -> _Maker | None:
 
 
 def _dft(name: str, matrix: NDArray[np.float32], periods: list[int]) -> _Maker | None:
-    """Of [cos(2π n k / N) | sin(2π n k / N)], (n, 2 k): rows of a table of N cosines.
+    """Of [cos(2π m k / N) | sin(2π m k / N)], (..., n, 2 k), m growing evenly with n: a table of N cosines.
 
     Args:
         periods: N of the tables that are there, tried first; a new one is added.
 
-    Zeros become zeros: where the product of n and k is large, a float64 cosine is off by up to 1e-13 there.
+    Zeros become zeros: where the product of m and k is large, a float64 cosine is off by up to 1e-13 there.
     """
-    rows, columns = matrix.shape
+    rows, columns = matrix.shape[-2:]
     if rows < 2 or columns % 2:
         return None
-    turns = np.arctan2(*np.split(matrix[1].astype(np.float64), 2)[::-1]) / (2 * np.pi) % 1  # of each k
+    cosines, sines = np.split(matrix.reshape(-1, rows, columns)[:, :2].astype(np.float64), 2, axis=-1)
+    turns = np.arctan2(sines, cosines) / (2 * np.pi)
+    turns[:, 1] -= turns[:, 0]  # where each column begins, and its step from row to row
     fits = (n for n in (*periods, *_PERIODS) if np.abs(turns * n - np.round(turns * n)).max() < 1e-4)
     period = next(fits, None)
     if period is None:
         return None
-    steps = np.round(turns * period).astype(np.int32) % period
+    starts, steps = np.round(turns * period).astype(np.int32).swapaxes(0, 1) % period
     first, quarters = np.arange(rows, dtype=np.int32), np.array([0, 3 * period // 4], np.int32)
     table = np.cos(2 * np.pi * np.arange(period) / period).astype(np.float32)
     table[[period // 4, 3 * period // 4]] = 0
-    places = (first[:, None, None] * steps + quarters[:, None]) % period
+    offsets = starts[:, None, None] + quarters[:, None] if starts.any() else quarters[None, None, :, None]
+    places = (first[:, None, None] * steps[0] + offsets) % period
     if not np.abs(table[places].reshape(matrix.shape) - matrix).max() <= _ROUNDING:
         return None
     periods.append(period)
@@ -104,19 +107,19 @@ def _dft(name: str, matrix: NDArray[np.float32], periods: list[int]) -> _Maker |
     place = make.node(
         "Mul",
         make.constant(f"frontend/rows_{rows}", first[:, None, None]),
-        make.constant(f"{name}/steps", steps[None, None]),
+        make.constant(f"{name}/steps", steps[0]),
     )
-    place = make.node("Add", place, make.constant(f"frontend/quarters_{period}", quarters[None, :, None]))
+    place = make.node("Add", place, make.constant(f"{name}/offsets", offsets.astype(np.int32)))
     place = make.node("Mod", place, make.constant(f"frontend/period_{period}", np.array(period, np.int32)))
     values = make.node("Gather", make.constant(f"frontend/cosines_{period}", table), place)
-    make.node(
-        "Reshape", values, make.constant("frontend/rows_columns", np.array([0, -1], np.int64)), last=True
-    )
+    make.node("Reshape", values, make.constant(f"{name}/shape", np.array(matrix.shape, np.int64)), last=True)
     return make
 
 
 def _band(name: str, matrix: NDArray[np.float32]) -> _Maker | None:
     """Of a matrix whose rows hold a few neighbouring values each: where they begin, and the values."""
+    if matrix.ndim != 2:
+        return None
     columns = matrix.shape[1]
     filled = matrix != 0
     first = np.where(filled.any(axis=1), filled.argmax(axis=1), 0).astype(np.int32)
