@@ -99,6 +99,9 @@ def test_fastapi(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     module = load("fastapi_app.py")
     wanted = Recognizer.load("bundle/").predict(speech(2.0))
+    samples = (speech(4.0, 8000) * 32767).astype(np.int16)
+    expected = Recognizer.load("bundle/").stream(8000).feed(samples)
+    assert len(expected) == 2
     with TestClient(module.app) as client:
         answer = client.post("/predict", content=Path("a.wav").read_bytes())
         assert answer.status_code == 200
@@ -111,10 +114,8 @@ def test_fastapi(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MOST", 1000)
         assert client.post("/predict", content=Path("a.wav").read_bytes()).status_code == 413
         with client.websocket_connect("/stream?rate=8000") as socket:
-            socket.send_bytes((speech(4.0, 8000) * 32767).astype("<i2").tobytes())
-            found = [socket.receive_json() for _ in range(3)]
-    expected = Recognizer.load("bundle/").stream(8000).feed((speech(4.0, 8000) * 32767).astype(np.int16))
-    assert found[:2] == [json.loads(json.dumps(asdict(p))) for p in expected[:2]]
+            socket.send_bytes(samples.tobytes())
+            assert [socket.receive_json() for _ in expected] == [asdict(found) for found in expected]
 
 
 @pytest.fixture
@@ -147,9 +148,14 @@ def test_thread_pool(pool: str) -> None:
 
 @needs_web
 def test_node(place: Path) -> None:
-    # What `npm install` of a folder leaves: a link to it.
-    (place / "node_modules").mkdir()
-    (place / "node_modules" / "mifuse-runtime-web").symlink_to(WEB, target_is_directory=True)
+    # What `npm install --install-links` leaves: the package's files, and onnxruntime-web beside them.
+    modules = place / "node_modules"
+    package = json.loads((WEB / "package.json").read_text(encoding="utf-8"))
+    for name in ("package.json", *package["files"]):
+        copy = shutil.copytree if name.endswith("/") else shutil.copy
+        (modules / package["name"]).mkdir(parents=True, exist_ok=True)
+        copy(WEB / name, modules / package["name"] / name)
+    (modules / "onnxruntime-web").symlink_to(WEB / "node_modules" / "onnxruntime-web", True)
     shutil.copy(EXAMPLES / "node.mjs", place)
     found = ran("node", "node.mjs", "a.wav")
     assert ANSWER.fullmatch(found)
