@@ -4,30 +4,77 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import os
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
+
+WEB = Path(__file__).resolve().parent.parent / "runtime" / "web"
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60.0  # seconds for anything that a page must do; CI machines are busy
 
 
-def find_browser() -> str | None:
-    """The Chromium to test in: `MIFUSE_BROWSER`, or one that is installed."""
-    return os.environ.get("MIFUSE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+BROWSER = os.environ.get("MIFUSE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+
+needs_web = pytest.mark.skipif(
+    not (shutil.which("node") and (WEB / "node_modules" / "onnxruntime-web").is_dir()),
+    reason="Node or onnxruntime-web is missing: install Node 20.16 or newer and run `make web`",
+)
+needs_browser = [
+    needs_web,
+    pytest.mark.skipif(not find_spec("aiohttp"), reason="aiohttp is missing: pip install 'mifuse[serve]'"),
+    pytest.mark.skipif(
+        not BROWSER,
+        reason="no Chromium: install one (Debian: chromium-headless-shell), or name one in MIFUSE_BROWSER",
+    ),
+]
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """The page as `npm start` serves it, and the files of a folder beside it."""
+
+    def __init__(self, *arguments: Any, beside: Path) -> None:
+        self._beside = beside
+        super().__init__(*arguments, directory=str(WEB))
+
+    def translate_path(self, path: str) -> str:
+        inside = self._beside / path.partition("?")[0].lstrip("/")
+        return str(inside) if inside.is_file() else super().translate_path(path)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(beside: Path) -> Iterator[str]:
+    """Address of the page, and of what is in `beside`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, beside=beside)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 class Page:
     """One page of a browser of its own; a context manager."""
 
-    def __init__(self, profile: Path, options: Sequence[str] = ()) -> None:
-        command = [find_browser(), "--headless", "--no-sandbox", "--disable-gpu", "--mute-audio"]
-        command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", *options, "about:blank"]
+    def __init__(self, profile: Path, hears: Path) -> None:
+        """`hears` is the WAV file that the microphone plays again and again."""
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--mute-audio"]
+        command += ["--no-zygote", "--in-process-gpu", "--disable-background-networking"]  # fewer processes
+        command += ["--use-fake-ui-for-media-stream"]  # nobody is there to allow the microphone
+        command += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={hears}"]
+        command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
         self.errors: list[str] = []  # of the page: exceptions, console errors, what its policy refused
         self.requests: list[str] = []  # addresses that the page asked for
         self._port = profile / "DevToolsActivePort"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -21,16 +20,13 @@ import mifuse_runtime
 from mifuse_runtime import Recognizer, read_audio
 from mifuse_runtime.resample import resample
 from mifuse_runtime.settings import Settings
+from tests.browser import WEB, needs_web
 from tests.bundles import make_bundle, speech, tone
 
 ROOT = Path(__file__).resolve().parent.parent
-WEB = ROOT / "runtime" / "web"
 CLOSE = 1e-3  # of probabilities, as promised; measured 1e-7
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("node") and (WEB / "node_modules" / "onnxruntime-web").is_dir()),
-    reason="Node or onnxruntime-web is missing: install Node 20.16 or newer and run `make web`",
-)
+pytestmark = needs_web
 
 Ask = Callable[..., Any]
 

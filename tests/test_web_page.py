@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,25 +14,14 @@ import soundfile
 
 from mifuse.synth import DOMAINS, make_speaker, synthesise
 from mifuse_runtime import Recognizer, read_audio
-from tests.browser import Page, find_browser
+from tests.browser import Page, needs_browser, served
 from tests.bundles import LABELS, expected, make_bundle, speech, tone
 
 ROOT = Path(__file__).resolve().parent.parent
-WEB = ROOT / "runtime" / "web"
 # Another folder than tmp_path for the pictures of the guide: MIFUSE_PICTURES=docs/pictures
 PICTURES = os.environ.get("MIFUSE_PICTURES")
 
-pytest.importorskip("aiohttp")
-pytestmark = [
-    pytest.mark.skipif(
-        not find_browser(),
-        reason="no Chromium: install one (Debian: chromium-headless-shell), or name one in MIFUSE_BROWSER",
-    ),
-    pytest.mark.skipif(
-        not (WEB / "node_modules" / "onnxruntime-web").is_dir(),
-        reason="onnxruntime-web is missing: run `make web`",
-    ),
-]
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
@@ -48,37 +33,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """The page as `npm start` serves it, and a folder beside it."""
-
-    def __init__(self, *arguments: Any, beside: Path) -> None:
-        self._beside = beside
-        super().__init__(*arguments, directory=str(WEB))
-
-    def translate_path(self, path: str) -> str:
-        inside = self._beside / path.partition("?")[0].lstrip("/")
-        return str(inside) if inside.is_file() else super().translate_path(path)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def address(place: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, beside=place)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(place) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser(place: Path) -> Iterator[Page]:
-    options = [
-        "--use-fake-ui-for-media-stream",  # nobody is there to allow the microphone
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={place / 'microphone.wav'}",
-    ]
-    with Page(place / "profile", options) as page:
+    with Page(place / "profile", hears=place / "microphone.wav") as page:
         yield page
 
 
@@ -170,6 +133,23 @@ def test_a_bundle_of_the_users_and_a_broken_one(page: Page, place: Path) -> None
     (place / "text.wav").write_text("no audio")
     page.choose("#file", place / "text.wav")
     page.until(said("not an audio file that can be read"))
+
+
+def test_the_page_of_the_guide(browser: Page, address: str, place: Path) -> None:
+    shutil.copy(ROOT / "docs" / "examples" / "page.html", place)
+    soundfile.write(place / "a.wav", speech(2.0), 16_000)
+    recognizer = Recognizer.load(place / "bundle")
+    browser.errors.clear()
+    browser.open(f"{address}page.html")
+    browser.until("Boolean(document.querySelector('button')?.onclick)")
+    browser.choose("input", place / "a.wav")
+    shown = browser.until("document.querySelector('output').value")
+    wanted = recognizer.predict(speech(2.0))
+    assert shown == f"{wanted.label} {wanted.scores[wanted.label]:.2f}"
+    browser.run("document.querySelector('button').click()")
+    browser.until(f"document.querySelector('output').value !== {shown!r}")
+    assert browser.run("document.querySelector('output').value") == recognizer.predict(tone(3.0)).label
+    assert browser.errors == []
 
 
 def test_without_a_bundle_it_asks_for_one(browser: Page, address: str) -> None:
