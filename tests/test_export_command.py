@@ -65,7 +65,9 @@ def test_export_and_print_json(place: Path, tmp_path: Path) -> None:
     bundle = bundles.load(out)
     assert printed["default"] == bundle.default == "int8"
     assert printed["bytes"].keys() == bundle.files.keys()
-    assert set(bundle.files) == {f"{form}.{end}" for form in ("model", "body") for end in ("onnx", "int8.onnx")}
+    assert set(bundle.files) == {
+        f"{form}.{end}" for form in ("model", "body") for end in ("onnx", "int8.onnx")
+    }
     assert printed["quality"]["clips"] == 4  # the labelled test rows
     assert printed["quality"]["int8"]["ua"] is not None
     assert bundle.calibration["clips"] == 8  # the adapt rows
