@@ -115,13 +115,14 @@ def test_engine_never_sees_them(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the engine was asked")
 
-    folder = make_bundle(tmp_path)
-    (folder / "model.onnx").write_bytes(changed(change))
-    rehash(folder)
     monkeypatch.setattr(onnxruntime, "InferenceSession", never)
-    with pytest.raises(BundleError, match=r"model\.onnx cannot be run \(") as caught:
-        Recognizer.load(folder)
-    assert "\n" not in str(caught.value)
+    for name in ("model.onnx", "body.onnx"):
+        folder = make_bundle(tmp_path / name, split=name == "body.onnx")
+        (folder / name).write_bytes(changed(change))
+        rehash(folder)
+        with pytest.raises(BundleError, match=rf"{name} cannot be run \(") as caught:
+            Recognizer.load(folder)
+        assert "\n" not in str(caught.value)
 
 
 def rehash(folder: Path) -> None:

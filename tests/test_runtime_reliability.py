@@ -20,9 +20,10 @@ from mifuse_runtime import bundle as bundles
 from tests.bundles import RATE, make_bundle, speech
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_bundle(tmp_path_factory.mktemp("reliability") / "bundle")
+@pytest.fixture(scope="module", params=["whole", "body"])
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    split = request.param == "body"
+    return make_bundle(tmp_path_factory.mktemp("reliability") / "bundle", split=split)
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +129,13 @@ def states(recognizer: Recognizer, number: int) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "body"])
 def test_64_streams_in_8_threads_are_as_one_after_the_other(tmp_path: Path, engine: str) -> None:
+    split = engine == "body"
+    engine = "onnxruntime" if split else engine
     pytest.importorskip(engine)
-    recognizer = Recognizer.load(make_bundle(tmp_path, openvino=engine == "openvino"), engine)
+    folder = make_bundle(tmp_path, openvino=engine == "openvino", split=split)
+    recognizer = Recognizer.load(folder, engine)
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda number: states(recognizer, number), range(64)))
     assert together == [states(recognizer, number) for number in range(64)]
