@@ -83,18 +83,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         formats = ["onnx", "openvino"] if options.openvino else ["onnx"]
         rows = measure(students, options.seconds, formats, Path(folder))
-    print(f"{options.seconds:g} s of audio, one thread, {ROUNDS * CALLS} calls each, {_machine()}")
+    print(f"{options.seconds:g} s of audio, one thread, {ROUNDS * CALLS} calls each, {machine()}")
     print("| student | engine | precision | kB | p50 ms | p90 ms | p99 ms |")
     print("| --- | --- | --- | --: | --: | --: | --: |")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     if options.json:
         options.json.write_text(
-            json.dumps({"machine": _machine(), "seconds": options.seconds, "rows": rows}, indent=1)
+            json.dumps({"machine": machine(), "seconds": options.seconds, "rows": rows}, indent=1)
         )
 
 
-def _machine() -> str:
+def machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next(

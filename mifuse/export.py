@@ -7,9 +7,10 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
 from mifuse.errors import MifuseError
@@ -24,6 +25,7 @@ CALIBRATION_CLIPS = 200
 PROBE_CLIPS = 400
 LONGEST = 10 * SAMPLE_RATE  # samples of a clip that are used: the device looks at a few seconds at a time
 
+T = TypeVar("T")
 Bar = Callable[[Iterable[Clip]], Iterable[Clip]]  # wraps the decoding of clips, for a progress bar
 
 
@@ -62,7 +64,8 @@ def export_student(
     if source:
         manifest = read_manifest(source, labels=None)
         cache = cache or AudioCache()
-        clips = _samples(calibration_clips(manifest), cache, bar)
+        clips = _samples(calibration_clips(manifest, 2 * CALIBRATION_CLIPS), cache, bar)
+        clips = stratified(clips, predicted_classes(model, clips), CALIBRATION_CLIPS)
         probe = _probe(manifest, model.labels, cache, bar) if int8 else None
     return export_bundle(
         model,
@@ -116,6 +119,33 @@ def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> lis
     return _spread(sorted(clips, key=_seconds), count)
 
 
+def predicted_classes(model: Student, clips: Sequence[Samples]) -> NDArray[np.int64]:
+    """The class that the student hears in each clip, (N,)."""
+    from mifuse_export.onnx import frozen
+    from mifuse_export.verify import probabilities, torch_predict
+
+    if not clips:
+        return np.zeros(0, np.int64)
+    classes: NDArray[np.int64] = probabilities(torch_predict(frozen(model)), clips).argmax(axis=1)
+    return classes
+
+
+def stratified(clips: Sequence[Samples], classes: NDArray[np.int64], count: int) -> list[Samples]:
+    """`count` of the clips: of every class as many, where it has them, spread over the durations in each.
+
+    >>> clips = [np.zeros(n, np.float32) for n in range(1, 9)]
+    >>> [len(clip) for clip in stratified(clips, np.array([0, 0, 0, 0, 0, 0, 1, 2]), 4)]
+    [1, 6, 7, 8]
+    """
+    groups = sorted((np.flatnonzero(classes == c) for c in np.unique(classes)), key=len)
+    chosen: list[int] = []
+    for left, group in zip(range(len(groups), 0, -1), groups, strict=True):
+        share = -((len(chosen) - min(count, len(clips))) // left)  # rounded up: what it lacks, others give
+        ordered = sorted(group.tolist(), key=lambda i: len(clips[i]))
+        chosen += _spread(ordered, share)
+    return [clips[i] for i in sorted(chosen[:count], key=lambda i: len(clips[i]))]
+
+
 def probe_clips(manifest: Manifest, labels: Sequence[str], count: int = PROBE_CLIPS) -> list[Clip]:
     """Up to `count` labelled clips that judge int8; labels of `adapt` rows are for `evaluate` alone."""
     known = (clip for clip in manifest.clips if clip.split != "adapt" and clip.label)
@@ -149,7 +179,7 @@ def _samples(clips: Sequence[Clip], cache: AudioCache, bar: Bar) -> list[Samples
     return [cache.samples(clip, trim=False)[:LONGEST] for clip in bar(clips)]
 
 
-def _spread(clips: Sequence[Clip], count: int) -> list[Clip]:
+def _spread(clips: Sequence[T], count: int) -> list[T]:
     if len(clips) <= count:
         return list(clips)
     return [clips[round(i)] for i in np.linspace(0, len(clips) - 1, count)]

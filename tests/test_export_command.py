@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from mifuse.audio import SAMPLE_RATE, AudioCache
 from mifuse.cli import main
 from mifuse.commands.export import speed
-from mifuse.export import calibration_clips, export_student, load_student, probe_clips
+from mifuse.export import calibration_clips, export_student, load_student, probe_clips, stratified
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest
 from mifuse.student import Student
@@ -118,6 +118,25 @@ def test_clips_are_spread_over_durations_and_labels_of_adapt_rows_stay_unread(pl
     assert {clip.split for clip in calibration_clips(manifest)} == {"adapt"}
     assert {clip.split for clip in probe_clips(manifest, LABELS)} == {"test"}
     assert probe_clips(manifest, ("bored",)) == []
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 60, 100])
+def test_calibration_clips_are_of_every_predicted_class(count: int) -> None:
+    rng = np.random.default_rng(0)
+    clips = [np.zeros(n, np.float32) for n in rng.permutation(np.arange(1, 61))]
+    classes = np.repeat([0, 1, 2], [48, 2, 10])
+    taken = stratified(clips, classes, count)
+    lengths = [len(clip) for clip in taken]
+    assert len(set(lengths)) == len(lengths) == min(count, 60)
+    assert lengths == sorted(lengths)
+    of = {len(clip): c for clip, c in zip(clips, classes, strict=True)}
+    found = np.bincount([of[length] for length in lengths], minlength=3)
+    if count == 40:
+        assert found.tolist() == [28, 2, 10]
+        first = sorted(length for length, c in of.items() if c == 0)
+        assert {first[0], first[-1]} <= set(lengths)
+    if count == 7:
+        assert sorted(found.tolist()) == [2, 2, 3]
 
 
 def test_bad_use_and_bad_input(place: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mifuse_export import speed
-from mifuse_export.quantize import quantize
+from mifuse_export.calibration import calibrate
 from mifuse_export.speed import Kernels, Speed, compare_speed, kernels, verdict
 
 SAMPLES = (0.1 * np.random.default_rng(0).standard_normal((1, 4000))).astype(np.float32)
@@ -61,7 +61,7 @@ def graph(path: Path, weight_only: bool = False) -> Path:
 
 def test_the_profiler_finds_out_what_is_not_int8(tmp_path: Path) -> None:
     source = graph(tmp_path / "fp32.onnx")
-    quantize(source, tmp_path / "int8.onnx", [SAMPLES[0]])
+    onnx.save(calibrate(onnx.load(source), [SAMPLES[0]]).int8(), tmp_path / "int8.onnx")
     real = kernels(tmp_path / "int8.onnx", SAMPLES)
     assert real.layers == 2
     assert 0 < real.share <= real.body_share <= 1

@@ -21,6 +21,7 @@ from torch import nn
 import mifuse_runtime
 from mifuse_export import card, speed
 from mifuse_export.body import check_bodies, write_bodies
+from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
@@ -120,7 +121,6 @@ def export_bundle(
             default="fp32",
             models=_nested(wanted),
             files={},
-            calibration=_describe(calibration, sample_rate) if int8 else {},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
         parity = {
@@ -131,7 +131,7 @@ def export_bundle(
         }
         quality: dict[str, Any] = {"parity_max_abs_dp": rounded(max(parity.values())), "parity": parity}
         if int8:
-            found = fit_int8(
+            found, calibrated = fit_int8(
                 reference,
                 folder,
                 bundle,
@@ -140,7 +140,11 @@ def export_bundle(
                 max_drop=max_drop,
             )
             quality = _figures(found) | quality
-            bundle = replace(bundle, provenance={**bundle.provenance, "int8": found.provenance()})
+            bundle = replace(
+                bundle,
+                calibration=_describe(calibration, sample_rate, calibrated),
+                provenance={**bundle.provenance, "int8": found.provenance()},
+            )
             slow = time_int8(folder, bundle, max(calibration, key=len))
             if force_int8 or not slow:
                 bundle = replace(bundle, default="int8")
@@ -180,20 +184,22 @@ def fit_int8(
     calibration: Sequence[Floats],
     probe: Probe,
     max_drop: float,
-) -> Fit:
+) -> tuple[Fit, Calibration]:
     """Write the int8 models of `bundle`, as many layers in 8 bits as the gate lets through.
 
     Raises:
         ExportError: no choice of layers loses less than `max_drop` points on the probe.
     """
     from mifuse_export.openvino import write_openvino
-    from mifuse_export.quantize import layers, quantize
+    from mifuse_export.quantize import layers
 
-    source, files = folder / bundle.model("onnxruntime", "fp32"), bundle.models["int8"]
+    files = bundle.models["int8"]
     expected = probabilities(reference, probe.clips)
+    found = calibrate(onnx.load(folder / bundle.model("onnxruntime", "fp32")), calibration)
 
     def write(floats: Sequence[str]) -> None:
-        quantize(source, folder / files["onnxruntime"], calibration, floats)
+        content = found.int8(floats).SerializeToString(deterministic=True)
+        (folder / files["onnxruntime"]).write_bytes(content)
         if "openvino" in files:
             write_openvino(folder / files["onnxruntime"], folder / files["openvino"])
 
@@ -205,7 +211,7 @@ def fit_int8(
             for engine in files
         }
 
-    return fit(write, measure, layers(onnx.load(source)), max_drop)
+    return fit(write, measure, layers(found.model), max_drop), found
 
 
 def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Settings:
@@ -286,8 +292,8 @@ def _check_clips(clips: Sequence[Floats]) -> None:
             )
 
 
-def _describe(clips: Sequence[Floats], sample_rate: int) -> dict[str, Any]:
-    """Which clips set the ranges: enough to tell whether two bundles saw the same."""
+def _describe(clips: Sequence[Floats], sample_rate: int, found: Calibration) -> dict[str, Any]:
+    """Which clips set the ranges, enough to tell whether two bundles saw the same, and how."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(hashlib.sha256(clip.tobytes()).digest())
@@ -296,7 +302,8 @@ def _describe(clips: Sequence[Floats], sample_rate: int) -> dict[str, Any]:
         "clips": len(clips),
         "seconds": [round(min(seconds), 3), round(float(np.median(seconds)), 3), round(max(seconds), 3)],
         "sha256": digest.hexdigest(),
-        "method": "min-max",
+        "method": found.method,
+        "mean_abs_dp": {method: rounded(error) for method, error in found.tried.items()},
     }
 
 

@@ -1,0 +1,247 @@
+"""What int8 costs and gains: the students of `benchmarks.transfers`, exported and run on both engines.
+
+    python -m benchmarks.export --corpora DIR [--transfers A>B,…] [--seeds 1] [--newest] [--out FILE]
+
+Each student is exported as a user would, with the gate at half a point, and judged on every labelled clip
+of its target, run by the runtime. The part after the front end is the whole less the front end alone, all
+three timed in turns. --newest takes the last student of a transfer whatever its settings were; without it
+`benchmarks.transfers` has to have run with the code as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from benchmarks.latency import machine, speech_like
+from benchmarks.transfers import find_corpora
+from benchmarks.units import Transfer, Unit, named
+from mifuse.audio import AudioCache
+from mifuse.classifier import TrainConfig
+from mifuse.errors import MifuseError
+from mifuse.evaluate import labelled_clips
+from mifuse.export import calibration_clips, export_student
+from mifuse.manifest import read_manifest
+from mifuse.student import Student
+from mifuse_export import ExportError, speed
+from mifuse_export.calibration import calibrate
+from mifuse_export.onnx import INPUT, frozen, write_onnx
+from mifuse_export.openvino import write_openvino
+from mifuse_export.quantize import FRONT_END
+from mifuse_export.verify import Floats, Predict, compare, probabilities
+from mifuse_runtime import bundle as bundles
+from mifuse_runtime import engines
+from mifuse_runtime.bundle import Bundle
+
+SECONDS = 3.0
+ENGINES = ("onnxruntime", "openvino")
+# What the table is held against: name, unit, and the goal, negative where more is better.
+GOALS = {
+    "UA drop, mean": ("points", 0.3),
+    "UA drop, worst": ("points", 1.0),
+    "agreement, worst": ("%", -97.0),
+    "speed onnxruntime, worst": ("x", -1.3),
+    "speed openvino, worst": ("x", -1.3),
+    "after the front end onnxruntime, worst": ("x", -1.6),
+    "after the front end openvino, worst": ("x", -1.6),
+    "int8 file, largest": ("kB", 150.0),
+    "int8 file of xs": ("kB", 60.0),
+    "export, longest": ("s", 90.0),
+    "p50, int8 on onnxruntime, worst": ("ms", 0.6),
+}
+
+
+def front_end(folder: Path, source: Path) -> Bundle:
+    """Write what a float graph does before its first convolution, for both engines, as a bundle."""
+    model = onnx.load(source)
+    makers = {output: node.name for node in model.graph.node for output in node.output}
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    value = first.input[0]
+    while not makers[value].startswith(FRONT_END):  # a reshape between the two
+        value = next(node for node in model.graph.node if value in node.output).input[0]
+    typed = onnx.shape_inference.infer_shapes(model)
+    extracted = onnx.utils.Extractor(typed).extract_model([INPUT], [value])
+    onnx.save(extracted, folder / "model.onnx")
+    write_openvino(folder / "model.onnx", folder / "model.xml")
+    names = ("model.onnx", "model.xml", "model.bin")
+    return Bundle(
+        labels=("front", "end"),
+        default="fp32",
+        models={"fp32": {"onnxruntime": "model.onnx", "openvino": "model.xml"}},
+        files={name: bundles.sha256(folder / name) for name in names},
+        output=value,
+    )
+
+
+def speeds(folder: Path, bundle: Bundle, work: Path) -> dict[str, dict[str, float]]:
+    """By engine: p50 of int8 in ms; how many times as fast it is, as a whole and after the front end."""
+    front = front_end(work, folder / bundle.model("onnxruntime", "fp32"))
+    samples = speech_like(SECONDS)[None]
+    found = {}
+    for engine in ENGINES:
+        calls: list[Predict] = [engines.start(folder, bundle, engine, p, 1) for p in ("fp32", "int8")]
+        calls.append(engines.start(work, front, engine, "fp32", 1))
+        fp32, int8, before = 1e3 * np.median(speed.times(calls, samples), axis=2)
+        found[engine] = {
+            "p50_ms": float(np.median(int8)),
+            "speed": float(np.median(fp32 / int8)),
+            "body_speed": float(np.median((fp32 - before) / np.maximum(int8 - before, 1e-6))),
+            "front_ms": float(np.median(before)),
+        }
+    return found
+
+
+def measure(student: Path, target: Path, cache: AudioCache, work: Path) -> dict[str, Any]:
+    """Everything about one student; `refused` is what the gate said, if it let nothing through."""
+    out, front = work / "bundle", work / "front"
+    front.mkdir(parents=True)
+    options = {"calibration": target, "int8": True, "formats": ENGINES[1:], "force_int8": True}
+    started, refused = time.perf_counter(), None
+    try:
+        export_student(student, out, cache=cache, **options)
+    except ExportError as error:
+        refused = str(error)
+        export_student(student, out, cache=cache, max_drop=100.0, **options)
+    seconds = time.perf_counter() - started
+    bundle = bundles.load(out)
+    clips = labelled_clips(target, bundle.labels, "all").clips
+    classes = np.array([bundle.labels.index(str(clip.label)) for clip in clips])
+    samples: list[Floats] = [cache.samples(clip, trim=True) for clip in clips]
+    test = np.array([clip.split != "adapt" for clip in clips])
+    row: dict[str, Any] = {"refused": refused, "export_s": seconds, "clips": len(clips)}
+    row["floats"] = [n for n, p in bundle.provenance["int8"]["layers"].items() if p != "int8"]
+    row["kb"] = {name: (out / name).stat().st_size / 1000 for name in bundle.files}
+    fp32 = probabilities(engines.start(out, bundle, "onnxruntime", "fp32", 1), samples)
+    timed = speeds(out, bundle, front)
+    for engine in ENGINES:
+        int8 = probabilities(engines.start(out, bundle, engine, "int8", 1), samples)
+        every, new = compare(fp32, int8, classes), compare(fp32[test], int8[test], classes[test])
+        row[engine] = timed[engine] | {
+            "agreement": every.agreement,
+            "ua": every.fp32_ua,
+            "drop": float(every.fp32_ua or 0) - float(every.ua or 0),
+            "test_drop": float(new.fp32_ua or 0) - float(new.ua or 0),
+        }
+    return row
+
+
+def xs_kb(target: Path, cache: AudioCache, folder: Path) -> float:
+    """Size of the int8 file of a student `xs`; its weights do not matter."""
+    torch.manual_seed(0)
+    student, source = Student(size="xs"), folder / "xs.onnx"
+    write_onnx(frozen(student), source, labels=student.labels, sample_rate=16_000)
+    clips = [cache.samples(clip) for clip in calibration_clips(read_manifest(target, labels=None), 4)]
+    return calibrate(onnx.load(source), clips).int8().ByteSize() / 1000
+
+
+def summary(rows: Sequence[dict[str, Any]], xs: float) -> dict[str, float]:
+    """What `GOALS` asks for."""
+    of = {engine: [row[engine] for row in rows] for engine in ENGINES}
+    both = [found for engine in ENGINES for found in of[engine]]
+    values = [float(np.mean([f["drop"] for f in both])), max(f["drop"] for f in both)]
+    values += [min(f["agreement"] for f in both)]
+    values += [min(f["speed"] for f in of[engine]) for engine in ENGINES]
+    values += [min(f["body_speed"] for f in of[engine]) for engine in ENGINES]
+    values += [max(row["kb"]["model.int8.onnx"] for row in rows), xs, max(row["export_s"] for row in rows)]
+    values += [max(f["p50_ms"] for f in of["onnxruntime"])]
+    return dict(zip(GOALS, values, strict=True))
+
+
+def show(rows: Sequence[dict[str, Any]], found: dict[str, float]) -> None:
+    """Print the tables."""
+    print(
+        "| student | engine | UA fp32 | UA drop | on new speakers | agreement | p50 ms | x as fast | "
+        "after the front end | int8 kB | export s | layers in float |"
+    )
+    print("| --- | --- " + "| ---: " * 9 + "| --- |")
+    for row in rows:
+        for engine in ENGINES:
+            f = row[engine]
+            name = "model.int8.onnx" if engine == "onnxruntime" else "openvino/model.int8.bin"
+            print(
+                f"| {row['student']} | {engine} | {f['ua']:.1f} | {f['drop']:.2f} | {f['test_drop']:.2f} | "
+                f"{f['agreement']:.1f} % | {f['p50_ms']:.2f} | {f['speed']:.2f} | {f['body_speed']:.2f} | "
+                f"{row['kb'][name]:.0f} | {row['export_s']:.0f} | {', '.join(row['floats']) or 'none'} |"
+            )
+        if row["refused"]:
+            print(f"\n{row['student']}: the gate let nothing through: {row['refused']}\n")
+    print("\n| what | measured | goal | |\n| --- | ---: | ---: | --- |")
+    for what, (unit, goal) in GOALS.items():
+        reached = found[what] >= -goal if goal < 0 else found[what] <= goal
+        bound = f"{'≥' if goal < 0 else '≤'} {abs(goal):g} {unit}"
+        print(f"| {what} | {found[what]:.2f} {unit} | {bound} | {'' if reached else 'missed'} |")
+
+
+def students(options: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
+    """Name -> student and target manifest of every transfer and seed.
+
+    Raises:
+        MifuseError: a student is not there.
+    """
+    corpora = find_corpora(options.corpora)
+    pairs = [Transfer((a,), b) for b in corpora for a in corpora if a != b]
+    if options.transfers:
+        pairs = [Transfer.parse(text) for text in options.transfers.split(",")]
+    unit = Unit(options.corpora, options.work, pairs[0], 0, TrainConfig(), named("default", []))
+    found = {}
+    for pair in pairs:
+        for seed in range(options.seeds):
+            folder = replace(unit, transfer=pair, seed=seed).student
+            if options.newest:
+                there = sorted(
+                    folder.parent.glob(f"default-{seed}-*.student"), key=lambda f: f.stat().st_mtime
+                )
+                folder = there[-1] if there else folder
+            if not folder.is_dir():
+                raise MifuseError(f"{pair} seed {seed} has no student {folder}: run benchmarks.transfers")
+            found[f"{pair} seed {seed}"] = (folder, options.corpora / pair.target / "target.csv")
+    return found
+
+
+def main() -> int:
+    """Print the tables and write the JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--corpora", type=Path, required=True, help="folder of corpora")
+    parser.add_argument("--transfers", help="comma-separated SOURCE>TARGET; default: all pairs")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--newest", action="store_true", help="the last student, whatever its settings")
+    parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "mifuse" / "transfers")
+    parser.add_argument("--out", type=Path, help="JSON")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cache, rows = AudioCache(), []
+    try:
+        todo = students(options)
+    except MifuseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (name, (student, target)) in enumerate(todo.items()):
+            rows.append({"student": name, **measure(student, target, cache, Path(folder) / str(i))})
+            print(f"[{i + 1}/{len(todo)}] {name}", file=sys.stderr, flush=True)
+        found = summary(rows, xs_kb(target, cache, Path(folder)))
+    print(f"{SECONDS:g} s of audio, one thread, {machine()}\n")
+    show(rows, found)
+    if options.out:
+        document = {"machine": machine(), "seconds": SECONDS, "summary": found, "students": rows}
+        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

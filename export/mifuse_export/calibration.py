@@ -1,0 +1,134 @@
+"""What int8 learns from real clips: how far the values of a graph reach, and how rounding shifts them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from mifuse_export.onnx import INPUT, OUTPUT
+from mifuse_export.quantize import Ranges, activations, body, quantize
+from mifuse_export.verify import Floats
+
+# Share of a clip's values that may lie beyond each end of a range, which holds what is left of every clip:
+# rare peaks are cut off, and all others told apart more finely. Which is best differs between students.
+TAILS = {"min-max": 0.0, "99.99 % of each clip": 1e-4, "99.9 % of each clip": 1e-3}
+CORRECTION_CLIPS, JUDGING_CLIPS = 50, 100  # at most; every layer runs the first once, every method the second
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A float graph and what its clips say; makes int8 forms of it."""
+
+    model: onnx.ModelProto
+    clips: Sequence[Floats]  # that biases are corrected on
+    ranges: Ranges
+    method: str  # of `TAILS`
+    tried: Mapping[str, float]  # method -> mean |Δp| on the other clips, everything in int8
+
+    def int8(self, floats: Collection[str] = ()) -> onnx.ModelProto:
+        """The graph with its layers in 8 bits, those in `floats` left out."""
+        return corrected(self.model, self.ranges, self.clips, floats)
+
+
+def calibrate(model: onnx.ModelProto, clips: Sequence[Floats]) -> Calibration:
+    """Choose the ranges that leave int8 nearest to float on the clips, samples (n,) each.
+
+    Raises:
+        ExportError: nothing in the graph can be quantised.
+    """
+    observed = observe(model, activations(model), clips)
+    ordered = sorted(clips, key=len)
+    # Judged on clips that did not correct it, where there are enough.
+    correcting = _spread(ordered[::2], CORRECTION_CLIPS)
+    judged = _spread(ordered[1::2] or ordered, JUDGING_CLIPS)
+    expected = np.concatenate([probs for (probs,) in _values(model, [OUTPUT], judged)])
+    tried = {}
+    for tail, ranges in observed.items():
+        int8 = corrected(model, ranges, correcting)
+        found = np.concatenate([probs for (probs,) in _values(int8, [OUTPUT], judged)])
+        tried[tail] = float(np.abs(found - expected).mean())
+    # NaN compares as worst; `min` keeps the first of equals.
+    method = min(tried, key=lambda tail: np.nan_to_num(tried[tail], nan=np.inf))
+    return Calibration(model, correcting, observed[method], method, tried)
+
+
+def observe(
+    model: onnx.ModelProto, names: Sequence[str], clips: Sequence[Floats]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """The ranges of values of the graph over the clips, by the names in `TAILS`."""
+    shares = [share for tail in TAILS.values() for share in (tail, 1 - tail)]
+    rows = ([np.quantile(value, shares) for value in values] for values in _values(model, names, clips))
+    found = np.array(list(rows))  # (clips, values, shares)
+    lowest, highest = found.min(axis=0)[:, 0::2], found.max(axis=0)[:, 1::2]
+    return {
+        tail: {name: (float(lowest[k, i]), float(highest[k, i])) for k, name in enumerate(names)}
+        for i, tail in enumerate(TAILS)
+    }
+
+
+def corrected(
+    model: onnx.ModelProto, ranges: Ranges, clips: Sequence[Floats], floats: Collection[str] = ()
+) -> onnx.ModelProto:
+    """The int8 form, the biases of its convolutions moved so that each output keeps its float mean.
+
+    Behind a ReLU no value is negative, so that the rounding of weights does not cancel out but shifts what
+    follows (Nagel et al., arXiv 1906.04721, 4.2). From the first layer to the last, each one behind those
+    that are corrected. Measured on a student: mean |Δp| 0.86 points without, 0.3 with it.
+    """
+    chosen = body(model, floats)
+    convs = [n for n in model.graph.node if n.name in chosen and n.op_type == "Conv" and len(n.input) == 3]
+    if not convs:
+        return quantize(model, ranges, floats)
+    expected = means(model, [node.name for node in convs], clips)
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    biases = {tensor.name: tensor for tensor in moved.graph.initializer}
+    for node in convs:
+        found = means(quantize(moved, ranges, floats), [node.name], clips)
+        shift = (expected[node.name] - found[node.name]).astype(np.float32)
+        if np.isfinite(shift).all() and node.input[2] in biases:
+            bias = biases[node.input[2]]
+            bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + shift, bias.name))
+    return quantize(moved, ranges, floats)
+
+
+def means(
+    model: onnx.ModelProto, layers: Sequence[str], clips: Sequence[Floats]
+) -> dict[str, NDArray[np.float64]]:
+    """Mean output (channels,) of convolutions over all clips, before what follows them."""
+    outputs = {node.name: node.output[0] for node in model.graph.node}
+    totals, counts = dict.fromkeys(layers, np.zeros(1)), dict.fromkeys(layers, 0)
+    for values in _values(model, [outputs[layer] for layer in layers], clips):
+        for layer, value in zip(layers, values, strict=True):
+            rows = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
+            totals[layer] = totals[layer] + rows.sum(axis=1, dtype=np.float64)
+            counts[layer] += rows.shape[1]
+    return {layer: totals[layer] / max(counts[layer], 1) for layer in layers}
+
+
+def _values(
+    model: onnx.ModelProto, names: Sequence[str], clips: Sequence[Floats]
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Values of the graph, clip by clip."""
+    seen = onnx.ModelProto()
+    seen.CopyFrom(model)
+    there = {output.name for output in seen.graph.output}
+    seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    content = seen.SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    for clip in clips:
+        yield session.run(list(names), {INPUT: clip[None]})
+
+
+def _spread(clips: Sequence[Floats], count: int) -> list[Floats]:
+    places = np.linspace(0, len(clips) - 1, min(len(clips), count))
+    return [clips[round(place)] for place in places]
