@@ -61,7 +61,10 @@ class Voices:
 
     def _samples(self, clip: Clip) -> Samples:
         with self._decoding:
-            return self._cache.samples(clip)[: self._longest].copy()  # a view would keep all of it
+            samples: Samples = self._cache.samples(clip)[
+                : self._longest
+            ].copy()  # a view would keep all of it
+        return samples
 
     def _evidence(self, clip: Clip) -> tuple[bytes, str]:
         """The picture as PNG and the table as text of one clip."""
