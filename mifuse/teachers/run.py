@@ -193,7 +193,9 @@ class Run:
             closings = self._closings
             try:
                 async with self._pace.turn():
-                    grant, kept = await self._to_its_end(self._buy(group, draws, attempt, most))
+                    grant, keeping = await asyncio.shield(
+                        self._to_its_end(self._buy(group, draws, attempt, most))
+                    )
             except ServiceError as error:
                 tries += error.kind != "limit"
                 self._consider(error, tries)
@@ -206,33 +208,35 @@ class Run:
             if not grant.refused:
                 gone = [draw for draw in draws if draw not in grant.draws]  # another process was faster
                 self.progress(len(gone))
-                return gone + kept
+                return gone + (await asyncio.shield(keeping) if keeping else [])
             await self._wait_for_room(closings)
         return ()
 
     async def _buy(
         self, group: Group, draws: tuple[int, ...], attempt: int, most: float
-    ) -> tuple[Grant, list[int]]:
-        """Leave to ask, and the draws that it brought."""
+    ) -> tuple[Grant, asyncio.Task[list[int]] | None]:
+        """Leave to ask, and the storing of the answer, which the next request need not wait for."""
         grant = await self._reserve(group, draws, most)
         if grant.refused or not grant.draws:
-            return grant, []
+            return grant, None
         if self._stopped:
             await self.drop(group, grant, billed=False)
-            return grant, []
-        return grant, await self.keep(group, grant, attempt, await self._ask(group, grant, attempt))
+            return grant, None
+        reply = await self._ask(group, grant, attempt)
+        return grant, self._to_its_end(self.keep(group, grant, attempt, reply))
 
-    async def _to_its_end(self, buying: Coroutine[Any, Any, T]) -> T:
+    def _to_its_end(self, buying: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Also when the run is cancelled: what is asked is paid."""
         task = asyncio.create_task(buying)
         self._buying.add(task)
         task.add_done_callback(self._buying.discard)
-        return await asyncio.shield(task)
+        return task
 
     async def wait_for_answers(self) -> None:
         """Until all that was asked is stored."""
         if self._buying:
             _LOGGER.warning("%d answers are on their way: Ctrl-C again to lose them", len(self._buying))
+        while self._buying:
             await asyncio.wait(self._buying)
 
     async def _ask(self, group: Group, grant: Grant, attempt: int) -> Reply:
