@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -135,6 +136,26 @@ def test_kill_9_buys_nothing_twice(server: LlmServer, tmp_path: Path) -> None:
         assert open_ones > 0  # what was open when it was killed still counts
         (source,) = store.sources()
         assert len(store.keys(source)) == 120
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio.run turns Ctrl-C into a cancellation since 3.11"
+)
+def test_ctrl_c_waits_for_what_is_paid(server: LlmServer, tmp_path: Path) -> None:
+    make_speech(tmp_path, 60, seconds=0.05)
+    server.latency = 0.5
+    process = start(server, tmp_path, "--draws", 2)
+    deadline = time.monotonic() + 60
+    while len(server.requests) < 12 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and "Aborted!" in output and "Traceback" not in output
+    assert "answers are on their way: Ctrl-C again to lose them" in output
+    assert 12 <= sum(server.sold.values()) < 120
+    with DrawsStore(tmp_path / "d.db") as store:
+        ((paid, unsettled),) = store.spent().values()
+        assert paid == pytest.approx(bill(server)) and unsettled == 0
 
 
 def test_dry_run_tells_the_price_and_sends_nothing(

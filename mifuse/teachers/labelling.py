@@ -109,8 +109,11 @@ async def label_clips(
         outcomes = await asyncio.gather(
             *(run.work() for _ in range(min(teacher.concurrency, len(run.todo)))), return_exceptions=True
         )
+    except asyncio.CancelledError:  # Ctrl-C
+        await run.wait_for_answers()
+        raise
     finally:
-        await run.settling.flush()  # Ctrl-C: answered, not saved yet
+        await run.settling.flush()
     for outcome in outcomes:
         if outcome is not None and not isinstance(outcome, OutOfBudgetError):
             raise outcome

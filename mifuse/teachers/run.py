@@ -7,8 +7,9 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from mifuse.errors import AudioError, DrawsError
 from mifuse.manifest import Clip
@@ -21,6 +22,8 @@ from mifuse.teachers.prices import Price
 from mifuse.teachers.service import ServiceError
 from mifuse.teachers.store import DrawsStore, Settled, StoredDraw, StoredInvalid
 from mifuse.teachers.together import Together
+
+T = TypeVar("T")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -114,6 +117,7 @@ class Run:
         self._problems: dict[tuple[str, int], str] = {}  # the last of each draw that is asked again
         self._pace = Pace(teacher.concurrency)
         self._open = 0  # reservations
+        self._buying: set[asyncio.Task[Any]] = set()
         self._room = asyncio.Event()  # one of them was settled
         self._closings = 0  # how many were
         self._failures = 0  # in a row
@@ -186,32 +190,54 @@ class Run:
         """The draws that are settled after this, None while another process is asking for them."""
         tries, most = 0, self.most(group, len(draws))
         while not self._stopped:
-            error, closings = None, self._closings
-            async with self._pace.turn():
-                grant = await self._reserve(group, draws, most)
-                if not grant.draws:  # another process was faster
-                    self.progress(len(draws))
-                    return draws
-                if grant.refused == "batch":
-                    raise ClipError("an open batch asks for it: collect it with --batch")
-                if grant.refused == "taken":
-                    return None
-                if not grant.refused:
-                    try:
-                        reply = await self._ask(group, grant, attempt)
-                    except ServiceError as failure:
-                        error = failure
-            if grant.refused:
-                await self._wait_for_room(closings)
-            elif error is None:
-                gone = [draw for draw in draws if draw not in grant.draws]
-                self.progress(len(gone))
-                return gone + await self.keep(group, grant, attempt, reply)
-            else:
+            closings = self._closings
+            try:
+                async with self._pace.turn():
+                    grant, keeping = await asyncio.shield(
+                        self._to_its_end(self._buy(group, draws, attempt, most))
+                    )
+            except ServiceError as error:
                 tries += error.kind != "limit"
                 self._consider(error, tries)
                 await asyncio.sleep(0.0 if error.kind == "limit" else max(backoff(tries), error.wait or 0.0))
+                continue
+            if grant.refused == "batch":
+                raise ClipError("an open batch asks for it: collect it with --batch")
+            if grant.refused == "taken":
+                return None
+            if not grant.refused:
+                gone = [draw for draw in draws if draw not in grant.draws]  # another process was faster
+                self.progress(len(gone))
+                return gone + (await asyncio.shield(keeping) if keeping else [])
+            await self._wait_for_room(closings)
         return ()
+
+    async def _buy(
+        self, group: Group, draws: tuple[int, ...], attempt: int, most: float
+    ) -> tuple[Grant, asyncio.Task[list[int]] | None]:
+        """Leave to ask, and the storing of the answer, which the next request need not wait for."""
+        grant = await self._reserve(group, draws, most)
+        if grant.refused or not grant.draws:
+            return grant, None
+        if self._stopped:
+            await self.drop(group, grant, billed=False)
+            return grant, None
+        reply = await self._ask(group, grant, attempt)
+        return grant, self._to_its_end(self.keep(group, grant, attempt, reply))
+
+    def _to_its_end(self, buying: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Also when the run is cancelled: what is asked is paid."""
+        task = asyncio.create_task(buying)
+        self._buying.add(task)
+        task.add_done_callback(self._buying.discard)
+        return task
+
+    async def wait_for_answers(self) -> None:
+        """Until all that was asked is stored."""
+        if self._buying:
+            _LOGGER.warning("%d answers are on their way: Ctrl-C again to lose them", len(self._buying))
+        while self._buying:
+            await asyncio.wait(self._buying)
 
     async def _ask(self, group: Group, grant: Grant, attempt: int) -> Reply:
         key = request_key(self.teacher.source, group.clip_hash, grant.draws, attempt, self.prunes)
