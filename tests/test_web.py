@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mifuse_runtime
 from mifuse_runtime import Recognizer, read_audio
+from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.resample import resample
 from mifuse_runtime.settings import Settings
 from tests.browser import WEB, needs_web
@@ -82,15 +84,19 @@ def same(found: dict[str, Any], expected: mifuse_runtime.Prediction, close: floa
     assert found["confidence"] == pytest.approx(wanted["confidence"], abs=close)
 
 
-def test_version_and_defaults_are_the_runtimes(ask: Ask) -> None:
+def test_version_and_defaults_are_the_runtimes(ask: Ask, bundle: Path) -> None:
     package = json.loads((WEB / "package.json").read_text(encoding="utf-8"))
     assert package["version"] == mifuse_runtime.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", package["dependencies"]["onnxruntime-web"]), "not pinned"
     assert list(package["dependencies"]) == ["onnxruntime-web"]
     assert {name: value[0] for name, value in ask("settings").items()} == asdict(Settings())
+    content = json.loads((bundle / "bundle.json").read_text())
     for name, (_, low, high) in ask("settings").items():
-        for value in (low, high, low - 1, high + 1):
-            assert (not list(Settings(**{name: value}).problems())) == (low <= value <= high)
+        for value in (low, high):
+            Bundle.from_json(json.dumps(content | {"stream": {name: value}}))
+        for value in (low - 1, high + 1):
+            with pytest.raises(mifuse_runtime.BundleError, match=rf"stream\.{name} is"):
+                Bundle.from_json(json.dumps(content | {"stream": {name: value}}))
 
 
 def test_a_clip_is_what_it_is_in_python(ask: Ask, bundle: Path, python: Recognizer, tmp_path: Path) -> None:
@@ -173,8 +179,6 @@ def test_one_recogniser_answers_many_at_once(
 
 
 def test_audio_files(ask: Ask, tmp_path: Path) -> None:
-    import soundfile
-
     stereo = np.stack([speech(0.4, 22_050), tone(0.4, rate=22_050)], axis=1)
     for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"):
         for form in ("WAV", "WAVEX"):
@@ -246,6 +250,7 @@ def test_bundles_of_later_makers_load(ask: Ask, tmp_path: Path) -> None:
         ({"files": []}, "files is not a JSON object"),
         ({"files": {}}, "has no SHA-256"),
         ({"stream": {"level": 5}}, "stream.level is 5"),
+        ({"frontend": {"hop": 0.5}}, "frontend.hop is 0.5"),
         ({"models": {"fp32": {"onnxruntime": "../model.onnx"}}}, "leaves the bundle"),
         ({"models": {"fp32": {"onnxruntime": "http://[::1]/model.onnx"}}}, "leaves the bundle"),
         ({"input": {"name": "wave"}}, "input is samples"),
@@ -281,16 +286,27 @@ def test_broken_files_are_refused_in_one_line(ask: Ask, tmp_path: Path) -> None:
 
 def test_a_real_student_in_int8_says_what_it_says_in_python(ask: Ask, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
+    from mifuse.export import export_student
     from mifuse.student import Student
-    from mifuse_export import export_bundle
 
     torch.manual_seed(0)
+    Student(size="xs").save_pretrained(tmp_path / "student")
     clips = [speech(1.5, seed=seed) for seed in range(4)]
-    labels = ("angry", "happy", "neutral", "sad")
-    options = {"labels": labels, "int8": True, "calibration": clips, "max_drop": 100.0}
-    folder = export_bundle(Student(size="xs"), tmp_path / "bundle", **options)
+    for number, clip in enumerate(clips):
+        soundfile.write(tmp_path / f"{number}.wav", clip, 16_000)
+    manifest = tmp_path / "target.csv"
+    manifest.write_text("path\n" + "".join(f"{number}.wav\n" for number in range(len(clips))))
+    options = {"calibration": manifest, "int8": True, "max_drop": 100.0}
+    folder = export_student(tmp_path / "student", tmp_path / "bundle", **options)
     for precision in ("fp32", "int8"):
         ask("load", bundle=folder, precision=precision)
         recognizer = Recognizer.load(folder, precision=precision)
         for clip in (*clips, speech(0.4), (tone(3.0) * 32767).astype(np.int16)):
             same(ask("predict", bundle=folder, **written(clip, tmp_path)), recognizer.predict(clip))
+        # Windows that do not begin with a frame of the front end.
+        options = {"window": 0.5, "hop": 0.11}
+        found = ask("stream", bundle=folder, cuts=[777], **options, **written(clips[0], tmp_path))
+        with recognizer.stream(**options) as stream:
+            expected = stream.feed(clips[0]) + stream.close()
+        for one, other in zip(found, expected, strict=True):
+            same(one, other, 1e-5 if precision == "fp32" else CLOSE)

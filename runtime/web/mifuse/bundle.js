@@ -7,6 +7,7 @@ const SCHEMA = 1;
 const MAX_JSON = 1 << 20; // bytes: a bundle.json holds a few kB
 const MAX_FILE = 1 << 28; // bytes: the largest student has 4 MB
 const MAX_NAMES = 1000; // labels
+const HOP = 256; // samples between frames of the front end, if the bundle does not say
 const REQUIRED = ["schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files"];
 
 /** How a stream decides: default, lowest and highest value; `mifuse_runtime/settings.py` explains each. */
@@ -24,7 +25,8 @@ export const SETTINGS = {
  *
  * @param {string | URL | ((name: string) => Promise<BufferSource>)} source address or folder, or what reads a file
  * @param {string} [precision] "fp32" or "int8"; the bundle's default if left out
- * @returns {Promise<{content: object, settings: Record<string, number>, precision: string, model: Uint8Array}>}
+ * @returns {Promise<{content: object, settings: Record<string, number>, precision: string, grid: number,
+ *   model: Uint8Array}>} `grid`: samples between the places where a stream's windows may begin
  */
 export async function loadBundle(source, precision) {
   const read = reader(source);
@@ -42,7 +44,11 @@ export async function loadBundle(source, precision) {
     throw new BundleError(`${name} is not as exported (SHA-256 differs): copy the bundle again`);
   }
   const defaults = Object.entries(SETTINGS).map(([key, [value]]) => [key, value]);
-  return { content, settings: { ...Object.fromEntries(defaults), ...content.stream }, precision, model };
+  const settings = { ...Object.fromEntries(defaults), ...content.stream };
+  // Python runs the part behind the front end where a bundle has it apart, and windows then begin with a frame.
+  // The whole model, which runs here, says the same of the same samples.
+  const grid = content.bodies?.[precision]?.onnxruntime ? (content.frontend?.hop ?? HOP) : 1;
+  return { content, settings, precision, grid, model };
 }
 
 function parsed(bytes) {
@@ -83,6 +89,8 @@ function* problems(content) {
       yield `stream.${key} is ${JSON.stringify(value)}, ${low} to ${high} expected`;
     }
   }
+  const { hop = HOP } = content.frontend ?? {};
+  if (!Number.isInteger(hop) || hop < 8 || hop > 4096) yield `frontend.hop is ${JSON.stringify(hop)}`;
   for (const engines of Object.values(models)) {
     const name = engines?.onnxruntime;
     if (name === undefined) continue;

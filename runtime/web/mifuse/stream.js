@@ -20,6 +20,7 @@ export class Stream {
   #needed; // share of a window that must be speech
   #resampler;
   #window; // samples
+  #grid; // samples between the places where windows may begin
   #hop; // samples
   #voice;
   #decider;
@@ -36,16 +37,17 @@ export class Stream {
     for (const [name, value, [low, high]] of [["window", window, WINDOWS], ["hop", hop, HOPS]]) {
       if (!(value >= low && value <= high)) throw new AudioError(`${name} is ${value} s: ${low} to ${high} can be used`);
     }
-    const { content, settings } = bundle;
+    const { content, settings, grid } = bundle;
     this.#run = run;
     this.#rate = content.sample_rate;
     this.#needed = settings.speech;
     this.#resampler = new Resampler(sampleRate, this.#rate);
     this.#window = Math.round(window * this.#rate);
+    this.#grid = grid;
     this.#hop = Math.max(1, Math.round(hop * this.#rate));
     this.#voice = new VoiceGate(settings, this.#rate, vad);
     this.#decider = new Decider(content.labels, settings, this.#hop / this.#rate);
-    this.#buffer = new Float32Array(2 * this.#window);
+    this.#buffer = new Float32Array(2 * this.#window + grid - 1);
     this.#restart();
   }
 
@@ -120,7 +122,7 @@ export class Stream {
   #append(piece) {
     if (this.#filled + piece.length > this.#buffer.length) {
       // Less than a window waits for later windows: each sample is moved once or twice.
-      const kept = Math.max(0, Math.min(this.#heard - this.#next, this.#filled));
+      const kept = Math.max(0, Math.min(this.#heard - this.#first(), this.#filled));
       this.#buffer.copyWithin(0, this.#filled - kept, this.#filled);
       this.#filled = kept;
     }
@@ -130,13 +132,18 @@ export class Stream {
     this.#voice.hear(piece);
   }
 
+  /** Index of the sample that the next window begins with, up to a grid step before its `start`. */
+  #first() {
+    return Math.floor(this.#next / this.#grid) * this.#grid;
+  }
+
   /** The prediction for the samples from the next window's first to `end`. */
   async #look(end) {
     const start = this.#next;
     const speech = this.#voice.share(start, end);
     const offset = this.#filled - this.#heard;
     const silent = speech < this.#needed;
-    const probs = silent ? null : await this.#run(this.#buffer.slice(start + offset, end + offset));
+    const probs = silent ? null : await this.#run(this.#buffer.slice(this.#first() + offset, end + offset));
     this.#next += this.#hop;
     this.#done = end;
     return this.#decider.decide(probs, start / this.#rate, end / this.#rate, speech);
