@@ -272,6 +272,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="that --threads lasts (60)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if 0 < options.soak < 120:  # the first minute fills caches
+        parser.error(f"--soak is {options.soak:g} s: use 120 or more")
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or make_bundle(Path(folder))
         recognizer = Recognizer.load(bundle)

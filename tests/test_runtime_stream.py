@@ -147,6 +147,20 @@ def test_frames_are_looked_at_once_and_by_a_vad_of_ones_own(recognizer: Recogniz
     assert [p.label == NO_SPEECH for p in found] == [True, False, False, False]
 
 
+def test_vad_may_do_what_it_likes_with_its_frames(recognizer: Recognizer) -> None:
+    kept: list[np.ndarray] = []
+
+    def vad(frame: np.ndarray) -> bool:
+        kept.append(frame)
+        frame += 1.0
+        return True
+
+    samples = speech(2.0)
+    found = recognizer.stream(window=0.5, hop=0.1, vad=vad).feed(samples)
+    same(found, recognizer.stream(window=0.5, hop=0.1, vad=lambda frame: True).feed(samples))
+    np.testing.assert_allclose(np.concatenate(kept), samples[: 62 * 512] + np.float32(1))
+
+
 def test_close_recognises_the_rest_once(recognizer: Recognizer) -> None:
     for rate in (RATE, 44_100):
         stream = recognizer.stream(rate, window=1.0, hop=0.5)

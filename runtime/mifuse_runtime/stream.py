@@ -150,8 +150,9 @@ class Stream:
 
     def _sense(self) -> None:
         """Let the voice gate hear what is new, all at once: call by call, small chunks would cost most."""
-        self._voice.hear(self._buffer[self._filled - (self._heard - self._sensed) : self._filled])
-        self._sensed = self._heard
+        if self._sensed < self._heard:
+            self._voice.hear(self._buffer[self._filled - (self._heard - self._sensed) : self._filled])
+            self._sensed = self._heard
 
     def _look(self, end: int) -> Steps:
         """The prediction for the samples from the next window's first to `end`."""

@@ -38,7 +38,7 @@ class VoiceGate:
         frames = framed(samples, self._rate)
         self._rest = samples[frames.size :].copy()
         if self._vad:
-            speech = [float(self._vad(frame)) >= 0.5 for frame in frames]
+            speech = [float(self._vad(frame)) >= 0.5 for frame in frames.copy()]  # they are its own
         else:
             speech = speech_frames(frames, self._settings).tolist()
         for is_speech in speech:
