@@ -123,7 +123,8 @@ def predicted_classes(model: Student, clips: Sequence[Samples]) -> NDArray[np.in
 
     if not clips:
         return np.zeros(0, np.int64)
-    return probabilities(torch_predict(frozen(model)), clips).argmax(axis=1)
+    classes: NDArray[np.int64] = probabilities(torch_predict(frozen(model)), clips).argmax(axis=1)
+    return classes
 
 
 def stratified(clips: Sequence[Samples], classes: NDArray[np.int64], count: int) -> list[Samples]:

@@ -64,7 +64,8 @@ def crowd(sample_rate: int, count: int = 32) -> Floats:
     noise = np.random.default_rng(1).standard_normal((count, sample_rate))
     swell = np.sin(np.linspace(0, 20, sample_rate)) ** 2
     levels = np.geomspace(0.3, 1e-5, count)[:, None]
-    return (noise * swell * levels).astype(np.float32)
+    signals: Floats = (noise * swell * levels).astype(np.float32)
+    return signals
 
 
 def parity_batches(clips: Sequence[Floats], sample_rate: int, count: int = 12) -> Iterator[Floats]:

@@ -88,14 +88,17 @@ def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
 
 def table(rows: Sequence[Row]) -> str:
     """A line a model."""
-    lines = [("precision", "engine", "signals max |Δp|", "clips", "agree", "max |Δp|", "UA", "reference", "")]
+    lines: list[tuple[str, ...]] = []
+    lines.append(
+        ("precision", "engine", "signals max |Δp|", "clips", "agree", "max |Δp|", "UA", "reference", "")
+    )
     for row in rows:
         head = (row.precision, row.engine)
         if row.left_out:
             lines.append((*head, "", "", "", "", "", "", row.left_out))
             continue
         worst = max(row.signals, key=row.signals.__getitem__)
-        cells = ("", "", "", "", "")
+        cells: tuple[str, ...] = ("", "", "", "", "")
         if row.quality:
             found = row.quality
             ua = ["-" if value is None else f"{value:.1f} %" for value in (found.ua, found.fp32_ua)]
