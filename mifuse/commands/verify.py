@@ -88,10 +88,8 @@ def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
 
 def table(rows: Sequence[Row]) -> str:
     """A line a model."""
-    lines: list[tuple[str, ...]] = []
-    lines.append(
-        ("precision", "engine", "signals max |Δp|", "clips", "agree", "max |Δp|", "UA", "reference", "")
-    )
+    titles = ("precision", "engine", "signals max |Δp|", "clips", "agree", "max |Δp|", "UA", "reference", "")
+    lines: list[tuple[str, ...]] = [titles]
     for row in rows:
         head = (row.precision, row.engine)
         if row.left_out:
