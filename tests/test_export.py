@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mifuse.student import Student
 from mifuse_export import ExportError, Probe, export_bundle, speed
 from mifuse_export.bundle import stream_settings
+from mifuse_export.openvino import write_openvino
 from mifuse_export.quantize import body
 from mifuse_export.verify import PARITY, check_parity, compare, probabilities, torch_predict
 from mifuse_runtime import NOT_SURE, Recognizer, __version__, engines
@@ -302,15 +304,22 @@ def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.M
     out.mkdir()
     (out / "bundle.json").write_text("old")
 
-    def full(model: nn.Module, folder: Path, *_: object, **__: object) -> None:
-        (folder / "model.onnx").write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+    def full(model: nn.Module, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("mifuse_export.bundle.write_floats", full)
+    monkeypatch.setattr("mifuse_export.bundle.write_onnx", full)
     with pytest.raises(OSError, match="No space left"):
         export(Tiny(), out, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (out / "bundle.json").read_text() == "old"
+
+
+def test_without_openvino_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ExportError, match=r"needs OpenVINO: pip install 'mifuse\[export\]'"):
+        write_openvino(tmp_path / "model.onnx", tmp_path / "openvino" / "model.xml")
+    assert list(tmp_path.iterdir()) == []
 
 
 class TestGate:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mifuse_export import mobile
 from mifuse_export.bundle import Probe
 from mifuse_export.verify import (
     PARITY,
@@ -22,7 +23,6 @@ from mifuse_export.verify import (
     probabilities,
     rounded,
 )
-from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
 
 # Largest |Δp| on a signal: what is no speech has no right answer, and int8 may answer a little differently.
@@ -71,11 +71,11 @@ def audit(
     clips = probabilities(reference, probe.clips) if probe else None
     for precision, models in bundle.models.items():
         for engine in models:
-            if not importlib.util.find_spec(engine):
+            if engine != mobile.ENGINE and not importlib.util.find_spec(engine):
                 missing = f"{engine} is not installed: pip install 'mifuse[export]'"
                 yield Row(precision, engine, left_out=missing)
                 continue
-            predict = engines.start(folder, bundle, engine, precision, threads=1)
+            predict = mobile.start(folder, bundle, engine, precision)
             signals = {name: _difference(expected[name], predict(batch)) for name, batch in batches.items()}
             quality = None
             if probe and clips is not None:

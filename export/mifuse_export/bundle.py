@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import mifuse_runtime
-from mifuse_export import card, speed
+from mifuse_export import card, mobile, speed
 from mifuse_export.body import check_bodies, write_bodies
 from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
@@ -36,11 +36,11 @@ from mifuse_export.verify import (
     torch_predict,
 )
 from mifuse_runtime import bundle as bundles
-from mifuse_runtime import engines, voice
+from mifuse_runtime import voice
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.settings import FrontEnd, Settings
 
-FORMATS = ("onnx", "openvino")
+FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "ort": mobile.ENGINE}  # -> engine that reads it
 ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
 QUIET = 30.0  # dB from a clip's loudest frame down to what is no speech any more
 LEVELS = (-75.0, -45.0)  # dBFS: what calibration may call silence
@@ -49,6 +49,8 @@ _MODELS = {
     ("int8", "onnxruntime"): "model.int8.onnx",
     ("fp32", "openvino"): "openvino/model.xml",
     ("int8", "openvino"): "openvino/model.int8.xml",
+    ("fp32", mobile.ENGINE): "mobile/model.ort",
+    ("int8", mobile.ENGINE): "mobile/model.int8.ort",
 }
 
 
@@ -83,7 +85,7 @@ def export_bundle(
         model: forward(samples (batch, n)) -> probabilities (batch, C).
         calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them. They set the
             ranges of int8 and the thresholds of streams, and are part of the parity check.
-        formats: `onnx` is always written; `openvino` beside it.
+        formats: `onnx` is always written; `openvino` and `ort` (ONNX Runtime Mobile) beside it.
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
         force_int8: int8 is the default precision even where it is not faster than fp32 on ONNX Runtime.
         probe: clips that int8 is judged on; None: the calibration clips.
@@ -110,16 +112,18 @@ def export_bundle(
     wanted = {
         (precision, engine): name
         for (precision, engine), name in _MODELS.items()
-        if (int8 or precision == "fp32") and (engine == "onnxruntime" or "openvino" in formats)
+        if (int8 or precision == "fp32") and engine in ("onnxruntime", *(FORMATS[name] for name in formats))
     }
     with _new_folder(Path(out), force) as folder:
-        write_floats(model, folder, wanted, labels=labels, sample_rate=sample_rate)
+        models = _nested(wanted)
+        write_onnx(model, folder / models["fp32"]["onnxruntime"], labels=labels, sample_rate=sample_rate)
+        write_others(folder, models["fp32"])
         bundle = Bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
             window=window,
             default="fp32",
-            models=_nested(wanted),
+            models=models,
             files={},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
@@ -150,7 +154,8 @@ def export_bundle(
                 bundle = replace(bundle, default="int8")
         bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
         if frontend:
-            bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, wanted, frontend))
+            device = {key: name for key, name in wanted.items() if key[1] != mobile.ENGINE}
+            bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, device, frontend))
             whole = replace(bundle, files=_hashes(folder))
             quality["body_max_abs_dp"] = rounded(check_bodies(folder, whole, calibration))
         bundle = replace(bundle, files=_hashes(folder), quality=quality)
@@ -159,21 +164,15 @@ def export_bundle(
     return Path(out)
 
 
-def write_floats(
-    model: nn.Module,
-    folder: Path,
-    wanted: Collection[tuple[str, str]],
-    *,
-    labels: Sequence[str],
-    sample_rate: int,
-) -> None:
-    """Write the float files that are wanted; all come from the ONNX graph."""
-    source = folder / _MODELS["fp32", "onnxruntime"]
-    write_onnx(model, source, labels=labels, sample_rate=sample_rate)
-    if ("fp32", "openvino") in wanted:
+def write_others(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the files of other engines, engine -> file; all come from the ONNX graph."""
+    source = folder / files["onnxruntime"]
+    if "openvino" in files:
         from mifuse_export.openvino import write_openvino
 
-        write_openvino(source, folder / _MODELS["fp32", "openvino"])
+        write_openvino(source, folder / files["openvino"])
+    if mobile.ENGINE in files:
+        mobile.write_ort(source, folder / files[mobile.ENGINE])
 
 
 def fit_int8(
@@ -190,7 +189,6 @@ def fit_int8(
     Raises:
         ExportError: no choice of layers loses less than `max_drop` points on the probe.
     """
-    from mifuse_export.openvino import write_openvino
     from mifuse_export.quantize import layers
 
     files = bundle.models["int8"]
@@ -200,8 +198,7 @@ def fit_int8(
     def write(floats: Sequence[str]) -> None:
         content = found.int8(floats).SerializeToString(deterministic=True)
         (folder / files["onnxruntime"]).write_bytes(content)
-        if "openvino" in files:
-            write_openvino(folder / files["onnxruntime"], folder / files["openvino"])
+        write_others(folder, files)
 
     def measure() -> dict[str, Quality]:
         return {
@@ -253,7 +250,7 @@ def time_int8(folder: Path, bundle: Bundle, clip: Floats) -> str | None:
 
 def _start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
     """The engine as the device uses it, on files that no bundle.json vouches for yet."""
-    return engines.start(folder, replace(bundle, files=_hashes(folder)), engine, precision, threads=1)
+    return mobile.start(folder, replace(bundle, files=_hashes(folder)), engine, precision)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -42,9 +42,9 @@ class _Maker:
         self.nodes.append(made)
         return output
 
-    def bytes(self) -> int:
-        sizes: list[int] = [part.ByteSize() for parts in (self.nodes, self.tensors) for part in parts]
-        return sum(sizes)
+    def size(self) -> int:
+        """Bytes in the file."""
+        return int(onnx.GraphProto(node=self.nodes, initializer=self.tensors).ByteSize())
 
 
 def compact(graph: onnx.GraphProto) -> None:
@@ -73,7 +73,7 @@ def _maker(tensor: onnx.TensorProto, periods: list[int]) -> _Maker | None:
         return None
     matrix = numpy_helper.to_array(tensor)
     found = _dft(tensor.name, matrix, periods) or _band(tensor.name, matrix)
-    return found if found and found.bytes() < tensor.ByteSize() // 2 else None
+    return found if found and found.size() < tensor.ByteSize() // 2 else None
 
 
 def _dft(name: str, matrix: NDArray[np.float32], periods: list[int]) -> _Maker | None:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["onnx", "openvino"]),
+    type=click.Choice(["onnx", "openvino", "ort"]),
     multiple=True,
     default=["onnx"],
     show_default=True,
-    help="ONNX is always in the bundle; may be given twice.",
+    help="ONNX is always in the bundle; ort is for ONNX Runtime Mobile. May be given more than once.",
 )
 @click.option(
     "--calibration",
@@ -57,7 +57,7 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn STUDENT into a bundle: ONNX, int8, OpenVINO.
+    """Turn STUDENT into a bundle: ONNX, int8, OpenVINO, ORT format.
 
     Every file is compared with the student on real clips; if one differs too much, there is no bundle. Layers
     that 8 bits harm go back to float, most harmful first, until --max-drop holds. 8 bits that are not faster

@@ -88,16 +88,15 @@ def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
 
 def table(rows: Sequence[Row]) -> str:
     """A line a model."""
-    lines: list[tuple[str, ...]] = [
-        ("precision", "engine", "signals max |Δp|", "clips", "agree", "max |Δp|", "UA", "reference", "")
-    ]
+    titles = ("precision", "engine", "signals max |Δp|", "clips", "agree", "max |Δp|", "UA", "reference", "")
+    lines: list[tuple[str, ...]] = [titles]
     for row in rows:
         head = (row.precision, row.engine)
         if row.left_out:
             lines.append((*head, "", "", "", "", "", "", row.left_out))
             continue
         worst = max(row.signals, key=row.signals.__getitem__)
-        cells: tuple[str, ...] = ("",) * 5
+        cells: tuple[str, ...] = ("", "", "", "", "")
         if row.quality:
             found = row.quality
             ua = ["-" if value is None else f"{value:.1f} %" for value in (found.ua, found.fp32_ua)]
