@@ -61,9 +61,8 @@ class Voices:
 
     def _samples(self, clip: Clip) -> Samples:
         with self._decoding:
-            samples: Samples = self._cache.samples(clip)[
-                : self._longest
-            ].copy()  # a view would keep all of it
+            cut = self._cache.samples(clip)[: self._longest]
+            samples: Samples = cut.copy()  # a view would keep all of it
         return samples
 
     def _evidence(self, clip: Clip) -> tuple[bytes, str]:
