@@ -63,6 +63,9 @@ class Voices:
         with self._decoding:
             part: Samples = self._cache.samples(clip)[: self._longest].copy()  # a view would keep all of it
             return part
+            cut = self._cache.samples(clip)[: self._longest]
+            samples: Samples = cut.copy()  # a view would keep all of it
+        return samples
 
     def _evidence(self, clip: Clip) -> tuple[bytes, str]:
         """The picture as PNG and the table as text of one clip."""
