@@ -172,7 +172,8 @@ def show(rows: Sequence[dict[str, Any]], found: dict[str, float]) -> None:
             print(
                 f"| {row['student']} | {engine} | {f['ua']:.1f} | {f['drop']:.2f} | {f['test_drop']:.2f} | "
                 f"{f['agreement']:.1f} % | {f['p50_ms']:.2f} | {f['speed']:.2f} | {f['body_speed']:.2f} | "
-                f"{row['kb'][name]:.0f} | {row['export_s']:.0f} ({row['export_cpu_s']:.0f}) | {', '.join(row['floats']) or 'none'} |"
+                f"{row['kb'][name]:.0f} | {row['export_s']:.0f} ({row['export_cpu_s']:.0f}) | "
+                f"{', '.join(row['floats']) or 'none'} |"
             )
         if row["refused"]:
             print(f"\n{row['student']}: the gate let nothing through: {row['refused']}\n")
