@@ -87,8 +87,9 @@ def _failure(
     precision: str, signals: Mapping[str, float], quality: Quality | None, max_drop: float
 ) -> str | None:
     worst = max(signals, key=signals.__getitem__)
-    if not signals[worst] <= EDGES[precision]:
-        return f"|Δp| {signals[worst]:.2g} on {worst}, {EDGES[precision]:g} is allowed"
+    allowed = EDGES.get(precision, EDGES["int8"])
+    if not signals[worst] <= allowed:
+        return f"|Δp| {signals[worst]:.2g} on {worst}, {allowed:g} is allowed"
     if quality is None:
         return None
     if precision == "fp32":
