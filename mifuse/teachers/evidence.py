@@ -61,8 +61,6 @@ class Voices:
 
     def _samples(self, clip: Clip) -> Samples:
         with self._decoding:
-            part: Samples = self._cache.samples(clip)[: self._longest].copy()  # a view would keep all of it
-            return part
             cut = self._cache.samples(clip)[: self._longest]
             samples: Samples = cut.copy()  # a view would keep all of it
         return samples
