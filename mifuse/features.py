@@ -20,8 +20,8 @@ from mifuse.shards import Joined, in_shards
 _LOGGER = logging.getLogger(__name__)
 
 PADDING = float(np.log(frontend.FLOOR))  # what the front end gives for digital silence
-# Any change of these constants is another feature file.
-KEY = f"{frontend.SAMPLE_RATE} {frontend.N_FFT} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
+# Any change of these is another feature file; the number rises when the same constants give other bits.
+KEY = f"2 {frontend.SAMPLE_RATE} {frontend.N_FFT} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
 
 
 class Features:

@@ -27,6 +27,7 @@ from mifuse.training import FitConfig, predict
 
 FIT = FitConfig(steps=200, steps_per_epoch=50, batch_size=24, lr=0.005, momentum=0.9)
 CONFIG = TrainConfig(size="xs", fit=FIT)
+SEED = 1  # holds out a speaker on whom the best epoch is not the first
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def domain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(domain):
     _, clips, cache = domain
-    return train_classifier(clips, cache, config=CONFIG)
+    return train_classifier(clips, cache, config=CONFIG, seed=SEED)
 
 
 def test_it_learns(domain, trained):
@@ -54,7 +55,9 @@ def test_it_learns(domain, trained):
 
 def test_the_best_epoch_is_kept(domain, trained):
     _, clips, cache = domain
-    valid = [clip for clip, held in zip(clips, _held_out(clips, CONFIG.validation, 0), strict=True) if held]
+    valid = [
+        clip for clip, held in zip(clips, _held_out(clips, CONFIG.validation, SEED), strict=True) if held
+    ]
     truth = np.array([LABELS.index(clip.label) for clip in valid])
     probs = predict(trained.model, Features.of(valid, cache))
     recalls = [(probs[truth == k].argmax(1) == k).mean() for k in range(4)]
