@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MIFUSE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        # Where a shell started the tests in the background Ctrl-C is ignored, and by their children, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
 
 
