@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mifuse.errors import AudioError
 from mifuse.manifest import Clip
+from mifuse.wal import use_write_ahead_log
 
 SAMPLE_RATE = 16_000  # Hz, of everything behind `read_audio`
 SILENCE_DB = 40.0  # dB: audio this far below the loudest frame does not count
@@ -316,7 +317,7 @@ class AudioCache:
         if me not in self._connections:
             self.folder.mkdir(parents=True, exist_ok=True)
             index = sqlite3.connect(self.folder / "index.db", timeout=60, isolation_level=None)
-            index.execute("PRAGMA journal_mode = WAL")
+            use_write_ahead_log(index, 60)
             index.execute("PRAGMA synchronous = OFF")
             index.execute(
                 "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, mtime INT, hash TEXT)"

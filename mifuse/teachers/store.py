@@ -18,6 +18,7 @@ from mifuse.errors import DrawsError
 from mifuse.teachers import ledger, schema
 from mifuse.teachers.base import Answer, Invalid, Source
 from mifuse.teachers.ledger import OF_SOURCE, Grant, Wanted
+from mifuse.wal import use_write_ahead_log
 
 BUSY_SECONDS = 60.0  # wait this long for another process's transaction
 
@@ -147,23 +148,11 @@ class DrawsStore:
         if found == 0:
             if read_only:
                 raise DrawsError(f"{self.path}: is empty: get draws with `mifuse label`")
-            self._use_write_ahead_log()
+            use_write_ahead_log(self._db, BUSY_SECONDS)
         if found < schema.SCHEMA:
             with self._transaction("DEFERRED" if read_only else "IMMEDIATE"):
                 schema.upgrade(self._db, temporary=read_only)  # nothing is left when another was faster
         self._db.execute("PRAGMA synchronous = FULL")  # WAL's usual NORMAL loses commits in a power cut
-
-    def _use_write_ahead_log(self) -> None:
-        """Readers and one writer at a time. SQLite does not wait for its lock in this one statement."""
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:  # noqa: PERF203 - it is there to be tried again
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
 
     def __enter__(self) -> DrawsStore:
         return self
