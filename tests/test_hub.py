@@ -94,7 +94,8 @@ def test_the_encoder_hears_each_clip_once(domain, tmp_path, monkeypatch):
     before = {name: weights.clone() for name, weights in first.model.model.wavlm.state_dict().items()}
     monkeypatch.setattr(HubClassifier, "_hear", None)  # would fail when called
     again = train_classifier(clips, fresh, config=CONFIG, encoder=encoder)
-    assert [r["loss"] for r in first.history] == [r["loss"] for r in again.history]
+    # Not to the last bit: how memory is aligned decides which kernel sums a product.
+    assert [r["loss"] for r in again.history] == pytest.approx([r["loss"] for r in first.history], rel=1e-3)
     frozen = HubClassifier(encoder, dropout=0.0).model.wavlm.state_dict()
     assert all(torch.equal(frozen[name], weights) for name, weights in before.items())
     head = Head(HubClassifier(encoder, dropout=0.0))
