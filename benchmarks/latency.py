@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mifuse import bench
 from mifuse.frontend import SAMPLE_RATE
 from mifuse.student import SIZES, Student
 from mifuse_export import export_bundle, speed
@@ -95,12 +95,9 @@ def main() -> None:
 
 
 def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next(
-        (line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor()
-    )
-    return f"{model}, {platform.system()} {platform.machine()}, torch {torch.__version__}"
+    """This machine and torch, in a line."""
+    found = bench.machine()
+    return f"{found.cpu}, {found.system}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from mifuse_export.onnx import INPUT, OUTPUT
+from mifuse_export.onnx import INPUT, OUTPUT, session_options
 from mifuse_export.quantize import Ranges, activations, body, quantize
 from mifuse_export.verify import Floats
 
@@ -120,11 +120,9 @@ def _values(
     seen.CopyFrom(model)
     there = {output.name for output in seen.graph.output}
     seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    content = seen.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        seen.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
     for clip in clips:
         yield session.run(list(names), {INPUT: clip[None]})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnxruntime
 
 from mifuse_export.errors import ExportError
+from mifuse_export.onnx import session_options
 from mifuse_export.verify import Floats, Predict
 from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
@@ -23,7 +24,7 @@ def write_ort(source: Path, target: Path) -> None:
         ExportError: ONNX Runtime cannot convert the graph.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    options = _options()
+    options = session_options()
     options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.save_model_format", "ORT")
     try:
@@ -48,17 +49,10 @@ def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
     if engine != ENGINE:
         return engines.start(folder, bundle, engine, precision, threads=1)
     path = str(folder / bundle.model(engine, precision))
-    session = onnxruntime.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
 
     def predict(samples: Floats) -> Floats:
         probs: Floats = session.run([bundle.output], {bundle.input: samples})[0]
         return probs
 
     return predict
-
-
-def _options() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what matters comes as an exception
-    return options

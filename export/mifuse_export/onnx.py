@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import torch
 from torch import nn
 
@@ -149,3 +150,11 @@ def quiet() -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """One thread, and no word on the terminal: what matters comes as an exception."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return options

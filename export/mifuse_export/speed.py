@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from mifuse_export.onnx import INPUT
+from mifuse_export.onnx import INPUT, session_options
 from mifuse_export.quantize import FRONT_END
 from mifuse_export.verify import Floats, Predict, rounded
 
@@ -77,9 +77,7 @@ def kernels(model: Path, samples: Floats) -> Kernels:
 
     Layers whose 8-bit weights become float again when the graph is loaded show up here, and only here.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
+    options = session_options()
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")

@@ -129,7 +129,7 @@ def start(
     """The engine of that name, or for "auto" the fastest, with the bundle's model loaded.
 
     Args:
-        body: take the body where the bundle has one: NumPy's FFT before it is faster than the model's own.
+        body: take the body where the bundle has one, behind NumPy's front end: as fast, and streams need it.
 
     Raises:
         MifuseError: no such engine, not installed, or a bad number of threads.
