@@ -110,13 +110,13 @@ class Fit:
         loading = clips = 0.0
         sums: dict[str, float] = {}
         predicted = torch.zeros(labels.shape[1])
-        odds = _sampling(labels, self.config.balance)
+        edges = _sampling(labels, self.config.balance)
         loss = loss or partial(self._soft_label_loss, labels)
         last = min(self.step + self.config.steps_per_epoch, self.config.steps)
         count = last - self.step
         while self.step < last:
             before = time.perf_counter()
-            index, logmel = self._batch(odds)
+            index, logmel = self._batch(edges)
             loading += time.perf_counter() - before
             terms, scores = self._train_step(index, logmel, loss)
             clips += len(index)
@@ -138,9 +138,9 @@ class Fit:
         self._check_collapse(share)
         return record
 
-    def _batch(self, odds: Array) -> tuple[NDArray[np.int64], Tensor]:
+    def _batch(self, edges: Array) -> tuple[NDArray[np.int64], Tensor]:
         generator = np.random.default_rng([self.seed, self.step])
-        index = generator.choice(len(self.features), self.config.batch_size, p=odds)
+        index = edges.searchsorted(generator.random(self.config.batch_size), side="right")
         size = len(index) // self.accelerator.num_processes
         first = self.accelerator.process_index * size
         index = index[first : first + size]
@@ -319,10 +319,10 @@ def _flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _sampling(labels: Array, balance: float) -> Array:
-    """Odds of each clip to be drawn: between clips equally often (0) and classes equally often (1)."""
+    """Where each clip's share of [0, 1) ends; balance 0: clips equally often, 1: classes equally often."""
     per_class = (labels / np.maximum(labels.mean(0), 1e-3)).sum(1)
-    odds = per_class**balance
-    return np.asarray(odds / odds.sum())
+    edges = np.cumsum(per_class**balance)
+    return np.asarray(edges / edges[-1])
 
 
 def _one_cycle(progress: float) -> float:
