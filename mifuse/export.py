@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,11 +16,13 @@ from mifuse.labels import canonical
 from mifuse.manifest import Clip, Manifest, read_manifest
 
 if TYPE_CHECKING:
+    from mifuse.hub import HubClassifier
     from mifuse.student import Student
     from mifuse_export import Probe
 
 CALIBRATION_CLIPS = 200
 PROBE_CLIPS = 400
+_HUB_SETTINGS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "id2label")
 LONGEST = 10 * SAMPLE_RATE  # samples of a clip that are used: the device looks at a few seconds at a time
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ def export_student(
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
     force_int8: bool = False,
+    sign: Path | None = None,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
@@ -45,19 +46,30 @@ def export_student(
     """Write the bundle `out` of the student in the folder `student`.
 
     Args:
+        student: what `adapt` or `train` wrote, or an audio classifier of `transformers` that hears samples.
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
-        formats, max_drop, force_int8, force: see `mifuse_export.export_bundle`.
+        formats, max_drop, force_int8, sign, force: see `mifuse_export.export_bundle`.
 
     Raises:
         MifuseError: no student, no clips, or an export that is not as good as the student.
     """
+    from mifuse.classifier import load_model
     from mifuse.frontend import HOP, MEL_RANGE, N_MELS
+    from mifuse.student import Student
     from mifuse_export import check_out, export_bundle
+    from mifuse_export.signing import signer
     from mifuse_runtime.settings import FrontEnd
 
     check_out(out, force)  # before minutes of work
-    model = load_student(student)
+    if sign:
+        signer(sign)
+    model = load_model(student)
+    if not isinstance(model, Student) and not model.hears_samples:
+        raise MifuseError(
+            f"{student} is a {model.model.config.model_type}, which hears spectrograms that `transformers` "
+            "makes: export a WavLM, HuBERT or wav2vec2, or adapt a student with it as --source"
+        )
     source = calibration or _adapted_to(student, needed=int8)
     clips: list[Samples] = []
     probe = None
@@ -78,38 +90,11 @@ def export_student(
         max_drop=max_drop,
         force_int8=force_int8,
         probe=probe,
-        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
+        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None,
         provenance=_provenance(student),
+        sign=sign,
         force=force,
     )
-
-
-def load_student(folder: Path) -> Student:
-    """The student saved in `folder`.
-
-    Raises:
-        MifuseError: the folder holds none.
-    """
-    from safetensors import SafetensorError
-
-    from mifuse.student import Student
-
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise MifuseError(f"{folder} is not a student: it has no {name}; make one with `mifuse adapt`")
-    try:
-        if "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
-            raise MifuseError(f"{folder} is a transformers checkpoint: only a mifuse student can be exported")
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # the hub's mixin says on stdout that it reads a folder
-            loaded: Student = Student.from_pretrained(folder)
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise MifuseError(
-            f"{folder} does not load as a student ({line}): adapt again or copy it again"
-        ) from error
-    return loaded
 
 
 def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> list[Clip]:
@@ -119,8 +104,8 @@ def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> lis
     return _spread(sorted(clips, key=_seconds), count)
 
 
-def predicted_classes(model: Student, clips: Sequence[Samples]) -> NDArray[np.int64]:
-    """The class that the student hears in each clip, (N,)."""
+def predicted_classes(model: Student | HubClassifier, clips: Sequence[Samples]) -> NDArray[np.int64]:
+    """The class that the model hears in each clip, (N,)."""
     from mifuse_export.onnx import frozen
     from mifuse_export.verify import probabilities, torch_predict
 
@@ -214,7 +199,7 @@ def _adapted_to(student: Path, *, needed: bool) -> Path | None:
     if isinstance(target, str) and (student / target).is_file():  # relative to run.json, or absolute
         return student / target
     if needed:
-        found = f"the manifest that it was adapted to, {target}, is gone" if target else "it has no run.json"
+        found = f"the manifest that it was adapted to, {target}, is gone" if target else "`adapt` wrote none"
         raise MifuseError(
             f"int8 needs clips of the target and {student} names none ({found}): pass --calibration MANIFEST"
         )
@@ -226,4 +211,6 @@ def _provenance(student: Path) -> dict[str, Any]:
     run = _run(student)
     known = ("teacher", "teachers", "lalm", "model", "seed", "draws_sha256")
     settings = json.loads((student / "config.json").read_text(encoding="utf-8"))
+    if "model_type" in settings:  # the hundred others are defaults of transformers
+        settings = {key: settings[key] for key in _HUB_SETTINGS if key in settings}
     return {"student": settings} | {key: run[key] for key in known if key in run}

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     help="Points of UA (expected accuracy without labels) that 8 bits may cost; more is an error.",
 )
 @click.option("--force-int8", is_flag=True, help="8 bits are the default even where they are not faster.")
+@click.option(
+    "--sign",
+    metavar="KEY.pem",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sign the bundle with this private key of an elliptic curve; needs mifuse[signing].",
+)
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written and measured as JSON.")
 def export(
@@ -54,6 +60,7 @@ def export(
     calibration: Path | None,
     max_drop: float,
     force_int8: bool,
+    sign: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -77,6 +84,7 @@ def export(
         formats=formats,
         max_drop=max_drop,
         force_int8=force_int8,
+        sign=sign,
         force=force,
         bar=reading,
     )
