@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
+from mifuse_export.signing import signer
 from mifuse_export.verify import (
     Floats,
     Predict,
@@ -45,6 +47,7 @@ FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "ort": mobile.ENGINE} 
 ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
 QUIET = 30.0  # dB from a clip's loudest frame down to what is no speech any more
 LEVELS = (-75.0, -45.0)  # dBFS: what calibration may call silence
+_FULL = 1 << 16  # bytes left on a disk that an engine could not write to
 _MODELS = {
     ("fp32", "onnxruntime"): "model.onnx",
     ("int8", "onnxruntime"): "model.int8.onnx",
@@ -79,6 +82,7 @@ def export_bundle(
     budget: Budget | None = None,
     frontend: FrontEnd | None = None,
     provenance: Mapping[str, Any] | None = None,
+    sign: Path | None = None,
     force: bool = False,
 ) -> Path:
     """Write the bundle `out` of `model`, every file of it checked against the model.
@@ -95,6 +99,7 @@ def export_bundle(
         frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
             as graphs that a stream runs on frames that it has computed once. None: it has another one.
         provenance: what is known of the model's making, JSON values.
+        sign: PEM file of a private key that signs the bundle; None leaves it unsigned.
         force: replace an existing bundle.
 
     Returns:
@@ -112,6 +117,7 @@ def export_bundle(
         raise ExportError(f"the budget of {budget} is for an int8 model: set int8, too")
     if int8 and not calibration:
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
+    seal = signer(sign) if sign else None
     _check_clips([*calibration, *(probe.clips if probe else ())])
     model = frozen(model)
     reference = torch_predict(model)
@@ -169,6 +175,8 @@ def export_bundle(
         bundle = replace(bundle, files=_hashes(folder), quality=quality)
         (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
         (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")
+        if seal:
+            seal(folder)
     return Path(out)
 
 
@@ -344,7 +352,8 @@ def _new_folder(out: Path, force: bool) -> Iterator[Path]:
     folder = out.with_name(f".{out.name}.{os.getpid()}.part")
     folder.mkdir()
     try:
-        yield folder
+        with _telling_a_full_disk(folder):
+            yield folder
         old = out.with_name(f".{out.name}.{os.getpid()}.old")
         if out.exists():
             out.rename(old)
@@ -352,3 +361,15 @@ def _new_folder(out: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _telling_a_full_disk(folder: Path) -> Iterator[None]:
+    """Say so where it is one: engines call it "iostream error", and the system names no file."""
+    try:
+        yield
+    except (OSError, ExportError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _FULL:
+            place = folder.parent
+            raise ExportError(f"{place} has no space left: make room, or choose another folder") from error
+        raise

@@ -56,6 +56,12 @@ if TYPE_CHECKING:
     help="Size of model.int8.onnx, in 1000 bytes.",
 )
 @click.option("--force-int8", is_flag=True, help="8 bits are the default even where they are not faster.")
+@click.option(
+    "--sign",
+    metavar="KEY.pem",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sign the bundle with this private key of an elliptic curve; needs mifuse[signing].",
+)
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written and measured as JSON.")
 def export(
@@ -69,6 +75,7 @@ def export(
     budget_ms: float,
     budget_kb: float,
     force_int8: bool,
+    sign: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -99,6 +106,7 @@ def export(
             max_drop=max_drop,
             force_int8=force_int8,
             budget=None if budget == Budget() else budget,
+            sign=sign,
             force=force,
             bar=reading,
             progress=progress,
