@@ -164,6 +164,8 @@ def export_bundle(
             bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, device, frontend))
             whole = replace(bundle, files=_hashes(folder))
             quality["body_max_abs_dp"] = rounded(check_bodies(folder, whole, calibration))
+        if "ort" in formats:
+            mobile.write_operators(folder / "mobile")
         bundle = replace(bundle, files=_hashes(folder), quality=quality)
         (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
         (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")
