@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +20,7 @@ from mifuse.manifest import Clip, Manifest, read_manifest
 if TYPE_CHECKING:
     from mifuse.hub import HubClassifier
     from mifuse.student import Student
-    from mifuse_export import Probe
+    from mifuse_export import Budget, Probe
 
 CALIBRATION_CLIPS = 200
 PROBE_CLIPS = 400
@@ -39,9 +41,11 @@ def export_student(
     max_drop: float = 0.5,
     force_int8: bool = False,
     sign: Path | None = None,
+    budget: Budget | None = None,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Path:
     """Write the bundle `out` of the student in the folder `student`.
 
@@ -50,51 +54,77 @@ def export_student(
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
         formats, max_drop, force_int8, sign, force: see `mifuse_export.export_bundle`.
+        budget: what the int8 model, which is then made, may cost. If the student's costs more, the widest
+            one that does not is made from it, and taught by it on the clips to adapt to.
+        progress: called with the record of each epoch in which it is taught.
 
     Raises:
-        MifuseError: no student, no clips, or an export that is not as good as the student.
+        MifuseError: no student, no clips, an export not as good as the student, or none within the budget.
     """
     from mifuse.classifier import load_model
+    from mifuse.compress import within
+    from mifuse.features import Features
     from mifuse.frontend import HOP, MEL_RANGE, N_MELS
     from mifuse.student import Student
-    from mifuse_export import check_out, export_bundle
+    from mifuse_export import OverBudgetError, Probe, check_out, export_bundle
+    from mifuse_export.budget import estimate
     from mifuse_export.signing import signer
     from mifuse_runtime.settings import FrontEnd
 
     check_out(out, force)  # before minutes of work
     if sign:
         signer(sign)
-    model = load_model(student)
-    if not isinstance(model, Student) and not model.hears_samples:
-        raise MifuseError(
-            f"{student} is a {model.model.config.model_type}, which hears spectrograms that `transformers` "
-            "makes: export a WavLM, HuBERT or wav2vec2, or adapt a student with it as --source"
-        )
+    int8 = int8 or budget is not None
+    model, cache = load_model(student), cache or AudioCache()
+    frontend = FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None
+    if not isinstance(model, Student):
+        _check_exportable(student, model, budget)
     source = calibration or _adapted_to(student, needed=int8)
     clips: list[Samples] = []
     probe = None
+    students: Iterable[Student | HubClassifier] = [model]
     if source:
         manifest = read_manifest(source, labels=None)
-        cache = cache or AudioCache()
         clips = _samples(calibration_clips(manifest, 2 * CALIBRATION_CLIPS), cache, bar)
         clips = stratified(clips, predicted_classes(model, clips), CALIBRATION_CLIPS)
         probe = _probe(manifest, model.labels, cache, bar) if int8 else None
-    return export_bundle(
-        model,
-        out,
-        labels=model.labels,
-        sample_rate=SAMPLE_RATE,
-        calibration=clips,
-        int8=int8,
-        formats=formats,
-        max_drop=max_drop,
-        force_int8=force_int8,
-        probe=probe,
-        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None,
-        provenance=_provenance(student),
-        sign=sign,
-        force=force,
-    )
+        if budget and isinstance(model, Student):
+            features = partial(Features.of, manifest.select("adapt").clips, cache)
+            cost = partial(estimate, clips=clips, labels=model.labels, sample_rate=SAMPLE_RATE)
+            students = within(budget, model, features, cost, progress)
+    for candidate in students:
+        with contextlib.suppress(OverBudgetError):
+            return export_bundle(
+                candidate,
+                out,
+                labels=model.labels,
+                sample_rate=SAMPLE_RATE,
+                calibration=clips,
+                int8=int8,
+                formats=formats,
+                max_drop=max_drop,
+                force_int8=force_int8,
+                probe=probe,
+                budget=budget,
+                frontend=frontend,
+                provenance=_provenance(student, model, candidate, probe or Probe(clips)),
+                sign=sign,
+                force=force,
+            )
+    raise MifuseError(f"no student made of {student} holds the budget of {budget}: give it more")
+
+
+def _check_exportable(folder: Path, model: HubClassifier, budget: Budget | None) -> None:
+    kind = model.model.config.model_type
+    if not model.hears_samples:
+        raise MifuseError(
+            f"{folder} is a {kind}, which hears spectrograms that `transformers` makes: "
+            "export a WavLM, HuBERT or wav2vec2, or adapt a student with it as --source"
+        )
+    if budget:
+        raise MifuseError(
+            f"{folder} is a {kind}, and a budget narrows our students alone: adapt one with it as --source"
+        )
 
 
 def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> list[Clip]:
@@ -206,11 +236,34 @@ def _adapted_to(student: Path, *, needed: bool) -> Path | None:
     return None
 
 
-def _provenance(student: Path) -> dict[str, Any]:
-    """The student's settings, and what of its run is neither a path nor a time: bundles stay reproducible."""
-    run = _run(student)
+def _provenance(
+    folder: Path, model: Student | HubClassifier, exported: Student | HubClassifier, probe: Probe
+) -> dict[str, Any]:
+    """The student's settings, and what of its run is neither a path nor a time: bundles stay reproducible.
+
+    Where a narrower student is exported in its place, also how the two compare on the probe.
+    """
+    run = _run(folder)
     known = ("teacher", "teachers", "lalm", "model", "seed", "draws_sha256")
-    settings = json.loads((student / "config.json").read_text(encoding="utf-8"))
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "model_type" in settings:  # the hundred others are defaults of transformers
         settings = {key: settings[key] for key in _HUB_SETTINGS if key in settings}
-    return {"student": settings} | {key: run[key] for key in known if key in run}
+    found = {"student": settings} | {key: run[key] for key in known if key in run}
+    from mifuse.student import Student
+
+    if exported is model or not isinstance(model, Student) or not isinstance(exported, Student):
+        return found
+    from mifuse_export.onnx import frozen
+    from mifuse_export.verify import compare, probabilities, rounded, torch_predict
+
+    before, after = (probabilities(torch_predict(frozen(m)), probe.clips) for m in (model, exported))
+    quality = compare(before, after, probe.labels)
+    compressed = {
+        "from size": model.size,
+        "to size": exported.size,
+        "clips": quality.clips,
+        "agreement": rounded(quality.agreement),
+        "ua": rounded(quality.ua),
+        "ua before": rounded(quality.fp32_ua),
+    }
+    return found | {"student": settings | {"size": exported.size}, "compressed": compressed}

@@ -22,6 +22,7 @@ from torch import nn
 import mifuse_runtime
 from mifuse_export import card, mobile, speed
 from mifuse_export.body import check_bodies, write_bodies
+from mifuse_export.budget import Budget, Cost
 from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
@@ -78,6 +79,7 @@ def export_bundle(
     max_drop: float = 0.5,
     force_int8: bool = False,
     probe: Probe | None = None,
+    budget: Budget | None = None,
     frontend: FrontEnd | None = None,
     provenance: Mapping[str, Any] | None = None,
     sign: Path | None = None,
@@ -93,6 +95,7 @@ def export_bundle(
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
         force_int8: int8 is the default precision even where it is not faster than fp32 on ONNX Runtime.
         probe: clips that int8 is judged on; None: the calibration clips.
+        budget: what the int8 ONNX model may cost; it is then the default even where it is not faster.
         frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
             as graphs that a stream runs on frames that it has computed once. None: it has another one.
         provenance: what is known of the model's making, JSON values.
@@ -104,11 +107,14 @@ def export_bundle(
 
     Raises:
         ExportError: bad arguments, a graph that differs from the model, or an int8 model that loses too much.
+        OverBudgetError: the int8 model costs more than `budget`.
         OSError: `out` cannot be written.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ExportError(f"unknown format {unknown[0]!r}: use {' or '.join(FORMATS)}")
+    if budget and not int8:
+        raise ExportError(f"the budget of {budget} is for an int8 model: set int8, too")
     if int8 and not calibration:
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
     seal = signer(sign) if sign else None
@@ -155,8 +161,8 @@ def export_bundle(
                 calibration=_describe(calibration, sample_rate, calibrated),
                 provenance={**bundle.provenance, "int8": found.provenance()},
             )
-            slow = time_int8(folder, bundle, max(calibration, key=len))
-            if force_int8 or not slow:
+            slow = time_int8(folder, bundle, max(calibration, key=len), budget)
+            if force_int8 or budget or not slow:
                 bundle = replace(bundle, default="int8")
         bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
         if frontend:
@@ -238,17 +244,23 @@ def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Se
     )
 
 
-def time_int8(folder: Path, bundle: Bundle, clip: Floats) -> str | None:
+def time_int8(folder: Path, bundle: Bundle, clip: Floats, budget: Budget | None = None) -> str | None:
     """Write `timing.json`, int8 against fp32 on one window of audio; why int8 is not worth having, or None.
 
     ONNX Runtime decides, the engine that a device has; times of the others are there to be read.
+
+    Raises:
+        OverBudgetError: the int8 model costs more than `budget`.
     """
     samples = np.resize(clip, (1, round(bundle.window * bundle.sample_rate)))
     speeds = {}
     for engine in bundle.models["int8"]:
         fp32, eight = (_start(folder, bundle, engine, precision) for precision in ("fp32", "int8"))
         speeds[engine] = speed.compare_speed(fp32, eight, samples)
-    kernels = speed.kernels(folder / bundle.model("onnxruntime", "int8"), samples)
+    int8 = folder / bundle.model("onnxruntime", "int8")
+    if budget:
+        budget.check(Cost(int8.stat().st_size / 1000, speeds["onnxruntime"].int8_ms))
+    kernels = speed.kernels(int8, samples)
     layers = list(bundle.provenance["int8"]["layers"].values())
     slow = speed.verdict(speeds["onnxruntime"], kernels, layers.count("int8"))
     content = speed.report(speeds, kernels, bundle.window, slow)
