@@ -40,8 +40,8 @@ def export_student(
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
     force_int8: bool = False,
-    budget: Budget | None = None,
     sign: Path | None = None,
+    budget: Budget | None = None,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
@@ -76,18 +76,9 @@ def export_student(
         signer(sign)
     int8 = int8 or budget is not None
     model, cache = load_model(student), cache or AudioCache()
+    frontend = FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None
     if not isinstance(model, Student):
-        kind = model.model.config.model_type
-        if not model.hears_samples:
-            raise MifuseError(
-                f"{student} is a {kind}, which hears spectrograms that `transformers` makes: export a WavLM, "
-                "HuBERT or wav2vec2, or adapt a student with it as --source"
-            )
-        if budget:
-            raise MifuseError(
-                f"{student} is a {kind}: a narrower model for a budget is made of a student alone; "
-                "leave the budget out, or adapt a student with it as --source"
-            )
+        _check_exportable(student, model, budget)
     source = calibration or _adapted_to(student, needed=int8)
     clips: list[Samples] = []
     probe = None
@@ -115,12 +106,25 @@ def export_student(
                 force_int8=force_int8,
                 probe=probe,
                 budget=budget,
-                frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None,
+                frontend=frontend,
                 provenance=_provenance(student, model, candidate, probe or Probe(clips)),
                 sign=sign,
                 force=force,
             )
     raise MifuseError(f"no student made of {student} holds the budget of {budget}: give it more")
+
+
+def _check_exportable(folder: Path, model: HubClassifier, budget: Budget | None) -> None:
+    kind = model.model.config.model_type
+    if not model.hears_samples:
+        raise MifuseError(
+            f"{folder} is a {kind}, which hears spectrograms that `transformers` makes: "
+            "export a WavLM, HuBERT or wav2vec2, or adapt a student with it as --source"
+        )
+    if budget:
+        raise MifuseError(
+            f"{folder} is a {kind}, and a budget narrows our students alone: adapt one with it as --source"
+        )
 
 
 def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> list[Clip]:
@@ -246,15 +250,16 @@ def _provenance(
         settings = {key: settings[key] for key in _HUB_SETTINGS if key in settings}
     found = {"student": settings} | {key: run[key] for key in known if key in run}
     from mifuse.student import Student
+
+    if exported is model or not isinstance(model, Student) or not isinstance(exported, Student):
+        return found
     from mifuse_export.onnx import frozen
     from mifuse_export.verify import compare, probabilities, rounded, torch_predict
 
-    if exported is model or not isinstance(exported, Student):
-        return found
     before, after = (probabilities(torch_predict(frozen(m)), probe.clips) for m in (model, exported))
     quality = compare(before, after, probe.labels)
     compressed = {
-        "from size": settings["size"],
+        "from size": model.size,
         "to size": exported.size,
         "clips": quality.clips,
         "agreement": rounded(quality.agreement),
