@@ -34,11 +34,8 @@ STRIDE = math.prod(stride for _, stride in STRIDES)  # frames of an activation
 CONTEXT = 16  # frames on each side that an activation hears, 15, in whole strides
 RUN = 20.0  # seconds of one speaker in one emotion
 BUDGETS = (0, 128, 192)  # frames a hop through the convolutions; 0: the new ones
-SHIFTS = {
-    "anew": 0,
-    "anew, window from 16 ms earlier": 1,
-    "anew, window from 64 ms earlier": STRIDE,
-}  # frames
+ANEW, DEVICE = "anew", "anew, window from its own frame, as the device does"
+SHIFTS = {"anew, window from 16 ms earlier": 1, "anew, window from 64 ms earlier": STRIDE}  # frames
 STEADY, KEPT = "statistics of the stream, anew", "the same, kept, against it"
 RATIO = 10**0.1  # by how much the loudest frame may change before everything is made anew, 1 dB
 
@@ -142,7 +139,7 @@ def ua(student: Student, probs: np.ndarray, runs: Runs, length: int) -> float:
 
 
 def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -> dict[str, list[float]]:
-    """Way -> frames a hop, agreement %, mean |Δp|, largest |Δp|, UA."""
+    """Way -> frames a hop, agreement %, mean |Δp|, largest |Δp|, mean |Δp| from hop to hop, UA."""
     length = round(seconds * SAMPLE_RATE)
     every = length / HOP + 1
     budgets = [budget for budget in BUDGETS if budget < every]
@@ -155,12 +152,14 @@ def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -
     steady = student.features(torch.from_numpy(samples)[None])  # with the statistics of the stream
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     level = 0.0
-    for first, end in windows(samples, length):
-        for name, shift in SHIFTS.items():
-            window = torch.from_numpy(samples[(first - shift) * HOP : end])[None]
+    for number, (first, end) in enumerate(windows(samples, length)):
+        own = (STRIDE * HOP + number * STEP) // HOP
+        starts = {ANEW: first, DEVICE: own} | {name: first - shift for name, shift in SHIFTS.items()}
+        for name, start in starts.items():
+            window = torch.from_numpy(samples[start * HOP : end])[None]
             features, mask = student.features(window)
             found[name].append(pooled(student, student.blocks(features[:, None]), mask))
-            if not shift:
+            if name == ANEW:
                 x, heard = features[:, None], mask
                 loudest = float(student.frontend.power(window).sum(dim=-1).max())
         fresh = not level / RATIO < loudest < level * RATIO
@@ -173,9 +172,10 @@ def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -
         found[KEPT].append(pooled(student, keepers[KEPT](part[:, None], first), heard))
     rows = {}
     for name, rows_found in found.items():
-        probs, reference = np.stack(rows_found), np.stack(found[STEADY if name == KEPT else "anew"])
+        probs, reference = np.stack(rows_found), np.stack(found[STEADY if name == KEPT else ANEW])
         frames = keepers[name].frames / len(probs) if name in keepers else every
-        rows[name] = [frames, *compared(probs, reference), ua(student, probs, runs, length)]
+        moves = compared(probs[1:], probs[:-1])[1]
+        rows[name] = [frames, *compared(probs, reference), moves, ua(student, probs, runs, length)]
     return rows
 
 
@@ -214,13 +214,15 @@ def main() -> int:
                 rows.append(measure(student, samples, runs, seconds))
                 print(".", end="", file=sys.stderr, flush=True)
     print(f"{len(found)} students, {options.seconds:g} s of stream each: {', '.join(found)}")
-    for seconds, students_rows in tables.items():
-        print(f"\n| window of {seconds:g} s | frames | same decision | worst | mean Δp | worst | max | UA |")
-        print("| --- " + "| ---: " * 7 + "|")
-        for way in students_rows[0]:
-            frames, same, mean, most, recall = np.array([rows[way] for rows in students_rows]).T
-            cells = f"{frames.mean():.0f} | {same.mean():.1f} % | {same.min():.1f} % | {mean.mean():.4f}"
-            print(f"| {way} | {cells} | {mean.max():.4f} | {most.max():.2f} | {recall.mean():.1f} |")
+    print("mean of the students, and the worst in brackets")
+    columns = "frames | same decision, % | mean Δp | max | hop to hop | UA"
+    for seconds, of_students in tables.items():
+        print(f"\n| window of {seconds:g} s | {columns} |\n| --- {'| ---: ' * 6}|")
+        for way in of_students[0]:
+            frames, same, mean, most, moves, recall = np.array([rows[way] for rows in of_students]).T
+            cells = [f"{frames.mean():.0f}", f"{same.mean():.1f} ({same.min():.1f})"]
+            cells += [f"{mean.mean():.4f} ({mean.max():.4f})", f"{most.max():.2f}"]
+            print(f"| {way} | {' | '.join(cells)} | {moves.mean():.4f} | {recall.mean():.1f} |")
     return 0
 
 
