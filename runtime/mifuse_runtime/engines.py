@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,6 +83,8 @@ class OpenVino:
     name = "openvino"
 
     def __init__(self, graph: Graph, threads: int) -> None:
+        import threading
+
         openvino = _import_openvino()
         content = (graph.path.read_bytes(), graph.path.with_suffix(".bin").read_bytes())
         settings = {
@@ -153,6 +153,8 @@ def start(
     able = [name for name in ENGINES if name in models and importlib.util.find_spec(name)]
     if len(able) < 2:
         return started(able[0] if able else "onnxruntime")
+    import hashlib  # 3.4 MB: it loads OpenSSL
+
     what = (sorted(bundle.files.items()), precision or bundle.default, threads, body, platform.platform())
     key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     return _fastest(able, started, key, cache, int(bundle.window * bundle.sample_rate))
