@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from mifuse.manifest import Clip, Manifest, read_manifest
 if TYPE_CHECKING:
     from mifuse.student import Student
     from mifuse_export import Probe
+    from mifuse_export.qat import Rounding
 
 CALIBRATION_CLIPS = 200
 PROBE_CLIPS = 400
@@ -35,9 +37,11 @@ def export_student(
     *,
     calibration: Path | None = None,
     int8: bool = False,
+    fp16: bool = False,
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
     force_int8: bool = False,
+    qat: bool = False,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
@@ -47,7 +51,9 @@ def export_student(
     Args:
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
-        formats, max_drop, force_int8, force: see `mifuse_export.export_bundle`.
+        fp16, formats, max_drop, force_int8, force: see `mifuse_export.export_bundle`.
+        qat: where int8 fails its gate in some layer, fine-tune the student for it on the clips of the
+            manifest's `adapt` split (see `mifuse.qat`).
 
     Raises:
         MifuseError: no student, no clips, or an export that is not as good as the student.
@@ -60,13 +66,14 @@ def export_student(
     model = load_student(student)
     source = calibration or _adapted_to(student, needed=int8)
     clips: list[Samples] = []
-    probe = None
+    probe = retrain = None
     if source:
         manifest = read_manifest(source, labels=None)
         cache = cache or AudioCache()
         clips = _samples(calibration_clips(manifest, 2 * CALIBRATION_CLIPS), cache, bar)
         clips = stratified(clips, predicted_classes(model, clips), CALIBRATION_CLIPS)
         probe = _probe(manifest, model.labels, cache, bar) if int8 else None
+        retrain = partial(_retrained, model, manifest.select("adapt").clips, cache) if qat else None
     return export_bundle(
         model,
         out,
@@ -74,14 +81,27 @@ def export_student(
         sample_rate=SAMPLE_RATE,
         calibration=clips,
         int8=int8,
+        fp16=fp16,
         formats=formats,
         max_drop=max_drop,
         force_int8=force_int8,
         probe=probe,
+        retrain=retrain,
         frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
         provenance=_provenance(student),
         force=force,
     )
+
+
+def _retrained(
+    student: Student, clips: Sequence[Clip], cache: AudioCache, places: Mapping[str, Rounding]
+) -> tuple[Student, dict[str, Any]]:
+    """The student fine-tuned for int8 with rounding at `places`, and how."""
+    from mifuse.features import Features
+    from mifuse.qat import CONFIG, fine_tuned
+
+    tuned = fine_tuned(student, Features.of(clips, cache), places, config=CONFIG)
+    return tuned, {"steps": CONFIG.steps, "clips": len(clips)}
 
 
 def load_student(folder: Path) -> Student:
