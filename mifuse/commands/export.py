@@ -100,7 +100,7 @@ def export(
     """
     if fp16 and "openvino" not in formats:
         raise click.UsageError("--fp16 is a precision of OpenVINO's files: give --format openvino, too")
-    if qat and not int8:
+    if qat and not (int8 or math.isfinite(budget_ms) or math.isfinite(budget_kb)):
         raise click.UsageError("--qat is for the 8-bit model: give --int8, too")
     try:
         from mifuse.export import export_student
