@@ -93,11 +93,7 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
             # Its own choice is bf16 where the CPU has it, which moves probabilities by more than 1e-3.
             "INFERENCE_PRECISION_HINT": "f32",
-<<<<<<< HEAD
-            # Pinned, a call waits for its core while others are free: 3.9 ms, not 0.9, on a busy machine.
-=======
             # Pinned, a call waits for its core while others are free: 3.9 for 0.9 ms on a busy machine.
->>>>>>> front
             "ENABLE_CPU_PINNING": False,
         }
         if problem := openvino_problem(content[0], len(content[1])):
