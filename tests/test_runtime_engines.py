@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import mifuse_runtime
 from mifuse_runtime import BundleError, MifuseError, Recognizer, engines
 from tests.bundles import expected, make_bundle, speech, tone
+from tests.test_runtime_graph import rehash
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,15 @@ def test_streams_are_the_same_to_a_thousandth(folder: Path, engine: str) -> None
     assert [(p.state, p.speech) for p in found] == [(p.state, p.speech) for p in wanted]
     for left, right in zip(found, wanted, strict=True):
         assert list(left.scores.values()) == pytest.approx(list(right.scores.values()), abs=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_samples_of_any_make(folder: Path, engine: str) -> None:
+    samples = tone(0.2)
+    fixed = np.frombuffer(samples.tobytes(), np.float32)[None]
+    run = engines.start(folder, mifuse_runtime.bundle.load(folder), engine, "fp32", 1)
+    for batch in (fixed, np.repeat(samples, 2)[None, ::2]):
+        assert run(batch)[0] == pytest.approx(expected(samples), abs=1e-3)
 
 
 def slow(engine: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -143,3 +154,21 @@ def test_arena_is_off_and_telemetry_too(folder: Path, monkeypatch: pytest.Monkey
     assert said == ["off"]
     assert (options[0].enable_cpu_mem_arena, options[0].intra_op_num_threads) == (False, 1)
     assert np.isfinite(list(recognizer.predict(tone(0.1)).scores.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("engine", "file"), [("onnxruntime", "model.onnx"), ("openvino", "openvino/model.xml")]
+)
+def test_an_opset_of_tomorrow_asks_for_another_engine(tmp_path: Path, engine: str, file: str) -> None:
+    folder = make_bundle(tmp_path, openvino=engine == "openvino")
+    if engine == "onnxruntime":
+        model = onnx.load(folder / file)
+        model.opset_import[0].version = 99
+        onnx.save(model, folder / file)
+    else:
+        text = (folder / file).read_text().replace('version="opset1"', 'version="opset99"')
+        (folder / file).write_text(text)
+    rehash(folder)
+    with pytest.raises(BundleError, match=rf"by {engine} [0-9.]+.* \(.*opset.*\): upgrade it, or") as caught:
+        engines.start(folder, mifuse_runtime.bundle.load(folder), engine, "fp32", 1)
+    assert "\n" not in str(caught.value)

@@ -77,13 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         if name not in ("info", "verify"):
             engines = ("onnxruntime", "openvino", "auto")
             command.add_argument("--engine", choices=engines, default="onnxruntime", help="(onnxruntime)")
-            command.add_argument("--precision", choices=("fp32", "int8"), help="(the bundle's default)")
+            command.add_argument(
+                "--precision", choices=("fp32", "fp16", "int8"), help="(the bundle's default)"
+            )
         if name == "predict":
             _predict_options(command)
         elif name == "serve":
             _serve_options(command)
         else:
             command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+        if name == "verify":
+            command.add_argument("--public-key", metavar="KEY.pub", help="check its owner's signature, too")
         if name == "listen":
             command.add_argument("--window", type=float, help="seconds looked at (the bundle's)")
             command.add_argument("--hop", type=float, default=0.5, help="seconds between results (0.5)")
