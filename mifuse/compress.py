@@ -52,7 +52,9 @@ def within(
     below = width_of(student.size)
     least = own if below == 1 else cost(narrowed(student, 1))
     if not budget.holds(least):
-        raise MifuseError(f"no student holds the budget of {budget}: the narrowest costs {least} here")
+        raise MifuseError(
+            f"no student holds the budget of {budget}: the narrowest costs {least} here; allow it that much"
+        )
     fits = 1
     while below - fits > 1:  # the wider, the dearer
         middle = (fits + below) // 2
@@ -60,7 +62,7 @@ def within(
             fits = middle
         else:
             below = middle
-    for width in range(fits, 0, -1):
+    for width in range(min(fits, below - 1), 0, -1):
         _LOGGER.info("teaching a student of size %s", size_of(width))
         yield distilled(student, narrowed(student, width), features(), progress=progress)
 
