@@ -49,6 +49,14 @@ SECONDS = 3.0
 ROUNDS, CALLS = 40, 5  # times each model is visited; timed calls of a visit
 
 
+def load(folder: Path) -> Student:
+    """The student in a folder."""
+    student = load_model(folder)
+    if not isinstance(student, Student):
+        raise MifuseError(f"{folder} holds no student")
+    return student
+
+
 @dataclass(frozen=True)
 class Transfer:
     """A student, the folder of its target, and where what is made of it is kept."""
@@ -60,7 +68,7 @@ class Transfer:
 
     def made(self, width: int, start: str, cache: AudioCache) -> Student:
         """The student of that width."""
-        student = load_model(self.student).eval()
+        student = load(self.student)
         clips = read_manifest(self.target / "target.csv").select("adapt").clips
         torch.manual_seed(0)
         if start == "adapted":
@@ -130,11 +138,14 @@ def timed(transfer: Transfer, points: Sequence[dict[str, Any]]) -> None:
 
 
 def means(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The points, averaged over the transfers, widest first."""
+    """The points that every transfer has, averaged over the transfers, widest first."""
+    transfers = {p["transfer"] for p in points}
     keys = sorted({(width_of(p["size"]), p["start"]) for p in points}, key=lambda k: (-k[0], order(k[1])))
     found = []
     for width, start in keys:
         rows = [p for p in points if (width_of(p["size"]), p["start"]) == (width, start)]
+        if len(rows) < len(transfers):
+            continue
         mean: dict[str, Any] = {"size": size_of(width), "start": start, "transfers": len(rows)}
         for name in ("fp32_kb", "int8_kb", "fp32_p50_ms", "int8_p50_ms", "fit_cpu_s"):
             mean[name] = float(np.mean([row[name] for row in rows]))
@@ -211,7 +222,7 @@ def main() -> int:
     found: dict[Transfer, list[dict[str, Any]]] = {transfer: [] for transfer in todo}
     for text, start in asked:
         for transfer, rows in found.items():
-            own = width_of(load_model(transfer.student).size)
+            own = width_of(load(transfer.student).size)
             width = int(text or own)
             if start == "student" or width < own:
                 rows.append(transfer.point(width, start, cache))

@@ -114,9 +114,13 @@ class Page:
         command += ["--use-fake-ui-for-media-stream"]  # nobody is there to allow the microphone
         command += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={hears}"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+        self._start(command, profile / "DevToolsActivePort")
+
+    def _start(self, command: list[str | None], port: Path) -> None:
+        """Start the browser, which writes to `port` where it listens."""
         self.errors: list[str] = []  # of the page: exceptions, console errors, what its policy refused
         self.requests: list[str] = []  # addresses that the page asked for
-        self._port = profile / "DevToolsActivePort"
+        self._port = port
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._loop = asyncio.new_event_loop()
         self._count = 0

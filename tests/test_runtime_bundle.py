@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -43,6 +45,15 @@ def test_round_trip(folder: Path) -> None:
     content = json.loads(bundle.to_json())
     assert content["input"] == {"name": "samples", "dtype": "float32", "shape": ["batch", "samples"]}
     assert content["output"] == {"name": "probs", "dtype": "float32", "shape": ["batch", 4]}
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_sha256_is_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stripped: bool) -> None:
+    content = bytes(range(256)) * 8193  # more than one block
+    (tmp_path / "file").write_bytes(content)
+    if stripped:  # a Python without a SHA-256 of its own
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert bundles.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_bundle_from_before_streams_had_settings(folder: Path) -> None:

@@ -314,6 +314,23 @@ def test_library_is_small(bundle: Path) -> None:
     assert sum(code_lines(file.read_text(encoding="utf-8")) for file in files) < 1000
 
 
+def test_library_loads_nothing_large(bundle: Path) -> None:
+    """OpenSSL is 3.4 MB, `logging` 0.7, `difflib` 0.2: a stream needs none of them."""
+    code = (
+        "import sys, numpy, onnxruntime\n"
+        "before = set(sys.modules)\n"
+        "import mifuse_runtime\n"
+        f"with mifuse_runtime.Recognizer.load({str(bundle)!r}).stream(44_100) as stream:\n"
+        "    stream.feed(numpy.zeros(200_000, 'f4'))\n"
+        "print(*set(sys.modules) - before)"
+    )
+    root = Path(mifuse_runtime.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "mifuse_runtime.stream" in loaded
+    assert not loaded & {"hashlib", "_hashlib", "_ssl", "logging", "difflib"}
+
+
 def code_lines(text: str) -> int:
     docstrings = {
         line

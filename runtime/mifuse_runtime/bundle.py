@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -178,11 +178,14 @@ def load(folder: str | Path) -> Bundle:
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file in hex."""
-    digest = hashlib.sha256()
+    # CPython's own, of 3.12 on and before: `hashlib` loads OpenSSL, 3.4 MB that nothing else here needs.
+    where = next((name for name in ("_sha2", "_sha256") if importlib.util.find_spec(name)), "hashlib")
+    digest = importlib.import_module(where).sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+    found: str = digest.hexdigest()
+    return found
 
 
 def _climbs(name: str) -> bool:

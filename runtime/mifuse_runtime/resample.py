@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -29,9 +28,13 @@ class Resampler:
     def __init__(self, rate: float, target: int) -> None:
         if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
             raise AudioError(f"sample rate is {rate!r}: {RATES[0]} to {RATES[1]} Hz can be used")
-        # 640 keeps the rates in use exact (11.025 kHz is 441/640 of 16 kHz) and the filter small.
-        ratio = Fraction(int(rate), target).limit_denominator(640)
-        self._down, self._up = ratio.numerator, ratio.denominator
+        self._down = self._up = 1
+        if rate != target:
+            from fractions import Fraction  # it loads `decimal`, 0.3 MB
+
+            # 640 keeps the rates in use exact (11.025 kHz is 441/640 of 16 kHz) and the filter small.
+            ratio = Fraction(int(rate), target).limit_denominator(640)
+            self._down, self._up = ratio.numerator, ratio.denominator
         self.reset()
 
     def reset(self) -> None:
