@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mifuse.student import Student
 from mifuse_export import ExportError, Probe, export_bundle, speed
 from mifuse_export.bundle import stream_settings
+from mifuse_export.onnx import frozen
 from mifuse_export.openvino import write_openvino
 from mifuse_export.quantize import body
 from mifuse_export.verify import PARITY, check_parity, compare, probabilities, torch_predict
@@ -206,6 +207,15 @@ def test_same_student_and_clips_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_caller_keeps_a_training_model(student: Student, bundle: Path) -> None:
     assert bundle.is_dir()
     assert all(p.requires_grad for p in student.parameters())
+
+
+def test_a_weight_norm_is_folded_and_the_caller_keeps_it() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 3, 4)), nn.ReLU())
+    samples = torch.linspace(-1, 1, 40).reshape(1, 2, 20)
+    plain = frozen(model)
+    assert set(plain.state_dict()) == {"0.weight", "0.bias"}
+    assert set(model.state_dict()) > {"0.bias", "0.parametrizations.weight.original0"}
+    torch.testing.assert_close(plain(samples), model(samples))
 
 
 def test_the_gate_fires_on_a_fragile_model_and_leaves_nothing(tmp_path: Path) -> None:

@@ -135,12 +135,14 @@ def test_the_web_says_what_it_says(pair: tuple[Path, Path]) -> None:
     content = bundles.load(pair[1])
     reference = torch_predict(load_model(pair[0]))
     with node() as ask:
-        for precision, most in (("fp32", PARITY), ("int8", 1e-2)):
+        for precision in ("fp32", "int8"):
             here = engines.start(pair[1], content, "onnxruntime", precision, 1)
-            for signal in (*edge_cases(SAMPLE_RATE).values(), speech(2.0)):
+            for name, signal in (edge_cases(SAMPLE_RATE) | {"speech": speech(2.0)}).items():
                 expected = (reference if precision == "fp32" else here)(signal[None])
                 found = ask_graph(ask, here.graph.path, signal[None])
-                np.testing.assert_allclose(found, expected, rtol=0, atol=most)
+                # A group norm of silence divides rounding by the root of 1e-5: 1.6e-4 was seen.
+                most = 1e-2 if precision == "int8" else 1e-3 if name == "silence" else PARITY
+                np.testing.assert_allclose(found, expected, rtol=0, atol=most, err_msg=name)
 
 
 def test_int8_takes_the_matrices(pair: tuple[Path, Path]) -> None:

@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 
 from mifuse import qat
 from mifuse.audio import SAMPLE_RATE, AudioCache
+from mifuse.classifier import load_model
 from mifuse.cli import main
-from mifuse.export import load_student
 from mifuse.features import Features
 from mifuse.manifest import read_manifest
 from mifuse.student import Student
@@ -75,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_rounds_as_the_exported_graph_does(place: Path, tmp_path: Path) -> None:
-    student, samples = frozen(load_student(place / "student")), [voiced(i) for i in range(COUNT)]
+    student, samples = frozen(load_model(place / "student")), [voiced(i) for i in range(COUNT)]
     write_onnx(student, tmp_path / "model.onnx", labels=student.labels, sample_rate=SAMPLE_RATE)
     found = calibrate(onnx.load(tmp_path / "model.onnx"), samples[::4])
     onnx.save(quantize(found.model, found.ranges), tmp_path / "int8.onnx")

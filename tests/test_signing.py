@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 from mifuse.cli import main as mifuse
 from mifuse.student import Student
-from mifuse_export import ExportError
+from mifuse_export import ExportError, card, speed
 from mifuse_export.signing import signer
 from mifuse_runtime import BundleError, MifuseError
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.__main__ import main as device
-from mifuse_runtime.signature import NAME, check
+from mifuse_runtime.signature import NAME, UNSIGNED, check
 from tests.bundles import make_bundle
 
 pytestmark = pytest.mark.skipif(
@@ -63,6 +63,7 @@ def test_signed_bundles_pass_wherever_they_are(signed: tuple[Path, Path], tmp_pa
         (linked / file.name).symlink_to(file)
     check(linked, public)
     assert NAME not in bundles.load(folder).files
+    assert set(UNSIGNED) == {NAME, card.NAME, speed.NAME}
 
 
 def test_changes_are_found_that_hashes_vouch_for(signed: tuple[Path, Path], tmp_path: Path) -> None:
