@@ -51,7 +51,7 @@ clean: ## remove build outputs and caches; .venv stays
 $(READY): constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	|| { echo "mifuse needs Python 3.10 or newer: make PYTHON=/path/to/python3 …"; exit 1; }
-	@echo "Setting up $(VENV) once: 100 packages, 2 GB, some minutes."
+	@echo "Setting up $(VENV) once: 130 packages, 2 GB, some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt setuptools
 	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch

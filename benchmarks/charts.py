@@ -72,3 +72,53 @@ def trust(curves: Mapping[str, tuple[Any, Any, Any]]) -> str:
         axes[0].legend(fontsize=9)
 
     return draw(2.7 * len(curves), 2.8, len(curves), paint, sharey=True)
+
+
+def compression(points: Sequence[Mapping[str, Any]]) -> str:
+    """UA of int8 students on new speakers and on their own archive, against their size and their time.
+
+    Args:
+        points: means of `benchmarks.compression`; those of start `student` and `pruned` are joined by a line.
+    """
+    looks = {"pruned": ("student", "o"), "random": ("LALM", "s"), "adapted": ("classifier", "^")}
+
+    def paint(axes: Sequence[Any]) -> None:
+        for axis, (key, unit) in zip(
+            axes,
+            (("int8_kb", "int8 file, kB"), ("int8_p50_ms", "3 s of audio, one thread, p50 ms")),
+            strict=True,
+        ):
+            for start, (who, marker) in looks.items():
+                chosen = [
+                    p
+                    for p in points
+                    if p["start"] == start or (p["start"] == "student" and start == "pruned")
+                ]
+                if not chosen:
+                    continue
+                for split, line in (("adapt", "--"), ("test", "-")):
+                    axis.plot(
+                        [p[key] for p in chosen],
+                        [p["int8"][split] for p in chosen],
+                        marker=marker,
+                        ms=5,
+                        ls=line if start == "pruned" else "none",
+                        mfc=None if split == "test" else "white",
+                        color=colour(who),
+                        label=f"{start}, {'new speakers' if split == 'test' else 'own archive'}",
+                    )
+                if start == "pruned":
+                    for p in chosen:
+                        axis.annotate(
+                            p["size"],
+                            (p[key], p["int8"]["test"]),
+                            (0, 6),
+                            textcoords="offset points",
+                            ha="center",
+                            fontsize=9,
+                        )
+            axis.set_xlabel(unit)
+        axes[0].set_ylabel("UA, %")
+        axes[-1].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+
+    return draw(9.0, 3.4, 2, paint, sharey=True)

@@ -4,7 +4,7 @@
 
 A chain is a classifier of the source, its student on the old domain (taken from the work of
 `benchmarks.transfers` where that is done), and that student adapted to the new domain without old clips.
-One row for each share of the earlier weights that is kept: 1 is the student before, 0 is plain adaptation.
+One row for each weight of the earlier student's answers, `keep`; 0 is plain adaptation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 from benchmarks import units
 from benchmarks.units import SPLITS, Transfer, Unit, named
-from mifuse.adapt import KEEP, RECIPES, adapt, between
+from mifuse.adapt import KEEP, RECIPES, adapt
 from mifuse.audio import AudioCache
 from mifuse.bench import machine
 from mifuse.classifier import TrainConfig, load_model
@@ -35,8 +35,6 @@ from mifuse.metrics import unweighted_accuracy
 from mifuse.run import versions
 from mifuse.student import Student
 from mifuse.training import predict
-
-SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--corpora", type=Path, required=True, help="folder of corpora")
     it.add_argument("--chains", default="koremo>nemo>ravdess,ravdess>nemo>koremo", help="SOURCE>OLD>NEW, …")
     it.add_argument("--seed", type=int, default=0)
+    it.add_argument("--keep", type=float, nargs="+", default=[0, KEEP / 2, KEEP, 2 * KEEP])
     it.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe")
     it.add_argument("--work", type=Path, default=Path.home() / ".cache" / "mifuse" / "transfers")
     it.add_argument("--out", type=Path, help="JSON")
@@ -83,21 +82,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def measure(options: argparse.Namespace, chain: str) -> dict[str, dict[str, float]]:
-    """UA of each share of the earlier weights, on both splits of both domains, by `domain split`."""
+    """UA before and after, for each `keep`, on both splits of both domains, by `domain split`."""
     source, old, new = chain.split(">")
     cache = AudioCache()
     earlier = earlier_student(options, Transfer((source,), old))
     clips = clips_of(options.corpora, new, "adapt")
     draws = load_draws(options.corpora / new / "lalm_draws.jsonl", clips, LABELS, cache)
     config = replace(override(RECIPES["default"], options.set), size=earlier.size)
-    student = adapt(clips, draws, earlier, cache, config=config, seed=options.seed).student
+    students = {"before": earlier} | {
+        f"{keep:g}": adapt(
+            clips, draws, earlier, cache, config=replace(config, keep=keep), seed=options.seed
+        ).student
+        for keep in options.keep
+    }
     return {
-        f"{share:g}": {
-            f"{domain} {split}": ua(mixed, clips_of(options.corpora, domain, split), cache)
+        name: {
+            f"{domain} {split}": ua(student, clips_of(options.corpora, domain, split), cache)
             for domain in (old, new)
             for split in SPLITS
         }
-        for share, mixed in ((share, between(student, earlier, share)) for share in SHARES)
+        for name, student in students.items()
     }
 
 
@@ -128,11 +132,11 @@ def ua(student: Student, clips: Sequence[Clip], cache: AudioCache) -> float:
 def markdown(chain: str, rows: dict[str, dict[str, float]]) -> str:
     """The table of a chain."""
     columns = list(next(iter(rows.values())))
-    lines = [f"UA in %, {chain}", "", f"| kept | {' | '.join(columns)} | mean |"]
+    lines = [f"UA in %, {chain}", "", f"| keep | {' | '.join(columns)} | mean |"]
     lines.append("| ---: |" + " ---: |" * (len(columns) + 1))
-    for share, row in rows.items():
+    for name, row in rows.items():
         values = [*row.values(), float(np.mean(list(row.values())))]
-        lines.append(f"| {share} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
     return "\n".join(lines)
 
 

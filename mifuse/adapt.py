@@ -6,7 +6,6 @@ follow the student, fuse again. Source: Huang, Lin, Lee, "MI-Fuse", arXiv 2509.2
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import logging
@@ -55,15 +54,17 @@ class AdaptConfig:
     size: str = "s"  # of a student that starts from scratch
     dropout: float = 0.2  # 0 is off
     average: bool = True  # the student is the moving average of the weights, not the last step
-    keep: float = 0.0  # share of the classifier's weights in the student's, against forgetting; 0 is off
+    keep: float = (
+        0.0  # weight of an earlier student's answers beside the labels, against forgetting; 0 is off
+    )
     refine: RefineConfig = field(default_factory=RefineConfig)
     fit: FitConfig = field(default_factory=FitConfig)
 
     def __post_init__(self) -> None:
-        require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf), keep=(0, 1))
+        require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf), keep=(0, math.inf))
 
 
-KEEP = 0.5  # `keep` of a student that is adapted once more; see docs/LOG.md for what other shares do
+KEEP = 1.0  # `keep` of a student that is adapted once more; see docs/LOG.md for what other shares do
 RECIPES = {
     "default": AdaptConfig(),
     # The published formula and nothing else.
@@ -125,12 +126,13 @@ def adapt(
     # which does not hold a million clips.
     measured = voices(clips, cache) if config.refine.rounds > 0 else None
     features = Features.of(clips, cache)
-    fit = Fit(first_student(classifier, config, seed), features, config.fit, seed)
+    earlier = classifier if isinstance(classifier, Student) and config.keep > 0 else None
+    if config.keep > 0 and earlier is None:
+        raise TrainingError(f"keep = {config.keep:g} needs an earlier student: give one, or set keep=0")
+    fit = Fit(
+        first_student(classifier, config, seed), features, config.fit, seed, earlier=earlier, keep=config.keep
+    )
     follows = isinstance(classifier, Student) and _same_shapes(classifier, fit.student)
-    if config.keep > 0 and not follows:
-        raise TrainingError(
-            f"keep = {config.keep:g} needs an earlier student of size {config.size}: give one, or set keep=0"
-        )
     targets = np.empty(0)
     settings = asdict(config) | {
         "target": _digest([f"{cache.hash(clip)} {clip.speaker}".encode() for clip in clips]),
@@ -158,8 +160,6 @@ def adapt(
         if state is not None:
             fit.save(state, {"targets": targets}, settings)
     student = (fit.average if config.average else fit.student).eval()
-    if config.keep > 0:
-        student = between(student, classifier, config.keep)
     fused, classifier_mean, probs = on_main_process(
         lambda: (
             teaching().fused(teaching().draws),
@@ -176,20 +176,6 @@ def adapt(
         classifier=classifier_mean,
         probs=probs,
     )
-
-
-def between(student: Student, other: nn.Module, share: float) -> Student:
-    """A copy of the student with a share of the other's weights in its own; the shapes are the same.
-
-    What fine-tuning gained and what was known before are both good near the straight line between the two.
-    Source: Wortsman et al., "Robust fine-tuning of zero-shot models" (CVPR 2022).
-    """
-    mixed, theirs = copy.deepcopy(student), other.state_dict()
-    with torch.no_grad():
-        for name, weights in mixed.state_dict().items():
-            if weights.dtype.is_floating_point:
-                weights.lerp_(theirs[name].to(weights), share)
-    return mixed
 
 
 @dataclass

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,11 +18,13 @@ from mifuse.labels import canonical
 from mifuse.manifest import Clip, Manifest, read_manifest
 
 if TYPE_CHECKING:
+    from mifuse.hub import HubClassifier
     from mifuse.student import Student
-    from mifuse_export import Probe
+    from mifuse_export import Budget, Probe
 
 CALIBRATION_CLIPS = 200
 PROBE_CLIPS = 400
+_HUB_SETTINGS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "id2label")
 LONGEST = 10 * SAMPLE_RATE  # samples of a clip that are used: the device looks at a few seconds at a time
 
 T = TypeVar("T")
@@ -38,78 +40,87 @@ def export_student(
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
     force_int8: bool = False,
+    budget: Budget | None = None,
+    sign: Path | None = None,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Path:
     """Write the bundle `out` of the student in the folder `student`.
 
     Args:
+        student: what `adapt` or `train` wrote, or an audio classifier of `transformers` that hears samples.
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
-        formats, max_drop, force_int8, force: see `mifuse_export.export_bundle`.
+        formats, max_drop, force_int8, sign, force: see `mifuse_export.export_bundle`.
+        budget: what the int8 model, which is then made, may cost. If the student's costs more, the widest
+            one that does not is made from it, and taught by it on the clips to adapt to.
+        progress: called with the record of each epoch in which it is taught.
 
     Raises:
-        MifuseError: no student, no clips, or an export that is not as good as the student.
+        MifuseError: no student, no clips, an export not as good as the student, or none within the budget.
     """
+    from mifuse.classifier import load_model
+    from mifuse.compress import within
+    from mifuse.features import Features
     from mifuse.frontend import HOP, MEL_RANGE, N_MELS
-    from mifuse_export import check_out, export_bundle
+    from mifuse.student import Student
+    from mifuse_export import OverBudgetError, Probe, check_out, export_bundle
+    from mifuse_export.budget import estimate
+    from mifuse_export.signing import signer
     from mifuse_runtime.settings import FrontEnd
 
     check_out(out, force)  # before minutes of work
-    model = load_student(student)
+    if sign:
+        signer(sign)
+    int8 = int8 or budget is not None
+    model, cache = load_model(student), cache or AudioCache()
+    if not isinstance(model, Student):
+        kind = model.model.config.model_type
+        if not model.hears_samples:
+            raise MifuseError(
+                f"{student} is a {kind}, which hears spectrograms that `transformers` makes: export a WavLM, "
+                "HuBERT or wav2vec2, or adapt a student with it as --source"
+            )
+        if budget:
+            raise MifuseError(
+                f"{student} is a {kind}: a narrower model for a budget is made of a student alone; "
+                "leave the budget out, or adapt a student with it as --source"
+            )
     source = calibration or _adapted_to(student, needed=int8)
     clips: list[Samples] = []
     probe = None
+    students: Iterable[Student | HubClassifier] = [model]
     if source:
         manifest = read_manifest(source, labels=None)
-        cache = cache or AudioCache()
         clips = _samples(calibration_clips(manifest, 2 * CALIBRATION_CLIPS), cache, bar)
         clips = stratified(clips, predicted_classes(model, clips), CALIBRATION_CLIPS)
         probe = _probe(manifest, model.labels, cache, bar) if int8 else None
-    return export_bundle(
-        model,
-        out,
-        labels=model.labels,
-        sample_rate=SAMPLE_RATE,
-        calibration=clips,
-        int8=int8,
-        formats=formats,
-        max_drop=max_drop,
-        force_int8=force_int8,
-        probe=probe,
-        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
-        provenance=_provenance(student),
-        force=force,
-    )
-
-
-def load_student(folder: Path) -> Student:
-    """The student saved in `folder`.
-
-    Raises:
-        MifuseError: the folder holds none.
-    """
-    from safetensors import SafetensorError
-
-    from mifuse.student import Student
-
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise MifuseError(f"{folder} is not a student: it has no {name}; make one with `mifuse adapt`")
-    try:
-        if "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
-            raise MifuseError(f"{folder} is a transformers checkpoint: only a mifuse student can be exported")
-        with contextlib.redirect_stdout(
-            io.StringIO()
-        ):  # the hub's mixin says on stdout that it reads a folder
-            loaded: Student = Student.from_pretrained(folder)
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise MifuseError(
-            f"{folder} does not load as a student ({line}): adapt again or copy it again"
-        ) from error
-    return loaded
+        if budget and isinstance(model, Student):
+            features = partial(Features.of, manifest.select("adapt").clips, cache)
+            cost = partial(estimate, clips=clips, labels=model.labels, sample_rate=SAMPLE_RATE)
+            students = within(budget, model, features, cost, progress)
+    for candidate in students:
+        with contextlib.suppress(OverBudgetError):
+            return export_bundle(
+                candidate,
+                out,
+                labels=model.labels,
+                sample_rate=SAMPLE_RATE,
+                calibration=clips,
+                int8=int8,
+                formats=formats,
+                max_drop=max_drop,
+                force_int8=force_int8,
+                probe=probe,
+                budget=budget,
+                frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None,
+                provenance=_provenance(student, model, candidate, probe or Probe(clips)),
+                sign=sign,
+                force=force,
+            )
+    raise MifuseError(f"no student made of {student} holds the budget of {budget}: give it more")
 
 
 def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> list[Clip]:
@@ -119,8 +130,8 @@ def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> lis
     return _spread(sorted(clips, key=_seconds), count)
 
 
-def predicted_classes(model: Student, clips: Sequence[Samples]) -> NDArray[np.int64]:
-    """The class that the student hears in each clip, (N,)."""
+def predicted_classes(model: Student | HubClassifier, clips: Sequence[Samples]) -> NDArray[np.int64]:
+    """The class that the model hears in each clip, (N,)."""
     from mifuse_export.onnx import frozen
     from mifuse_export.verify import probabilities, torch_predict
 
@@ -214,16 +225,40 @@ def _adapted_to(student: Path, *, needed: bool) -> Path | None:
     if isinstance(target, str) and (student / target).is_file():  # relative to run.json, or absolute
         return student / target
     if needed:
-        found = f"the manifest that it was adapted to, {target}, is gone" if target else "it has no run.json"
+        found = f"the manifest that it was adapted to, {target}, is gone" if target else "`adapt` wrote none"
         raise MifuseError(
             f"int8 needs clips of the target and {student} names none ({found}): pass --calibration MANIFEST"
         )
     return None
 
 
-def _provenance(student: Path) -> dict[str, Any]:
-    """The student's settings, and what of its run is neither a path nor a time: bundles stay reproducible."""
-    run = _run(student)
+def _provenance(
+    folder: Path, model: Student | HubClassifier, exported: Student | HubClassifier, probe: Probe
+) -> dict[str, Any]:
+    """The student's settings, and what of its run is neither a path nor a time: bundles stay reproducible.
+
+    Where a narrower student is exported in its place, also how the two compare on the probe.
+    """
+    run = _run(folder)
     known = ("teacher", "teachers", "lalm", "model", "seed", "draws_sha256")
-    settings = json.loads((student / "config.json").read_text(encoding="utf-8"))
-    return {"student": settings} | {key: run[key] for key in known if key in run}
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "model_type" in settings:  # the hundred others are defaults of transformers
+        settings = {key: settings[key] for key in _HUB_SETTINGS if key in settings}
+    found = {"student": settings} | {key: run[key] for key in known if key in run}
+    from mifuse.student import Student
+    from mifuse_export.onnx import frozen
+    from mifuse_export.verify import compare, probabilities, rounded, torch_predict
+
+    if exported is model or not isinstance(exported, Student):
+        return found
+    before, after = (probabilities(torch_predict(frozen(m)), probe.clips) for m in (model, exported))
+    quality = compare(before, after, probe.labels)
+    compressed = {
+        "from size": settings["size"],
+        "to size": exported.size,
+        "clips": quality.clips,
+        "agreement": rounded(quality.agreement),
+        "ua": rounded(quality.ua),
+        "ua before": rounded(quality.fp32_ua),
+    }
+    return found | {"student": settings | {"size": exported.size}, "compressed": compressed}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from mifuse.attention import NAME, plain
 from mifuse.audio import AudioCache
 from mifuse.errors import MifuseError
 from mifuse.frontend import SAMPLE_RATE
@@ -42,28 +44,54 @@ class HubClassifier(nn.Module):
         dropout: of a new head for our labels, untrained, in place of the checkpoint's; None keeps that.
 
     Raises:
-        MifuseError: the checkpoint cannot be read, has no place for a head, or its labels do not cover ours.
+        MifuseError: the checkpoint cannot be read, has no head or no place for one, or does not cover our
+            labels.
     """
+
+    chosen: Tensor
 
     def __init__(self, name: str, labels: Sequence[str] = LABELS, dropout: float | None = None) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+        from transformers import (
+            AutoConfig,
+            AutoFeatureExtractor,
+            AutoModelForAudioClassification,
+            Wav2Vec2FeatureExtractor,
+        )
 
         try:
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             if dropout is not None:
                 config.id2label = dict(enumerate(labels))
                 config.label2id = {label: i for i, label in enumerate(labels)}
                 config.use_weighted_layer_sum = True
                 config.head_dropout = dropout  # not of transformers, which keeps it all the same
-            with _unreported() if dropout is not None else contextlib.nullcontext():
-                self.model: Any = AutoModelForAudioClassification.from_pretrained(
-                    name, config=config, ignore_mismatched_sizes=dropout is not None
+            with _unreported():
+                loaded = AutoModelForAudioClassification.from_pretrained(
+                    name,
+                    config=config,
+                    ignore_mismatched_sizes=True,
+                    attn_implementation=NAME,
+                    use_safetensors=True,  # the other form is a pickle
+                    trust_remote_code=False,
+                    output_loading_info=True,
                 )
-            self.extractor: Any = AutoFeatureExtractor.from_pretrained(name)  # type: ignore[no-untyped-call]
+            self.model: Any
+            self.model, report = loaded
+            self.extractor: Any = AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
+                name, trust_remote_code=False
+            )
         except (OSError, ValueError, SafetensorError) as error:
             reason = first_line(error)
             raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
+        plain(self.model)
+        absent = {key for key in report["missing_keys"] if key.startswith(HEAD)}
+        absent |= {key for key, *_ in report["mismatched_keys"]}
+        if dropout is None and absent:
+            raise MifuseError(
+                f"hf:{name} has no trained head ({min(absent)} is missing or of another size): "
+                "put one on it with `mifuse train --encoder`, or choose a fine-tuned checkpoint"
+            )
         if self.extractor.sampling_rate != SAMPLE_RATE:
             raise MifuseError(
                 f"hf:{name} hears audio of {self.extractor.sampling_rate} Hz: "
@@ -75,14 +103,17 @@ class HubClassifier(nn.Module):
                 "choose a WavLM, HuBERT, wav2vec2 or Whisper checkpoint"
             )
         self.labels = tuple(labels)
+        self.hears_samples = isinstance(self.extractor, Wav2Vec2FeatureExtractor)  # else a spectrogram
         theirs = [str(label) for _, label in sorted(self.model.config.id2label.items())]
-        self.sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
-        missing = [ours for ours, sources in zip(labels, self.sources, strict=True) if not sources]
+        sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
+        missing = [ours for ours, found in zip(labels, sources, strict=True) if not found]
         if missing:
             raise MifuseError(
                 f"hf:{name} has the labels {', '.join(theirs)}: none of them is {', '.join(missing)}; "
                 "set id2label in its config.json to names that are"
             )
+        self.counts = [len(found) for found in sources]  # of their labels that are one of ours
+        self.register_buffer("chosen", torch.tensor([*itertools.chain(*sources)]), persistent=False)
         self.eval()
 
     @property
@@ -96,7 +127,11 @@ class HubClassifier(nn.Module):
 
     def _inputs(self, samples: Tensor) -> dict[str, Tensor]:
         # The convolutions of wav2vec2 and its heirs need 25 ms at least.
-        samples = nn.functional.pad(samples, (0, max(0, SHORTEST - samples.shape[1])))
+        missing = torch.sym_max(0, SHORTEST - samples.shape[1])  # type: ignore[no-untyped-call]
+        samples = nn.functional.pad(samples, (0, missing))
+        device = next(self.model.parameters()).device
+        if self.hears_samples:  # by operations that an exported graph has, too
+            return {"input_values": self._normalised(samples.to(device))}
         inputs = self.extractor(
             list(samples.cpu().numpy()),
             sampling_rate=SAMPLE_RATE,
@@ -104,13 +139,18 @@ class HubClassifier(nn.Module):
             # Whisper's encoder takes 30 s, whatever there is to hear.
             padding="max_length" if hasattr(self.extractor, "chunk_length") else True,
         )
-        device = next(self.model.parameters()).device
         return {name: value.to(device) for name, value in inputs.items()}
 
+    def _normalised(self, samples: Tensor) -> Tensor:
+        """Zero mean and unit variance for each clip, where the checkpoint was trained so."""
+        if not self.extractor.do_normalize:
+            return samples
+        samples = samples - samples.mean(dim=1, keepdim=True)
+        return samples / torch.sqrt((samples * samples).mean(dim=1, keepdim=True) + 1e-7)
+
     def _ours(self, logits: Tensor) -> Tensor:
-        theirs = logits.softmax(dim=-1)
-        ours = torch.stack([theirs[..., sources].sum(dim=-1) for sources in self.sources], dim=-1)
-        return ours / ours.sum(dim=-1, keepdim=True)
+        heard = logits.index_select(-1, self.chosen).softmax(dim=-1)
+        return torch.stack([part.sum(dim=-1) for part in torch.split(heard, self.counts, dim=-1)], dim=-1)
 
     def embeddings(
         self, clips: Sequence[Clip], cache: AudioCache, heard: Callable[[], object] = lambda: None
@@ -218,15 +258,18 @@ class HeadFit(Fit):
 
 @contextlib.contextmanager
 def _unreported() -> Iterator[None]:
-    """`transformers` reports at length that a new head is not in the checkpoint; of course it is not."""
+    """`transformers` reports at length what a checkpoint lacks, such as a new head; what matters raises."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def first_line(error: Exception) -> str:

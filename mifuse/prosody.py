@@ -23,6 +23,12 @@ LOUD_DB = 30.0  # dB below the loudest frame; what is softer is a pause
 SHORTEST_PAUSE = 0.15  # s
 RISE_DB = 2.0  # dB, of a peak that counts as a syllable
 OCTAVE = 7.0  # semitones; further from the median is an octave error
+PIECE = 3000  # frames whose spectra are in memory at once: 30 s, 100 MB
+
+_HERTZ = np.arange(FRAME + 1) * SAMPLE_RATE / (2 * FRAME)
+_BANDS = np.stack(  # power of a frame below and above 1 kHz, all of it, and its sum over frequencies
+    [(_HERTZ >= 80) & (_HERTZ < 1000), (_HERTZ >= 1000) & (_HERTZ < 5000), np.ones(FRAME + 1), _HERTZ], axis=1
+)
 
 # name -> (unit, what it is); in the order of `Prosody.values`.
 MEASURES = {
@@ -66,10 +72,9 @@ def measure(samples: Samples) -> Prosody:
     padded = np.pad(samples.astype(np.float64), (0, max(0, SHORTEST - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::STEP]
     times = (np.arange(len(frames)) * STEP + FRAME / 2) / SAMPLE_RATE
-    spectra = np.abs(np.fft.rfft(frames * np.hanning(FRAME), 2 * FRAME)) ** 2
-    energy = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-10)
+    pieces = [_piece(frames[first : first + PIECE]) for first in range(0, len(frames), PIECE)]
+    energy, f0, strength, bands = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     loud = energy > energy.max() - LOUD_DB
-    f0, strength = _pitch(spectra)
     voiced = loud & (strength > VOICED)
     voiced = _without_octave_errors(f0, voiced)
     values = np.array(
@@ -78,7 +83,7 @@ def measure(samples: Samples) -> Prosody:
             100 * voiced.sum() / loud.sum(),
             *_energy_measures(energy, loud, times),
             *_tempo(energy, loud, len(samples) / SAMPLE_RATE),
-            *_quality(spectra, f0, energy, strength, voiced if voiced.any() else loud),
+            *_quality(bands, f0, energy, strength, voiced if voiced.any() else loud),
             len(samples) / SAMPLE_RATE,
         ]
     )
@@ -88,6 +93,13 @@ def measure(samples: Samples) -> Prosody:
 def measures(clips: Sequence[Clip], cache: AudioCache) -> Array:
     """Measures of each clip without its silent ends, (N, len(MEASURES))."""
     return np.stack([measure(cache.samples(clip)).values for clip in clips])
+
+
+def _piece(frames: Array) -> tuple[Array, Array, Array, Array]:
+    """Energy, F0, strength and `_BANDS` of frames (n, FRAME)."""
+    spectra = np.abs(np.fft.rfft(frames * np.hanning(FRAME), 2 * FRAME)) ** 2
+    energy = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-10)
+    return energy, *_pitch(spectra), spectra @ _BANDS
 
 
 def _pitch(spectra: Array) -> tuple[Array, Array]:
@@ -162,14 +174,12 @@ def _peaks(track: Array) -> int:
 
 
 def _quality(
-    spectra: Array, f0: Array, energy: Array, strength: Array, where: NDArray[np.bool_]
+    bands: Array, f0: Array, energy: Array, strength: Array, where: NDArray[np.bool_]
 ) -> Sequence[float]:
     """Tilt, centroid, jitter, shimmer, harmonicity of the voiced frames."""
-    hertz = np.arange(spectra.shape[1]) * SAMPLE_RATE / (2 * FRAME)
-    mean = spectra[where].mean(axis=0)
-    low, high = mean[(hertz >= 80) & (hertz < 1000)].sum(), mean[(hertz >= 1000) & (hertz < 5000)].sum()
+    low, high, whole, moment = bands[where].mean(axis=0)
     tilt = 10 * np.log10((high + 1e-12) / (low + 1e-12))
-    centroid = float((hertz * mean).sum() / (mean.sum() + 1e-12))
+    centroid = float(moment / (whole + 1e-12))
     together = np.flatnonzero(where[1:] & where[:-1])
     if not len(together):
         return [tilt, centroid, 0.0, 0.0, 0.0]

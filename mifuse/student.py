@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
@@ -13,11 +14,38 @@ from mifuse.errors import MifuseError
 from mifuse.frontend import N_MELS, LogMel
 from mifuse.labels import LABELS
 
-# The one dial: width of the body. Parameters: xs 29 k, s 113 k, m 1 M.
+# The one dial: width of the body. Parameters: xs 29 k, s 113 k, m 1 M. Widths between have names, too: w6.
 SIZES = {"xs": 4, "s": 8, "m": 24}
 
 CHANNELS = (3, 6, 8, 8, 8)  # of the blocks, in widths
 STRIDES = ((4, 2), (2, 2), (2, 1), (2, 1), (2, 1))  # of the blocks, in mel bins and frames
+
+
+def width_of(size: str) -> int:
+    """Width of the body of a student of that size.
+
+    Raises:
+        MifuseError: there is no such size.
+
+    >>> width_of("s"), width_of("w6")
+    (8, 6)
+    """
+    if size in SIZES:
+        return SIZES[size]
+    if not re.fullmatch("w[1-9][0-9]?", str(size)):
+        raise MifuseError(
+            f"unknown student size {size!r}: use one of {', '.join(SIZES)}, or a width from w1 to w99"
+        )
+    return int(size[1:])
+
+
+def size_of(width: int) -> str:
+    """The one name of a width.
+
+    >>> size_of(8), size_of(6)
+    ('s', 'w6')
+    """
+    return next((name for name, known in SIZES.items() if known == width), f"w{width}")
 
 
 class Block(nn.Module):
@@ -37,7 +65,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
     Args:
         labels: emotions, in the order of the probabilities.
-        size: `xs`, `s` or `m`.
+        size: `xs`, `s`, `m`, or a width as `w6`.
         dropout: share of the embedding dropped in training and in MC-dropout draws; 0 is off.
 
     >>> student = Student(size="xs").eval()
@@ -47,13 +75,11 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
     def __init__(self, labels: Sequence[str] = LABELS, size: str = "s", dropout: float = 0.2) -> None:
         super().__init__()
-        if size not in SIZES:
-            raise MifuseError(f"unknown student size {size!r}: use one of {', '.join(SIZES)}")
         if not 0 <= dropout < 1:
             raise MifuseError(f"dropout = {dropout}: it must be at least 0 and below 1")
         self.labels = tuple(labels)
         self.size = size
-        channels = [1, *(SIZES[size] * widths for widths in CHANNELS)]
+        channels = [1, *(width_of(size) * widths for widths in CHANNELS)]
         bins = N_MELS // math.prod(stride for stride, _ in STRIDES)
         self.frontend = LogMel()
         self.blocks = nn.Sequential(*map(Block, channels, channels[1:], STRIDES))

@@ -68,9 +68,21 @@ class Fit:
         features: the clips.
         config: how.
         seed: of sampling, augmentation and dropout.
+        earlier: a student whose answers to the same clips are labels, too, so that what it knows is not
+            forgotten. Source: Li and Hoiem, "Learning without forgetting" (ECCV 2016).
+        keep: weight of these labels.
     """
 
-    def __init__(self, student: Student, features: Features, config: FitConfig, seed: int = 0) -> None:
+    def __init__(
+        self,
+        student: Student,
+        features: Features,
+        config: FitConfig,
+        seed: int = 0,
+        *,
+        earlier: Student | None = None,
+        keep: float = 1.0,
+    ) -> None:
         from accelerate import Accelerator
 
         self.config, self.features, self.seed = config, features, seed
@@ -82,7 +94,9 @@ class Fit:
             student.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
         self.student = student.to(self.accelerator.device)
-        self.average = copy.deepcopy(self.student).requires_grad_(False).eval()
+        self.average = _still(self.student)
+        self.keep = 0.0 if earlier is None else keep
+        self.earlier = None if earlier is None else _still(earlier).to(self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(_Logits(self.student), self.optimizer)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -110,13 +124,13 @@ class Fit:
         loading = clips = 0.0
         sums: dict[str, float] = {}
         predicted = torch.zeros(labels.shape[1])
-        odds = _sampling(labels, self.config.balance)
+        edges = _sampling(labels, self.config.balance)
         loss = loss or partial(self._soft_label_loss, labels)
         last = min(self.step + self.config.steps_per_epoch, self.config.steps)
         count = last - self.step
         while self.step < last:
             before = time.perf_counter()
-            index, logmel = self._batch(odds)
+            index, logmel = self._batch(edges)
             loading += time.perf_counter() - before
             terms, scores = self._train_step(index, logmel, loss)
             clips += len(index)
@@ -138,9 +152,9 @@ class Fit:
         self._check_collapse(share)
         return record
 
-    def _batch(self, odds: Array) -> tuple[NDArray[np.int64], Tensor]:
+    def _batch(self, edges: Array) -> tuple[NDArray[np.int64], Tensor]:
         generator = np.random.default_rng([self.seed, self.step])
-        index = generator.choice(len(self.features), self.config.batch_size, p=odds)
+        index = edges.searchsorted(generator.random(self.config.batch_size), side="right")
         size = len(index) // self.accelerator.num_processes
         first = self.accelerator.process_index * size
         index = index[first : first + size]
@@ -184,12 +198,17 @@ class Fit:
         target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         with self.accelerator.autocast():
             logits = self.model(x, speech)
+            before = None if self.earlier is None else self.earlier.logits(x, speech)
         log_probs = F.log_softmax(logits.float(), dim=1)
         cross_entropy = -(target * log_probs).sum(1).mean()
         mean = self._mean_over_processes(log_probs.exp().mean(0))
         diversity = -(mean * mean.clamp(min=1e-9).log()).sum()
         loss = cross_entropy - config.diversity * diversity
-        return {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}, log_probs
+        terms = {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}
+        if before is not None:
+            terms["remembered"] = -(before.float().softmax(1) * log_probs).sum(1).mean()
+            terms["loss"] = loss + self.keep * terms["remembered"]
+        return terms, log_probs
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
         """The mean of the whole batch, with this process's gradient (DDP averages the gradients)."""
@@ -290,6 +309,11 @@ class Fit:
         return {name: tensor.numpy() for name, tensor in parts["arrays"].items()}
 
 
+def _still(student: Student) -> Student:
+    """A copy that is not trained."""
+    return copy.deepcopy(student).requires_grad_(False).eval()
+
+
 class _Logits(torch.nn.Module):
     """Makes `logits` the forward pass, which is what DistributedDataParallel needs to see."""
 
@@ -319,10 +343,10 @@ def _flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _sampling(labels: Array, balance: float) -> Array:
-    """Odds of each clip to be drawn: between clips equally often (0) and classes equally often (1)."""
+    """Where each clip's share of [0, 1) ends; balance 0: clips equally often, 1: classes equally often."""
     per_class = (labels / np.maximum(labels.mean(0), 1e-3)).sum(1)
-    odds = per_class**balance
-    return np.asarray(odds / odds.sum())
+    edges = np.cumsum(per_class**balance)
+    return np.asarray(edges / edges[-1])
 
 
 def _one_cycle(progress: float) -> float:

@@ -1,16 +1,18 @@
-"""A headless Chromium for tests, driven by the DevTools protocol over aiohttp."""
+"""Node, and a headless Chromium driven by the DevTools protocol over aiohttp, for tests."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import functools
+import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pytest
 
 WEB = Path(__file__).resolve().parent.parent / "runtime" / "web"
@@ -39,6 +42,42 @@ needs_browser = [
         reason="no Chromium: install one (Debian: chromium-headless-shell), or name one in MIFUSE_BROWSER",
     ),
 ]
+
+
+Ask = Callable[..., Any]
+
+
+@contextmanager
+def node() -> Iterator[Ask]:
+    """Calls functions of web_driver.mjs, which runs until the end: it starts slowly."""
+    driver = subprocess.Popen(
+        ["node", Path(__file__).parent / "web_driver.mjs"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert driver.stdin
+    assert driver.stdout
+
+    def call(name: str, **request: Any) -> Any:
+        driver.stdin.write(json.dumps({"call": name, **request}, default=str) + "\n")
+        driver.stdin.flush()
+        answer = json.loads(driver.stdout.readline())
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
+
+    yield call
+    driver.stdin.close()
+    assert driver.wait(60) == 0
+
+
+def ask_graph(ask: Ask, file: Path, batch: np.ndarray) -> np.ndarray:
+    """What onnxruntime-web gives for the one input of an ONNX file."""
+    with tempfile.NamedTemporaryFile() as data:
+        data.write(batch.astype("<f4").tobytes())
+        data.flush()
+        return np.array(ask("graph", file=file, data=data.name, dims=batch.shape), np.float32)
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -75,9 +114,13 @@ class Page:
         command += ["--use-fake-ui-for-media-stream"]  # nobody is there to allow the microphone
         command += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={hears}"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+        self._start(command, profile / "DevToolsActivePort")
+
+    def _start(self, command: list[str | None], port: Path) -> None:
+        """Start the browser, which writes to `port` where it listens."""
         self.errors: list[str] = []  # of the page: exceptions, console errors, what its policy refused
         self.requests: list[str] = []  # addresses that the page asked for
-        self._port = profile / "DevToolsActivePort"
+        self._port = port
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._loop = asyncio.new_event_loop()
         self._count = 0

@@ -122,7 +122,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for arguments, word in (
         ((tmp_path,), "is not a bundle"),
         ((folder, tmp_path / "no.csv"), "no such manifest"),
-        ((folder, "--student", tmp_path), "is not a student"),
+        ((folder, "--student", tmp_path), "no config.json there"),
     ):
         result = run(*arguments)
         assert result.exit_code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -260,6 +261,24 @@ def test_a_graph_that_differs_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+class Ramp(nn.Module):
+    """Later samples count more, by an operator that makes any number of values."""
+
+    def forward(self, samples: Tensor) -> Tensor:
+        level = (samples * torch.arange(samples.shape[1])).mean(dim=1, keepdim=True)
+        return torch.softmax(torch.cat([level, -level], dim=1), dim=1)
+
+
+def test_layers_that_a_bundle_may_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"labels": ("a", "b"), "int8": False, "calibration": []}
+    with pytest.raises(ExportError, match="may not hold the graph of Ramp: the operator Range is not one"):
+        export(Ramp(), tmp_path / "out", **options)
+    monkeypatch.setattr("mifuse_export.onnx.MAX_FILE", 1000)
+    with pytest.raises(ExportError, match="the graph of Tiny has 0 MB and the runtime loads"):
+        export(Tiny(), tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_force_replaces_a_bundle_whole_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -309,10 +328,26 @@ def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr("mifuse_export.bundle.write_onnx", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ExportError, match=f"{tmp_path} has no space left: make room"):
         export(Tiny(), out, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (out / "bundle.json").read_text() == "old"
+
+
+def test_a_full_disk_is_told_from_what_an_engine_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: nn.Module, path: Path, **_: object) -> None:
+        raise ExportError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr("mifuse_export.bundle.write_onnx", full)
+    with pytest.raises(ExportError, match="iostream"):
+        export(Tiny(), tmp_path / "out")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(ExportError, match="has no space left"):
+        export(Tiny(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_openvino_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

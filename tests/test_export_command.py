@@ -12,9 +12,10 @@ import torch
 from click.testing import CliRunner, Result
 
 from mifuse.audio import SAMPLE_RATE, AudioCache
+from mifuse.classifier import load_model
 from mifuse.cli import main
 from mifuse.commands.export import speed
-from mifuse.export import calibration_clips, export_student, load_student, probe_clips, stratified
+from mifuse.export import calibration_clips, export_student, probe_clips, stratified
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest
 from mifuse.student import Student
@@ -97,7 +98,7 @@ def test_int8_takes_the_manifest_of_the_run(
     seen = {}
     monkeypatch.setattr("mifuse_export.export_bundle", lambda model, out, **options: seen.update(options))
     student = tmp_path / "student"
-    load_student(place / "student").save_pretrained(student)
+    load_model(place / "student").save_pretrained(student)
     with pytest.raises(Exception, match="pass --calibration"):
         export_student(student, tmp_path / "out", int8=True)
     (student / "run.json").write_text(json.dumps({"target": str(tmp_path / "gone.csv")}))
@@ -142,7 +143,7 @@ def test_calibration_clips_are_of_every_predicted_class(count: int) -> None:
 def test_bad_use_and_bad_input(place: Path, tmp_path: Path) -> None:
     student, out = place / "student", tmp_path / "out"
     assert "pass --calibration" in refused(run(student, "-o", out, "--int8"))
-    assert "is not a student: it has no config.json" in refused(run(tmp_path, "-o", out))
+    assert "no config.json there; give the folder" in refused(run(tmp_path, "-o", out))
     assert "no such manifest" in refused(run(student, "-o", out, "--calibration", tmp_path / "no.csv"))
     (tmp_path / "empty.csv").write_text("path\n")
     assert "no rows" in refused(run(student, "-o", out, "--calibration", tmp_path / "empty.csv"))
@@ -160,8 +161,8 @@ def test_broken_students(place: Path, tmp_path: Path) -> None:
     config = place / "student" / "config.json"
     (tmp_path / "config.json").write_text(config.read_text())
     (tmp_path / "model.safetensors").write_bytes(b"\x00" * 64)
-    assert "does not load as a student" in refused(run(tmp_path, "-o", tmp_path / "out"))
+    assert "not a student of ours" in refused(run(tmp_path, "-o", tmp_path / "out"))
     (tmp_path / "config.json").write_text("{")
-    assert "does not load as a student" in refused(run(tmp_path, "-o", tmp_path / "out"))
+    assert "not a student of ours" in refused(run(tmp_path, "-o", tmp_path / "out"))
     (tmp_path / "config.json").write_text('{"model_type": "wav2vec2"}')
-    assert "transformers checkpoint" in refused(run(tmp_path, "-o", tmp_path / "out"))
+    assert "cannot be loaded as an audio classifier" in refused(run(tmp_path, "-o", tmp_path / "out"))

@@ -55,6 +55,22 @@ def test_verify_runs_it_and_the_device_says_what_it_cannot(bundle: Path) -> None
     assert len(Recognizer.load(bundle, engine="auto").predict(np.zeros(RATE, np.float32)).scores) == 2
 
 
+def test_the_operators_that_a_build_of_onnx_runtime_needs(bundle: Path) -> None:
+    parser = pytest.importorskip("onnxruntime.tools.reduced_build_config_parser")
+    text = (bundle / "mobile" / mobile.OPERATORS).read_text(encoding="utf-8")
+    assert "/" not in text, "a folder of this machine"
+    assert f"mobile/{mobile.OPERATORS}" in bundles.load(bundle).files
+    listed, types = parser.parse_config(str(bundle / "mobile" / mobile.OPERATORS), enable_type_reduction=True)
+    found = {
+        (domain, operator)
+        for domain, versions in listed.items()
+        for operators in versions.values()
+        for operator in operators
+    }
+    assert found >= {("ai.onnx", "Softmax"), ("ai.onnx", "QuantizeLinear"), ("com.microsoft", "QLinearConv")}
+    assert types is not None
+
+
 def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ExportError, match=r"cannot convert model\.onnx to ORT format"):

@@ -23,7 +23,7 @@ PACKAGES = {
     "mifuse_runtime": ROOT / "runtime" / "mifuse_runtime",
 }
 # What the device may need beyond the base, and only inside the function that needs it.
-OPTIONAL_ON_DEVICE = {"onnxruntime", "openvino", "soundfile", "sounddevice", "aiohttp"}
+OPTIONAL_ON_DEVICE = {"onnxruntime", "openvino", "soundfile", "sounddevice", "aiohttp", "model_signing"}
 
 
 def build(source, folder):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mifuse import prosody
 from mifuse.audio import SAMPLE_RATE, AudioCache
 from mifuse.manifest import read_manifest
 from mifuse.prosody import MEASURES, measure, measures
@@ -61,3 +62,12 @@ def test_measures_of_clips(tmp_path):
     assert rows.shape[1] == len(MEASURES)
     assert np.isfinite(rows).all()
     assert rows.std(axis=0)[NAMES.index("f0_median")] > 0
+
+
+def test_long_clips_are_measured_in_pieces(monkeypatch):
+    samples = tone(120 * 2 ** np.linspace(0, 0.5, 2 * SAMPLE_RATE), seconds=2)
+    whole = measure(samples)
+    monkeypatch.setattr(prosody, "PIECE", 77)
+    pieces = measure(samples)
+    np.testing.assert_allclose(pieces.values, whole.values, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(pieces.f0, whole.f0)

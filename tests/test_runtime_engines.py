@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import mifuse_runtime
 from mifuse_runtime import BundleError, MifuseError, Recognizer, engines
 from tests.bundles import expected, make_bundle, speech, tone
+from tests.test_runtime_graph import rehash
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +145,21 @@ def test_arena_is_off_and_telemetry_too(folder: Path, monkeypatch: pytest.Monkey
     assert said == ["off"]
     assert (options[0].enable_cpu_mem_arena, options[0].intra_op_num_threads) == (False, 1)
     assert np.isfinite(list(recognizer.predict(tone(0.1)).scores.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("engine", "file"), [("onnxruntime", "model.onnx"), ("openvino", "openvino/model.xml")]
+)
+def test_an_opset_of_tomorrow_asks_for_another_engine(tmp_path: Path, engine: str, file: str) -> None:
+    folder = make_bundle(tmp_path, openvino=engine == "openvino")
+    if engine == "onnxruntime":
+        model = onnx.load(folder / file)
+        model.opset_import[0].version = 99
+        onnx.save(model, folder / file)
+    else:
+        text = (folder / file).read_text().replace('version="opset1"', 'version="opset99"')
+        (folder / file).write_text(text)
+    rehash(folder)
+    with pytest.raises(BundleError, match=rf"by {engine} [0-9.]+.* \(.*opset.*\): upgrade it, or") as caught:
+        engines.start(folder, mifuse_runtime.bundle.load(folder), engine, "fp32", 1)
+    assert "\n" not in str(caught.value)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mifuse_runtime
-from mifuse_runtime import Recognizer, read_audio
+from mifuse_runtime import Recognizer, engines, read_audio
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.resample import resample
 from mifuse_runtime.settings import Settings
-from tests.browser import WEB, needs_web
+from tests.browser import WEB, Ask, ask_graph, needs_web, node
 from tests.bundles import make_bundle, speech, tone
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,29 +29,12 @@ CLOSE = 1e-3  # of probabilities, as promised; measured 1e-7
 
 pytestmark = needs_web
 
-Ask = Callable[..., Any]
-
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    """Calls a function of web_driver.mjs; all tests share a process: it starts slowly."""
-    driver = subprocess.Popen(
-        ["node", ROOT / "tests" / "web_driver.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert driver.stdin
-    assert driver.stdout
-
-    def call(name: str, **request: Any) -> Any:
-        driver.stdin.write(json.dumps({"call": name, **request}, default=str) + "\n")
-        driver.stdin.flush()
-        answer = json.loads(driver.stdout.readline())
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer["result"]
-
-    yield call
-    driver.stdin.close()
-    assert driver.wait(60) == 0
+    """All tests share a process: it starts slowly."""
+    with node() as call:
+        yield call
 
 
 @pytest.fixture(scope="module")
@@ -284,29 +266,59 @@ def test_broken_files_are_refused_in_one_line(ask: Ask, tmp_path: Path) -> None:
             ask("load", bundle=folder)
 
 
-def test_a_real_student_in_int8_says_what_it_says_in_python(ask: Ask, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a real student, with every model that an export can write."""
     torch = pytest.importorskip("torch")
     from mifuse.export import export_student
     from mifuse.student import Student
 
+    folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
-    Student(size="xs").save_pretrained(tmp_path / "student")
-    clips = [speech(1.5, seed=seed) for seed in range(4)]
-    for number, clip in enumerate(clips):
-        soundfile.write(tmp_path / f"{number}.wav", clip, 16_000)
-    manifest = tmp_path / "target.csv"
-    manifest.write_text("path\n" + "".join(f"{number}.wav\n" for number in range(len(clips))))
-    options = {"calibration": manifest, "int8": True, "max_drop": 100.0}
-    folder = export_student(tmp_path / "student", tmp_path / "bundle", **options)
-    for precision in ("fp32", "int8"):
-        ask("load", bundle=folder, precision=precision)
-        recognizer = Recognizer.load(folder, precision=precision)
-        for clip in (*clips, speech(0.4), (tone(3.0) * 32767).astype(np.int16)):
-            same(ask("predict", bundle=folder, **written(clip, tmp_path)), recognizer.predict(clip))
-        # Windows that do not begin with a frame of the front end.
-        options = {"window": 0.5, "hop": 0.11}
-        found = ask("stream", bundle=folder, cuts=[777], **options, **written(clips[0], tmp_path))
-        with recognizer.stream(**options) as stream:
-            expected = stream.feed(clips[0]) + stream.close()
-        for one, other in zip(found, expected, strict=True):
-            same(one, other, 1e-5 if precision == "fp32" else CLOSE)
+    Student(size="xs").save_pretrained(folder / "student")
+    for number in range(4):
+        soundfile.write(folder / f"{number}.wav", speech(1.5, seed=number), 16_000)
+    (folder / "target.csv").write_text("path\n" + "".join(f"{number}.wav\n" for number in range(4)))
+    options = {"calibration": folder / "target.csv", "formats": ("onnx", "openvino"), "max_drop": 100.0}
+    return export_student(folder / "student", folder / "bundle", int8=True, **options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_real_student_says_what_it_says_in_python(
+    ask: Ask, exported: Path, precision: str, tmp_path: Path
+) -> None:
+    ask("load", bundle=exported, precision=precision)
+    recognizer = Recognizer.load(exported, precision=precision)
+    clip = speech(1.5)
+    for samples in (clip, speech(0.4), (tone(3.0) * 32767).astype(np.int16)):
+        same(ask("predict", bundle=exported, **written(samples, tmp_path)), recognizer.predict(samples))
+    # Windows that do not begin with a frame of the front end.
+    options = {"window": 0.5, "hop": 0.11}
+    found = ask("stream", bundle=exported, cuts=[777], **options, **written(clip, tmp_path))
+    with recognizer.stream(**options) as stream:
+        expected = stream.feed(clip) + stream.close()
+    for one, other in zip(found, expected, strict=True):
+        same(one, other, 1e-5 if precision == "fp32" else CLOSE)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("part", ["model", "body"])
+def test_graphs_answer_as_on_the_other_engines(ask: Ask, exported: Path, precision: str, part: str) -> None:
+    from mifuse_export.body import ROUNDING
+    from mifuse_export.verify import PARITY, crowd, edge_cases
+
+    bundle = mifuse_runtime.bundle.load(exported)
+    others = [
+        engines.start(exported, bundle, engine, precision, 1, body=part == "body")
+        for engine in ("onnxruntime", "openvino")
+    ]
+    front = others[0].graph.front
+    assert (front is not None) == (part == "body")
+    batches = [signal[None] for signal in edge_cases(bundle.sample_rate).values()]
+    for batch in (*batches, crowd(bundle.sample_rate)):
+        heard = np.stack([front.clip(samples) for samples in batch]) if front else batch
+        found = ask_graph(ask, others[0].graph.path, heard)
+        for other in others:
+            np.testing.assert_allclose(
+                found, other(heard), rtol=0, atol=PARITY if precision == "fp32" else ROUNDING
+            )

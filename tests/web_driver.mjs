@@ -1,11 +1,15 @@
-// Runs mifuse.js for tests/test_web.py: a request as JSON on each line of stdin, its answer as JSON on stdout.
+// Runs mifuse.js, and any graph, for tests/browser.py: a request as JSON on each line of stdin, its answer as JSON on stdout.
 import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { SETTINGS } from "../runtime/web/mifuse/bundle.js";
 import { resample } from "../runtime/web/mifuse/resample.js";
 import { Recognizer, readAudio } from "../runtime/web/mifuse.js";
 
 const recognizers = new Map();
+const sessions = new Map();
+const ort = createRequire(new URL("../runtime/web/mifuse.js", import.meta.url))("onnxruntime-web");
+ort.env.wasm.numThreads = 1;
 
 async function samplesOf({ samples, type = "Float32Array", channels = 0 }) {
   const bytes = new Uint8Array(await readFile(samples));
@@ -18,6 +22,15 @@ const part = (samples, from, to) =>
   Array.isArray(samples) ? samples.map((channel) => channel.subarray(from, to)) : samples.subarray(from, to);
 
 const calls = {
+  async graph({ file, data, dims }) {
+    if (!sessions.has(file)) sessions.set(file, ort.InferenceSession.create(await readFile(file)));
+    const session = await sessions.get(file);
+    const bytes = new Uint8Array(await readFile(data));
+    const input = new ort.Tensor("float32", new Float32Array(bytes.buffer), dims);
+    const output = (await session.run({ [session.inputNames[0]]: input }))[session.outputNames[0]];
+    const [rows, columns] = output.dims;
+    return Array.from({ length: rows }, (_, i) => Array.from(output.data.subarray(i * columns, (i + 1) * columns)));
+  },
   settings: async () => SETTINGS,
   async load({ bundle, precision }) {
     const recognizer = await Recognizer.load(bundle, { precision });

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from mifuse_export.budget import Budget, OverBudgetError
 from mifuse_export.bundle import Probe, check_out, export_bundle
 from mifuse_export.errors import ExportError
 
-__all__ = ["ExportError", "Probe", "check_out", "export_bundle"]
+__all__ = ["Budget", "ExportError", "OverBudgetError", "Probe", "check_out", "export_bundle"]

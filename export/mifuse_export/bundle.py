@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,10 +22,12 @@ from torch import nn
 import mifuse_runtime
 from mifuse_export import card, mobile, speed
 from mifuse_export.body import check_bodies, write_bodies
+from mifuse_export.budget import Budget, Cost
 from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
+from mifuse_export.signing import signer
 from mifuse_export.verify import (
     Floats,
     Predict,
@@ -44,6 +47,7 @@ FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "ort": mobile.ENGINE} 
 ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
 QUIET = 30.0  # dB from a clip's loudest frame down to what is no speech any more
 LEVELS = (-75.0, -45.0)  # dBFS: what calibration may call silence
+_FULL = 1 << 16  # bytes left on a disk that an engine could not write to
 _MODELS = {
     ("fp32", "onnxruntime"): "model.onnx",
     ("int8", "onnxruntime"): "model.int8.onnx",
@@ -75,8 +79,10 @@ def export_bundle(
     max_drop: float = 0.5,
     force_int8: bool = False,
     probe: Probe | None = None,
+    budget: Budget | None = None,
     frontend: FrontEnd | None = None,
     provenance: Mapping[str, Any] | None = None,
+    sign: Path | None = None,
     force: bool = False,
 ) -> Path:
     """Write the bundle `out` of `model`, every file of it checked against the model.
@@ -89,9 +95,11 @@ def export_bundle(
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
         force_int8: int8 is the default precision even where it is not faster than fp32 on ONNX Runtime.
         probe: clips that int8 is judged on; None: the calibration clips.
+        budget: what the int8 ONNX model may cost; it is then the default even where it is not faster.
         frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
             as graphs that a stream runs on frames that it has computed once. None: it has another one.
         provenance: what is known of the model's making, JSON values.
+        sign: PEM file of a private key that signs the bundle; None leaves it unsigned.
         force: replace an existing bundle.
 
     Returns:
@@ -99,13 +107,17 @@ def export_bundle(
 
     Raises:
         ExportError: bad arguments, a graph that differs from the model, or an int8 model that loses too much.
+        OverBudgetError: the int8 model costs more than `budget`.
         OSError: `out` cannot be written.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ExportError(f"unknown format {unknown[0]!r}: use {' or '.join(FORMATS)}")
+    if budget and not int8:
+        raise ExportError(f"the budget of {budget} is for an int8 model: set int8, too")
     if int8 and not calibration:
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
+    seal = signer(sign) if sign else None
     _check_clips([*calibration, *(probe.clips if probe else ())])
     model = frozen(model)
     reference = torch_predict(model)
@@ -149,8 +161,8 @@ def export_bundle(
                 calibration=_describe(calibration, sample_rate, calibrated),
                 provenance={**bundle.provenance, "int8": found.provenance()},
             )
-            slow = time_int8(folder, bundle, max(calibration, key=len))
-            if force_int8 or not slow:
+            slow = time_int8(folder, bundle, max(calibration, key=len), budget)
+            if force_int8 or budget or not slow:
                 bundle = replace(bundle, default="int8")
         bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
         if frontend:
@@ -158,9 +170,13 @@ def export_bundle(
             bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, device, frontend))
             whole = replace(bundle, files=_hashes(folder))
             quality["body_max_abs_dp"] = rounded(check_bodies(folder, whole, calibration))
+        if "ort" in formats:
+            mobile.write_operators(folder / "mobile")
         bundle = replace(bundle, files=_hashes(folder), quality=quality)
         (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
         (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")
+        if seal:
+            seal(folder)
     return Path(out)
 
 
@@ -230,17 +246,23 @@ def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Se
     )
 
 
-def time_int8(folder: Path, bundle: Bundle, clip: Floats) -> str | None:
+def time_int8(folder: Path, bundle: Bundle, clip: Floats, budget: Budget | None = None) -> str | None:
     """Write `timing.json`, int8 against fp32 on one window of audio; why int8 is not worth having, or None.
 
     ONNX Runtime decides, the engine that a device has; times of the others are there to be read.
+
+    Raises:
+        OverBudgetError: the int8 model costs more than `budget`.
     """
     samples = np.resize(clip, (1, round(bundle.window * bundle.sample_rate)))
     speeds = {}
     for engine in bundle.models["int8"]:
         fp32, eight = (_start(folder, bundle, engine, precision) for precision in ("fp32", "int8"))
         speeds[engine] = speed.compare_speed(fp32, eight, samples)
-    kernels = speed.kernels(folder / bundle.model("onnxruntime", "int8"), samples)
+    int8 = folder / bundle.model("onnxruntime", "int8")
+    if budget:
+        budget.check(Cost(int8.stat().st_size / 1000, speeds["onnxruntime"].int8_ms))
+    kernels = speed.kernels(int8, samples)
     layers = list(bundle.provenance["int8"]["layers"].values())
     slow = speed.verdict(speeds["onnxruntime"], kernels, layers.count("int8"))
     content = speed.report(speeds, kernels, bundle.window, slow)
@@ -330,7 +352,8 @@ def _new_folder(out: Path, force: bool) -> Iterator[Path]:
     folder = out.with_name(f".{out.name}.{os.getpid()}.part")
     folder.mkdir()
     try:
-        yield folder
+        with _telling_a_full_disk(folder):
+            yield folder
         old = out.with_name(f".{out.name}.{os.getpid()}.old")
         if out.exists():
             out.rename(old)
@@ -338,3 +361,15 @@ def _new_folder(out: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _telling_a_full_disk(folder: Path) -> Iterator[None]:
+    """Say so where it is one: engines call it "iostream error", and the system names no file."""
+    try:
+        yield
+    except (OSError, ExportError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _FULL:
+            place = folder.parent
+            raise ExportError(f"{place} has no space left: make room, or choose another folder") from error
+        raise

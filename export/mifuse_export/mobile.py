@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import onnxruntime
@@ -13,6 +14,7 @@ from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
 
 ENGINE = "onnxruntime-mobile"  # for Android and iOS; here ONNX Runtime itself reads its files
+OPERATORS = "required_operators_and_types.config"  # what its build takes, so named by its own tools
 
 
 def write_ort(source: Path, target: Path) -> None:
@@ -38,6 +40,18 @@ def write_ort(source: Path, target: Path) -> None:
     except Exception as error:  # ONNX Runtime's errors share no base class
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"ONNX Runtime cannot convert {source.name} to ORT format: {line}") from error
+
+
+def write_operators(folder: Path) -> None:
+    """List operators and types of the ORT files in `folder`, for a build of ONNX Runtime without others."""
+    from onnxruntime.tools.ort_format_model import create_config_from_models
+
+    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)  # it tells of every file
+    target = folder / OPERATORS
+    create_config_from_models(sorted(folder.glob("*.ort")), target, enable_type_reduction=True)
+    lines = target.read_text(encoding="utf-8").splitlines(keepends=True)
+    # Its comments name folders of this machine.
+    target.write_text("".join(line for line in lines if not line.startswith("#")), encoding="utf-8")
 
 
 def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:

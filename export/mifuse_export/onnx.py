@@ -16,10 +16,13 @@ import onnx
 import onnxruntime
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from mifuse_export.constants import compact
 from mifuse_export.errors import ExportError
 from mifuse_runtime import __version__
+from mifuse_runtime.bundle import MAX_FILE
+from mifuse_runtime.graph import onnx_problem
 
 # The opset that torch's exporter writes without a version converter in between; ONNX Runtime >= 1.14,
 # onnxruntime-web and OpenVINO >= 2023 read it, and per-channel QuantizeLinear (13) is in it.
@@ -32,8 +35,20 @@ _LEFTOVERS = {"Dropout", "Identity"}
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """A copy on the CPU in float32 and evaluation mode; the caller's model stays as it is."""
-    return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    """A copy on the CPU in float32 and evaluation mode; the caller's model stays as it is.
+
+    Parametrised weights, such as those under a weight norm, become plain ones.
+    """
+    model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            weights = {name: getattr(module, name) for name in module.parametrizations}  # type: ignore[union-attr]
+            # Not `remove_parametrizations`: it takes them from the class, which the caller's model shares.
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, weight in weights.items():
+                module.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+    return model
 
 
 def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_rate: int) -> None:
@@ -44,7 +59,8 @@ def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_ra
         path: file to write.
 
     Raises:
-        ExportError: the model holds an operation that ONNX does not have, or fixes batch or length.
+        ExportError: the model holds an operation that ONNX or a bundle does not have, fixes batch or length,
+            or is larger than what the runtime loads.
     """
     example = torch.linspace(-0.1, 0.1, 2 * 3 * sample_rate).reshape(2, -1)
     dynamic = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
@@ -74,7 +90,15 @@ def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_ra
     facts = {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate), "mifuse": __version__}
     onnx.helper.set_model_props(proto, facts)
     onnx.checker.check_model(proto, full_check=True)
-    path.write_bytes(proto.SerializeToString(deterministic=True))
+    content = proto.SerializeToString(deterministic=True)
+    if problem := onnx_problem(content):
+        raise ExportError(f"a bundle may not hold the graph of {type(model).__name__}: {problem}")
+    if len(content) > MAX_FILE:
+        raise ExportError(
+            f"the graph of {type(model).__name__} has {len(content) / 1e6:.0f} MB and the runtime loads "
+            f"{MAX_FILE / 1e6:.0f} MB at most: export a smaller model"
+        )
+    path.write_bytes(content)
 
 
 def tidy(proto: onnx.ModelProto) -> None:

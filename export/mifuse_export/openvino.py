@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import quiet
@@ -23,6 +26,7 @@ def write_openvino(source: Path, target: Path) -> None:
         with quiet():
             # Not `convert_model`: it would write out every constant that the graph makes when it is loaded.
             model = openvino.Core().read_model(source)
+            _fold_ranges(model)
             # Its own names count every node that this process ever made.
             for i, node in enumerate(model.get_ordered_ops()):
                 if node.get_type_name() not in ("Parameter", "Result"):
@@ -31,3 +35,15 @@ def write_openvino(source: Path, target: Path) -> None:
     except RuntimeError as error:
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"OpenVINO cannot convert {source.name}: {line}") from error
+
+
+def _fold_ranges(model: Any) -> None:
+    """Write out the axes of layer norms, which come as ranges of constants: a bundle may hold no Range."""
+    import openvino
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Range":
+            ends = [value.get_source_output().get_node() for value in node.inputs()]
+            if all(end.get_type_name() == "Constant" for end in ends):
+                axes = np.arange(*(end.data.item() for end in ends), dtype=np.int64)
+                node.output(0).replace(openvino.op.Constant(axes).output(0))

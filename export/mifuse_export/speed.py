@@ -24,7 +24,7 @@ from mifuse_export.verify import Floats, Predict, rounded
 NAME = "timing.json"  # beside bundle.json and not named in it: times differ, and bundles are reproducible
 ROUNDS, CALLS, WARM_UP = 20, 5, 2  # visits of each model; timed and untimed calls of a visit
 _PROFILED = 9  # runs; medians of them, for a busy machine stretches some kernel a hundredfold
-_WEIGHTED = ("QLinearConv", "QLinearMatMul", "QGemm")
+_WEIGHTED = ("QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "QGemm")
 _INTEGER = (*_WEIGHTED, "QLinear", "ConvInteger", "MatMulInteger")  # beginnings of operator names
 
 

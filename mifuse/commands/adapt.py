@@ -72,8 +72,8 @@ def adapt(
     the work is shared between processes (on CPUs, too, it wants --multi_gpu: with --cpu it starts one
     process alone). A killed run is continued with --resume.
 
-    With --from, the earlier student stands in for the classifier, and the new one lies halfway between it and
-    what the new clips teach: half of the weights each, or --set keep=SHARE of the earlier ones.
+    With --from, the earlier student stands in for the classifier, and its answers to the new clips are learnt
+    beside the labels, so that what it knows is not forgotten; --set keep=WEIGHT says how much they count.
     """
     if (source is None) == (earlier is None):
         raise click.UsageError("give a classifier as --source, or a student to adapt once more as --from")

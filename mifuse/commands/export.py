@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mifuse.commands.progress import reading
+from mifuse.commands.progress import distillations, reading
 
 if TYPE_CHECKING:
     from mifuse_runtime.bundle import Bundle
@@ -42,7 +43,25 @@ if TYPE_CHECKING:
     show_default=True,
     help="Points of UA (expected accuracy without labels) that 8 bits may cost; more is an error.",
 )
+@click.option(
+    "--budget-ms",
+    type=click.FloatRange(0, min_open=True),
+    default=math.inf,
+    help="Median time of 3 s of audio, int8 on ONNX Runtime, one thread, on this machine.",
+)
+@click.option(
+    "--budget-kb",
+    type=click.FloatRange(0, min_open=True),
+    default=math.inf,
+    help="Size of model.int8.onnx, in 1000 bytes.",
+)
 @click.option("--force-int8", is_flag=True, help="8 bits are the default even where they are not faster.")
+@click.option(
+    "--sign",
+    metavar="KEY.pem",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Sign the bundle with this private key of an elliptic curve; needs mifuse[signing].",
+)
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written and measured as JSON.")
 def export(
@@ -53,7 +72,10 @@ def export(
     formats: tuple[str, ...],
     calibration: Path | None,
     max_drop: float,
+    budget_ms: float,
+    budget_kb: float,
     force_int8: bool,
+    sign: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -62,24 +84,33 @@ def export(
     Every file is compared with the student on real clips; if one differs too much, there is no bundle. Layers
     that 8 bits harm go back to float, most harmful first, until --max-drop holds. 8 bits that are not faster
     than float on this machine are kept, but are not the default.
+
+    With a budget there is an 8-bit model, which is the default and holds it. If that of STUDENT does not, the
+    widest one that does is cut out of STUDENT and taught by it on the clips to adapt to; no labels are read.
     """
     try:
         from mifuse.export import export_student
+        from mifuse_export import Budget
         from mifuse_runtime.bundle import load
     except ImportError as error:
         raise click.ClickException(f"{error}: pip install 'mifuse[train,export]'") from error
 
-    export_student(
-        student,
-        out,
-        calibration=calibration,
-        int8=int8,
-        formats=formats,
-        max_drop=max_drop,
-        force_int8=force_int8,
-        force=force,
-        bar=reading,
-    )
+    budget = Budget(budget_kb, budget_ms)
+    with distillations() as progress:
+        export_student(
+            student,
+            out,
+            calibration=calibration,
+            int8=int8,
+            formats=formats,
+            max_drop=max_drop,
+            force_int8=force_int8,
+            budget=None if budget == Budget() else budget,
+            sign=sign,
+            force=force,
+            bar=reading,
+            progress=progress,
+        )
     bundle = load(out)
     timing = out / "timing.json"
     times = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None
@@ -90,6 +121,7 @@ def export(
             "default": bundle.default,
             "bytes": sizes,
             "quality": dict(bundle.quality),
+            "compressed": bundle.provenance.get("compressed"),
             "int8": bundle.provenance.get("int8"),
             "timing": times,
         }
@@ -97,6 +129,8 @@ def export(
         return
     for name, size in sizes.items():
         click.echo(f"{out / name}  {size / 1000:,.0f} kB")
+    if "compressed" in bundle.provenance:
+        click.echo(compression(bundle.provenance["compressed"]))
     click.echo(summary(bundle))
     if times:
         click.echo(speed(times, bundle.models["int8"], bundle.default))
@@ -116,6 +150,15 @@ def summary(bundle: Bundle) -> str:
         done = bundle.provenance["int8"]
         lines += [f"back to float: {repair['layer']} ({repair['reason']})" for repair in done["repairs"]]
     return "\n".join(lines)
+
+
+def compression(made: dict[str, Any]) -> str:
+    """What became of the student for the budget, in a line."""
+    ua = "" if made["ua"] is None else f", UA {made['ua']:.1f} % (before {made['ua before']:.1f} %)"
+    return (
+        f"size {made['from size']} made {made['to size']} for the budget: "
+        f"agreement {made['agreement']:.1f} % on {made['clips']} clips{ua}"
+    )
 
 
 def speed(times: dict[str, Any], engines: Iterable[str], default: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import click
@@ -36,3 +36,21 @@ def epochs(label: str, steps: int) -> Iterator[Callable[[Mapping[str, float]], N
             bar.update(int(record["step"]) - bar.pos, f"loss {record['loss']:.3f}{ua}")
 
         yield progress
+
+
+@contextmanager
+def distillations() -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """A bar of `epochs` for each student that an export teaches; most exports teach none."""
+    with ExitStack() as bars:
+        progress: Callable[[Mapping[str, float]], None]
+
+        def record(epoch: Mapping[str, float]) -> None:
+            nonlocal progress
+            if epoch["epoch"] == 1:
+                from mifuse.compress import DISTIL
+
+                bars.close()
+                progress = bars.enter_context(epochs("teach a narrower student", DISTIL.steps))
+            progress(epoch)
+
+        yield record

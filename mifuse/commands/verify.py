@@ -32,9 +32,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Points of UA (expected accuracy without labels) that 8 bits may cost.",
 )
+@click.option(
+    "--public-key",
+    metavar="KEY.pub",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Check, too, that the owner of this key signed the bundle; needs mifuse[signing].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def verify(
-    *, bundle: Path, manifest: Path | None, student: Path | None, max_drop: float, as_json: bool
+    *,
+    bundle: Path,
+    manifest: Path | None,
+    student: Path | None,
+    max_drop: float,
+    public_key: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare every model in BUNDLE with its student, on every engine that is installed here.
 
@@ -44,11 +56,14 @@ def verify(
     try:
         from mifuse.export import judges
         from mifuse_export.audit import audit
+        from mifuse_runtime import signature
         from mifuse_runtime.bundle import load
     except ImportError as error:
         raise click.ClickException(f"{error}: pip install 'mifuse[train,export]'") from error
 
     content = load(bundle)
+    if public_key:
+        signature.check(bundle, public_key)
     reference = _reference(bundle, content, student)
     probe = judges(manifest, content.labels, bar=reading) if manifest else None
     rows = list(audit(bundle, content, reference, probe, max_drop))
@@ -69,7 +84,7 @@ def verify(
 
 
 def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
-    from mifuse.export import load_student
+    from mifuse.classifier import load_model
     from mifuse_export import ExportError
     from mifuse_export.onnx import frozen
     from mifuse_export.verify import torch_predict
@@ -77,7 +92,7 @@ def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
 
     if student is None:
         return engines.start(folder, bundle, "onnxruntime", "fp32", threads=1)
-    model = load_student(student)
+    model = load_model(student)
     if tuple(model.labels) != bundle.labels:
         raise ExportError(
             f"{student} tells {', '.join(model.labels)} and {folder} {', '.join(bundle.labels)}: "

@@ -57,18 +57,24 @@ def read_jsonl(file: Path | str, labels: Sequence[str] | None = LABELS) -> list[
     """
     draws: list[JsonDraw] = []
     seen: dict[tuple[Source, ClipKey, int], int] = {}
-    for number, line in _lines(Path(file)):
-        where = f"{file}, line {number}"
-        draw = _parse(line, labels, where)
+    for number, draw in iter_jsonl(file, labels):
         first = seen.setdefault((draw.source, draw.clip, draw.draw), number)
         if first != number:
             raise DrawsError(
-                f"{where}: repeats draw {draw.draw} of {draw.clip[0]!r} from line {first}: remove one"
+                f"{file}, line {number}: repeats draw {draw.draw} of {draw.clip[0]!r} from line {first}: "
+                "remove one"
             )
         draws.append(draw)
-    if not draws:
-        raise DrawsError(f"{file}: holds no draws: one JSON object per line is expected")
     return draws
+
+
+def iter_jsonl(file: Path | str, labels: Sequence[str] | None = LABELS) -> Iterator[tuple[int, JsonDraw]]:
+    """The lines as they come, with their numbers; checked like those of `read_jsonl`, but for repetitions."""
+    number = 0
+    for number, line in _lines(Path(file)):
+        yield number, _parse(line, labels, f"{file}, line {number}")
+    if not number:
+        raise DrawsError(f"{file}: holds no draws: one JSON object per line is expected")
 
 
 def import_jsonl(

@@ -84,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
             _serve_options(command)
         else:
             command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+        if name == "verify":
+            command.add_argument("--public-key", metavar="KEY.pub", help="check its owner's signature, too")
         if name == "listen":
             command.add_argument("--window", type=float, help="seconds looked at (the bundle's)")
             command.add_argument("--hop", type=float, default=0.5, help="seconds between results (0.5)")

@@ -15,7 +15,7 @@ from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, FrontEnd, Settings, pro
 SCHEMA = 1
 NAME = "bundle.json"
 MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is not one
-MAX_FILE = 1 << 28  # bytes: the largest student has 4 MB
+MAX_FILE = 1 << 29  # bytes: the largest student has 4 MB, a base model of transformers in float 380
 MAX_NAMES = 1000  # labels, files
 POWER = "power"  # input of a body: float32 (batch, frames, mels)
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
@@ -184,8 +184,7 @@ def sha256(path: str | Path) -> str:
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    found: str = digest.hexdigest()
-    return found
+    return str(digest.hexdigest())
 
 
 def _climbs(name: str) -> bool:

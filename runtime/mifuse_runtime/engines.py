@@ -65,7 +65,7 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise _unusable(graph.path, error) from error
+            raise _refused(graph.path, error, f"onnxruntime {onnxruntime.__version__}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         found = ([i.name for i in inputs], [o.name for o in outputs])
         if found != ([graph.input], [graph.output]):
@@ -102,7 +102,7 @@ class OpenVino:
             self._request = compiled.create_infer_request()
             self._request.get_tensor(graph.input)
         except RuntimeError as error:
-            raise _unusable(graph.path, error) from error
+            raise _refused(graph.path, error, f"openvino {openvino.__version__}") from error
         self.graph = graph
         self._lock = threading.Lock()  # a request serves one thread at a time
 
@@ -201,15 +201,20 @@ def _import_openvino() -> Any:
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
-        message = (
+        raise MifuseError(
             "engine 'openvino' is not installed: pip install 'mifuse-runtime[openvino]' or 'mifuse[export]'"
-        )
-        raise MifuseError(message) from error
+        ) from error
     finally:
         if hidden:
             del sys.modules["openvino_telemetry"]
 
 
-def _unusable(path: Path, reason: object) -> BundleError:
-    line = " ".join(str(reason).split())[:200]
-    return BundleError(f"{path} cannot be run ({line}): export the bundle again")
+def _unusable(path: Path, reason: str) -> BundleError:
+    return BundleError(f"{path} cannot be run ({reason}): export the bundle again")
+
+
+def _refused(path: Path, error: Exception, engine: str) -> BundleError:
+    line = " ".join(str(error).split())[
+        -200:
+    ]  # the reason is at the end, behind places in the engine's source
+    return BundleError(f"{path} cannot be run by {engine} ({line}): upgrade it, or export the bundle again")

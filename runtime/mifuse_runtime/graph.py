@@ -12,16 +12,16 @@ from collections.abc import Iterator
 
 MAX_NODES = 10_000
 _ONNX = """
-Abs Add AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv Cos DFT DequantizeLinear Div Elu
-Equal Erf Exp Flatten Floor GRU Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater HardSigmoid
+Abs Add AveragePool BatchNormalization Cast Ceil Clip Concat Constant Conv Cos CumSum DFT DequantizeLinear Div
+Elu Equal Erf Exp Flatten Floor GRU Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater HardSigmoid
 HardSwish Identity InstanceNormalization LSTM LayerNormalization LeakyRelu Less Log MatMul Max MaxPool Min
 Mod Mul Neg PRelu Pad Pow QuantizeLinear RandomUniformLike Reciprocal ReduceL2 ReduceMax ReduceMean
 ReduceMin ReduceSum Relu Reshape Round STFT Shape Sigmoid Sin Slice Softmax Split Sqrt Squeeze Sub Sum Tanh
 Transpose Unsqueeze Where
 """
 _OPENVINO = """
-Abs Add AvgPool BatchNormInference Broadcast Clamp Concat Const Convert Convolution Cos DFT Divide Elu Equal
-Erf Exp FakeQuantize Floor FloorMod GRUSequence Gather Gelu Greater GroupConvolution HSigmoid HSwish
+Abs Add AvgPool BatchNormInference Broadcast Clamp Concat Const Convert Convolution Cos CumSum DFT Divide Elu
+Equal Erf Exp FakeQuantize Floor FloorMod GRUSequence Gather Gelu Greater GroupConvolution HSigmoid HSwish
 LSTMSequence Less Log MVN MatMul MaxPool Maximum Minimum Mod Multiply Negative PRelu Pad Parameter Power
 RDFT RandomUniform ReLU ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Reshape Result Round STFT Select
 ShapeOf Sigmoid Sin Slice SoftMax Split Sqrt SquaredDifference Squeeze StridedSlice Subtract Swish Tanh

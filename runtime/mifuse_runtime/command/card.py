@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mifuse_runtime import bundle as bundles
-from mifuse_runtime import engines
+from mifuse_runtime import engines, signature
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.command.output import say
 from mifuse_runtime.errors import BundleError
@@ -51,9 +51,12 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check the hashes, then run every model that an engine here can run."""
+    """Check the hashes and a signature, then run every model that an engine here can run."""
     bundle = bundles.load(arguments.bundle)
     rows = [{"check": f"{len(bundle.files)} files", "result": "as exported"}]
+    if arguments.public_key:
+        signature.check(arguments.bundle, arguments.public_key)
+        rows.append({"check": signature.NAME, "result": f"of the owner of {arguments.public_key}"})
     reference: dict[str, list[list[float]]] = {}
     for precision, models in bundle.models.items():
         for engine in models:

@@ -27,7 +27,7 @@ from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.resample import PIECE, Resampler
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au")
-AT_ONCE = 8  # files handed to a process together
+FEWEST, MOST = 8, 32  # files that are worth a process; files handed to one together
 
 Answer = tuple[str, Prediction | str]  # path, and what was found or what is wrong
 
@@ -41,7 +41,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.csv:
         columns = ("path", "label", "state", "confidence", "start", "end", *recognizer.labels)
         say(_csv_line(columns))
-    jobs = min(arguments.jobs or os.cpu_count() or 1, -(-len(paths) // AT_ONCE))
+    jobs = min(arguments.jobs or os.cpu_count() or 1, -(-len(paths) // FEWEST))
     here = (_answer(recognizer, path, arguments) for path in paths)
     answers = _in_processes(arguments, paths, jobs) if jobs > 1 else here
     for path, found in progress(answers, len(paths)):
@@ -110,7 +110,7 @@ def _in_processes(arguments: argparse.Namespace, paths: Sequence[str], jobs: int
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's locks as they are
     with ProcessPoolExecutor(jobs, context, _start_worker, (arguments,)) as pool:
         try:
-            yield from pool.map(_work, paths, chunksize=AT_ONCE)
+            yield from pool.map(_work, paths, chunksize=min(MOST, -(-len(paths) // (4 * jobs))))
         except BrokenProcessPool as error:
             raise MifuseError("a process of --jobs was ended from outside: use fewer --jobs") from error
         finally:

@@ -5,7 +5,7 @@ import { BundleError } from "./errors.js";
 const NAME = "bundle.json";
 const SCHEMA = 1;
 const MAX_JSON = 1 << 20; // bytes: a bundle.json holds a few kB
-const MAX_FILE = 1 << 28; // bytes: the largest student has 4 MB
+const MAX_FILE = 1 << 29; // bytes: the largest student has 4 MB, a base model of transformers in float 380
 const MAX_NAMES = 1000; // labels
 const HOP = 256; // samples between frames of the front end, if the bundle does not say
 const REQUIRED = ["schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files"];

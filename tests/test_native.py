@@ -1,0 +1,142 @@
+"""A bundle without Python, in C++ against ONNX Runtime's interface, and on aarch64, which qemu emulates."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import soundfile
+import torch
+
+from mifuse.student import Student
+from mifuse_runtime import Recognizer, read_audio
+from tests.bundles import LABELS, RATE, speech
+from tests.test_export import export, lived_in
+
+ROOT = Path(__file__).resolve().parent.parent
+CLOSE = 1e-4  # of probabilities
+# Of ONNX Runtime, with onnxruntime_cxx_api.h; `.ci/run` fetches it, Debian 13's libonnxruntime-dev has it.
+INCLUDE = Path(os.environ.get("MIFUSE_ORT_INCLUDE", "/usr/include/onnxruntime"))
+ARM = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libffi8", "libssl3t64", "libzstd1")
+PYTHON = ("python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib")
+WHEELS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
+RECORDINGS = {"a.wav": 3.0, "b.wav": 1.3, "c.wav": 0.05}  # seconds
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an exported bundle of both precisions, and recordings."""
+    folder = tmp_path_factory.mktemp("native")
+    torch.manual_seed(0)
+    export(lived_in(Student(size="xs")), folder / "bundle")
+    for name, seconds in RECORDINGS.items():
+        soundfile.write(folder / name, speech(seconds) * seconds / 3, RATE, subtype="PCM_16")
+    return folder
+
+
+def answers(place: Path, precision: str) -> dict[str, dict[str, float]]:
+    """Probabilities of the recordings on this machine, in Python."""
+    recognizer = Recognizer.load(place / "bundle", precision=precision)
+    return {name: recognizer.predict(read_audio(place / name)).scores for name in RECORDINGS}
+
+
+@pytest.mark.skipif(
+    not (shutil.which("g++") and (INCLUDE / "onnxruntime_cxx_api.h").exists() and sys.platform == "linux"),
+    reason="g++ or ONNX Runtime's headers are missing (MIFUSE_ORT_INCLUDE): the C++ example is skipped",
+)
+def test_cpp(place: Path) -> None:
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (place / name).symlink_to(library)
+    source = ROOT / "docs" / "examples" / "predict.cpp"
+    build = ["g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", source, "-I", INCLUDE, "-L", place]
+    subprocess.run(
+        [*build, "-lonnxruntime", f"-Wl,-rpath,{place}", "-o", place / "predict"], check=True, timeout=300
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["./predict", *arguments], cwd=place, capture_output=True, text=True, check=False
+        )
+
+    for precision, model in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
+        found = run(f"bundle/{model}", *RECORDINGS)
+        assert found.returncode == 0, found.stderr
+        wanted = answers(place, precision)
+        for name, line in zip(RECORDINGS, found.stdout.splitlines(), strict=True):
+            path, *rest = line.split()
+            assert (path, tuple(rest[::2])) == (name, LABELS)
+            assert [float(share) for share in rest[1::2]] == pytest.approx(
+                [*wanted[name].values()], abs=CLOSE
+            )
+
+    whole = (place / "a.wav").read_bytes()
+    (place / "short.wav").write_bytes(whole[:-100])
+    soundfile.write(place / "stereo.wav", np.zeros((RATE, 2)), RATE)
+    for name, message in (
+        ("short.wav", "cut short"),
+        ("stereo.wav", "not 16-bit PCM, one channel, 16 kHz"),
+        ("bundle/bundle.json", "no WAV file"),
+        ("missing.wav", "no WAV file"),
+    ):
+        refused = run("bundle/model.onnx", name)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+        assert refused.stderr.startswith(f"{name}: {message}")
+    assert run("nowhere.onnx", "a.wav").returncode == 1
+
+
+@pytest.mark.skipif(
+    "MIFUSE_AARCH64" not in os.environ or platform.machine() != "x86_64" or not shutil.which("apt-get"),
+    reason="MIFUSE_AARCH64 is not set, or this is no x86-64 Debian: aarch64 is not emulated",
+)
+def test_aarch64(place: Path, tmp_path: Path) -> None:
+    debian = ROOT / ".ci" / "debian"
+    subprocess.run([debian, "arm64", tmp_path / "arm", *ARM, *PYTHON], check=True)
+    subprocess.run([debian, "amd64", tmp_path / "qemu", "qemu-user"], check=True)
+    install = [sys.executable, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
+    install += ["--only-binary", ":all:", "--python-version", "3.13", "--target", tmp_path / "site"]
+    install += [f"--platform={wheel}" for wheel in WHEELS]
+    subprocess.run([*install, "numpy", "onnxruntime"], check=True)
+    python = [
+        tmp_path / "qemu/usr/bin/qemu-aarch64",
+        "-L",
+        tmp_path / "arm",
+        tmp_path / "arm/usr/bin/python3.13",
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (tmp_path / "site", ROOT / "runtime"))),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    # The newest processor, and one without dot products of bytes, which has other kernels for int8.
+    for cpu, precision in (("max", "fp32"), ("max", "int8"), ("cortex-a53", "int8")):
+        run = subprocess.run(
+            [
+                *python,
+                "-m",
+                "mifuse_runtime",
+                "predict",
+                "bundle",
+                *RECORDINGS,
+                "--json",
+                "--precision",
+                precision,
+            ],
+            cwd=place,
+            env={**environment, "QEMU_CPU": cpu},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        wanted = answers(place, precision)
+        for name, line in zip(RECORDINGS, run.stdout.splitlines(), strict=True):
+            assert json.loads(line)["scores"] == pytest.approx(wanted[name], abs=CLOSE), (cpu, precision)
