@@ -138,11 +138,14 @@ def timed(transfer: Transfer, points: Sequence[dict[str, Any]]) -> None:
 
 
 def means(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The points, averaged over the transfers, widest first."""
+    """The points that every transfer has, averaged over the transfers, widest first."""
+    transfers = {p["transfer"] for p in points}
     keys = sorted({(width_of(p["size"]), p["start"]) for p in points}, key=lambda k: (-k[0], order(k[1])))
     found = []
     for width, start in keys:
         rows = [p for p in points if (width_of(p["size"]), p["start"]) == (width, start)]
+        if len(rows) < len(transfers):
+            continue
         mean: dict[str, Any] = {"size": size_of(width), "start": start, "transfers": len(rows)}
         for name in ("fp32_kb", "int8_kb", "fp32_p50_ms", "int8_p50_ms", "fit_cpu_s"):
             mean[name] = float(np.mean([row[name] for row in rows]))

@@ -90,7 +90,7 @@ def bench(
             f"{calls} calls on {list(seconds)} s of audio: give at least one, and lengths above 0"
         )
     models = load(bundle).models
-    precisions = [name for name in ("fp32", "int8") if engine in models.get(name, {})]
+    precisions = [name for name in ("fp32", "fp16", "int8") if engine in models.get(name, {})]
     if not precisions:
         raise MifuseError(f"{bundle} has no model for {engine}: export it with --format")
     recognizers = {

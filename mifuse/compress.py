@@ -95,7 +95,7 @@ def distilled(
     start: Student,
     features: Features,
     *,
-    config: FitConfig = DISTIL,
+    config: FitConfig | None = None,
     seed: int = 0,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Student:
@@ -109,8 +109,8 @@ def distilled(
         TrainingError: the loss is not finite, or all predictions fall on one class.
     """
     labels: Array = predict(student, features)  # they balance the sampling
-    fit = Fit(copy.deepcopy(start), features, config, seed)
-    fit.student.dropout.p = 0.0  # it is to say the same, not to be robust: 2 points of agreement
+    fit = Fit(copy.deepcopy(start), features, config or DISTIL, seed)
+    fit.student.dropout.p = 0.0  # it learns a function, which noise would only blur
     teacher = copy.deepcopy(student).to(fit.accelerator.device).eval()
 
     def loss(index: NDArray[np.int64], logmel: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mifuse.hub import HubClassifier
     from mifuse.student import Student
     from mifuse_export import Budget, Probe
+    from mifuse_export.qat import Rounding
 
 CALIBRATION_CLIPS = 200
 PROBE_CLIPS = 400
@@ -37,11 +38,13 @@ def export_student(
     *,
     calibration: Path | None = None,
     int8: bool = False,
+    fp16: bool = False,
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
     force_int8: bool = False,
-    budget: Budget | None = None,
     sign: Path | None = None,
+    budget: Budget | None = None,
+    qat: bool = False,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
@@ -53,10 +56,12 @@ def export_student(
         student: what `adapt` or `train` wrote, or an audio classifier of `transformers` that hears samples.
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
-        formats, max_drop, force_int8, sign, force: see `mifuse_export.export_bundle`.
+        fp16, formats, max_drop, force_int8, sign, force: see `mifuse_export.export_bundle`.
         budget: what the int8 model, which is then made, may cost. If the student's costs more, the widest
             one that does not is made from it, and taught by it on the clips to adapt to.
         progress: called with the record of each epoch in which it is taught.
+        qat: where int8 fails its gate in some layer, fine-tune the student for it on the clips of the
+            manifest's `adapt` split (see `mifuse.qat`).
 
     Raises:
         MifuseError: no student, no clips, an export not as good as the student, or none within the budget.
@@ -76,32 +81,28 @@ def export_student(
         signer(sign)
     int8 = int8 or budget is not None
     model, cache = load_model(student), cache or AudioCache()
+    frontend = FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None
     if not isinstance(model, Student):
-        kind = model.model.config.model_type
-        if not model.hears_samples:
-            raise MifuseError(
-                f"{student} is a {kind}, which hears spectrograms that `transformers` makes: export a WavLM, "
-                "HuBERT or wav2vec2, or adapt a student with it as --source"
-            )
-        if budget:
-            raise MifuseError(
-                f"{student} is a {kind}: a narrower model for a budget is made of a student alone; "
-                "leave the budget out, or adapt a student with it as --source"
-            )
+        _check_exportable(student, model, qat=qat, budget=budget)
     source = calibration or _adapted_to(student, needed=int8)
     clips: list[Samples] = []
     probe = None
+    adapt: Sequence[Clip] = ()
     students: Iterable[Student | HubClassifier] = [model]
     if source:
         manifest = read_manifest(source, labels=None)
         clips = _samples(calibration_clips(manifest, 2 * CALIBRATION_CLIPS), cache, bar)
         clips = stratified(clips, predicted_classes(model, clips), CALIBRATION_CLIPS)
         probe = _probe(manifest, model.labels, cache, bar) if int8 else None
+        adapt = manifest.select("adapt").clips
         if budget and isinstance(model, Student):
-            features = partial(Features.of, manifest.select("adapt").clips, cache)
+            features = partial(Features.of, adapt, cache)
             cost = partial(estimate, clips=clips, labels=model.labels, sample_rate=SAMPLE_RATE)
             students = within(budget, model, features, cost, progress)
     for candidate in students:
+        retrain = (
+            partial(_retrained, candidate, adapt, cache) if qat and isinstance(candidate, Student) else None
+        )
         with contextlib.suppress(OverBudgetError):
             return export_bundle(
                 candidate,
@@ -110,17 +111,44 @@ def export_student(
                 sample_rate=SAMPLE_RATE,
                 calibration=clips,
                 int8=int8,
+                fp16=fp16,
                 formats=formats,
                 max_drop=max_drop,
                 force_int8=force_int8,
                 probe=probe,
+                retrain=retrain,
                 budget=budget,
-                frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None,
+                frontend=frontend,
                 provenance=_provenance(student, model, candidate, probe or Probe(clips)),
                 sign=sign,
                 force=force,
             )
     raise MifuseError(f"no student made of {student} holds the budget of {budget}: give it more")
+
+
+def _retrained(
+    student: Student, clips: Sequence[Clip], cache: AudioCache, places: Mapping[str, Rounding]
+) -> tuple[Student, dict[str, Any]]:
+    """The student fine-tuned for int8 with rounding at `places`, and how."""
+    from mifuse.features import Features
+    from mifuse.qat import CONFIG, fine_tuned
+
+    tuned = fine_tuned(student, Features.of(clips, cache), places, config=CONFIG)
+    return tuned, {"steps": CONFIG.steps, "clips": len(clips)}
+
+
+def _check_exportable(folder: Path, model: HubClassifier, *, qat: bool, budget: Budget | None) -> None:
+    kind = model.model.config.model_type
+    if not model.hears_samples:
+        raise MifuseError(
+            f"{folder} is a {kind}, which hears spectrograms that `transformers` makes: "
+            "export a WavLM, HuBERT or wav2vec2, or adapt a student with it as --source"
+        )
+    if qat or budget:
+        what = "a budget narrows" if budget else "--qat fine-tunes"
+        raise MifuseError(
+            f"{folder} is a {kind}, and {what} our students alone: adapt one with it as --source"
+        )
 
 
 def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> list[Clip]:
@@ -246,15 +274,16 @@ def _provenance(
         settings = {key: settings[key] for key in _HUB_SETTINGS if key in settings}
     found = {"student": settings} | {key: run[key] for key in known if key in run}
     from mifuse.student import Student
+
+    if exported is model or not isinstance(model, Student) or not isinstance(exported, Student):
+        return found
     from mifuse_export.onnx import frozen
     from mifuse_export.verify import compare, probabilities, rounded, torch_predict
 
-    if exported is model or not isinstance(exported, Student):
-        return found
     before, after = (probabilities(torch_predict(frozen(m)), probe.clips) for m in (model, exported))
     quality = compare(before, after, probe.labels)
     compressed = {
-        "from size": settings["size"],
+        "from size": model.size,
         "to size": exported.size,
         "clips": quality.clips,
         "agreement": rounded(quality.agreement),

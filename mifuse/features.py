@@ -21,7 +21,7 @@ _LOGGER = logging.getLogger(__name__)
 
 PADDING = float(np.log(frontend.FLOOR))  # what the front end gives for digital silence
 # Any change of these is another feature file; the number rises when the same constants give other bits.
-KEY = f"2 {frontend.SAMPLE_RATE} {frontend.N_FFT} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
+KEY = f"3 {frontend.SAMPLE_RATE} {frontend.N_FFT} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
 
 
 class Features:

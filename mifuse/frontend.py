@@ -1,8 +1,9 @@
 """Waveform to normalised log-mel, written so that training and the exported graph run the same operations.
 
-The frames overlap by exactly one half, so framing is a reshape. The real DFT is split once by decimation
-in time and twice by decimation in frequency: a fifth of the multiplications of one dense DFT matrix, no
-complex numbers, no FFT operator.
+The frames overlap by exactly one half, so framing is a reshape and a shift. Even bins come from the sum of a
+frame's halves, odd ones from their difference, and both in two dense steps over 16 samples each (Cooley and
+Tukey, 1965): a tenth of the multiplications of one dense DFT matrix, no complex numbers, no FFT operator.
+Frames lie along the last axis, where no step has to move anything.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = ["HOP", "N_FFT", "N_MELS", "SAMPLE_RATE", "LogMel", "mel_filters"]
 
 N_FFT = 512  # samples: 32 ms
 HOP = N_FFT // 2  # samples: 16 ms
+STRIDE = 16  # samples: the first step takes every 16th of a hop, the second what it made of 16 neighbours
 N_MELS = 64
 MEL_RANGE = (60.0, 7600.0)  # Hz
 FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: -70 dB
@@ -34,11 +36,17 @@ def mel_filters() -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0)
 
 
-def _dft(bins: Tensor, length: int) -> Tensor:
-    """Real and imaginary DFT rows of `bins` over the first even and odd samples, (2, 1, length, 2 * bins)."""
-    samples = torch.arange(2 * length, dtype=torch.float64).reshape(length, 1, 2).permute(2, 1, 0)
-    angle = 2 * math.pi / N_FFT * samples[..., None] * bins
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+def _coarse(bins: Tensor) -> Tensor:
+    """Real and imaginary rows of each bin over every `STRIDE`th sample of a hop, (2 * bins, HOP / STRIDE)."""
+    angle = 2 * math.pi / N_FFT * bins[:, None] * torch.arange(0, HOP, STRIDE)
+    return torch.stack([angle.cos(), angle.sin()], dim=1).flatten(0, 1)
+
+
+def _fine(bins: Tensor) -> Tensor:
+    """Bins (n, k) from what n coarse ones made of `STRIDE` neighbours, (n, 2 * k, 2 * STRIDE)."""
+    turns = bins[..., None, None] * torch.arange(STRIDE) / N_FFT + torch.arange(2)[:, None] / 4
+    angle = 2 * math.pi * turns.flatten(2)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 class LogMel(nn.Module):
@@ -48,57 +56,68 @@ class LogMel(nn.Module):
     Frames more than `SILENCE_DB` below the loudest one, zero padding among them, are zero in both outputs.
     """
 
-    dft0: Tensor
-    dft1: Tensor
-    dft2: Tensor
+    coarse0: Tensor
+    coarse1: Tensor
+    fine0: Tensor
+    fine1: Tensor
     filters: Tensor
     window: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        bins = torch.arange(N_FFT // 4 + 1, dtype=torch.float64)  # the others mirror them
-        # Decimation in frequency: bins 4k from the samples folded twice, the others from the differences.
-        parts = [(bins[0::4], N_FFT // 8), (bins[2::4], N_FFT // 8), (bins[1::2], N_FFT // 4)]
-        for i, (part, length) in enumerate(parts):
-            self.register_buffer(f"dft{i}", _dft(part, length).float(), persistent=False)
-        order, filters = torch.cat([part for part, _ in parts]).long(), mel_filters()
-        mirrored = filters[N_FFT // 2 - order]
-        mirrored[order == N_FFT // 4] = 0  # the middle bin is its own mirror
-        self.register_buffer("filters", torch.cat([filters[order], mirrored]).float(), persistent=False)
-        window = torch.hann_window(N_FFT, dtype=torch.float64).reshape(-1, 2).T[:, None, None]
+        turn = N_FFT // STRIDE  # bins that one coarse bin holds are that far apart
+        made = []
+        for i in range(2):  # even and odd bins; coarse ones beyond a half turn mirror the others
+            coarse = torch.arange(i, turn // 2 + 1, 2, dtype=torch.float64)
+            bins = coarse[:, None] + torch.arange(-HOP, HOP, turn)
+            self.register_buffer(f"coarse{i}", _coarse(coarse).float(), persistent=False)
+            self.register_buffer(f"fine{i}", _fine(bins).float(), persistent=False)
+            made.append(bins.flatten().abs().long())
+        order = torch.cat(made)  # some come twice, as k and -k
+        filters = mel_filters()[order] / order.bincount()[order, None]
+        self.register_buffer("filters", filters.float(), persistent=False)
+        window = torch.hann_window(N_FFT, dtype=torch.float64)[:, None]
         self.register_buffer("window", (window / window.sum()).float(), persistent=False)
 
     def power(self, samples: Tensor) -> Tensor:
         """Mel power, (batch, frames, N_MELS)."""
         batch, count = samples.shape
-        # One hop of zeros on each side, and enough to fill the last hop: any length gives a frame.
-        hops = nn.functional.pad(samples, (HOP, HOP + -count % HOP)).reshape(batch, -1, HOP // 2, 2)
-        hops = hops.permute(3, 0, 1, 2)  # even and odd samples apart
-        half, quarter = HOP // 2, HOP // 4
-        first, second = hops[:, :, :-1] * self.window[..., :half], hops[:, :, 1:] * self.window[..., half:]
-        total, difference = first + second, first - second
-        left, right = total[..., :quarter], total[..., quarter:]
-        spectra: list[Tensor] = []
-        mirrored: list[Tensor] = []
-        for x, matrix in ((left + right, self.dft0), (left - right, self.dft1), (difference, self.dft2)):
-            even, odd = (x @ matrix).unbind()
-            # Decimation in time: bin k is the sum of both, bin N_FFT / 2 - k the conjugate of the difference.
-            for part, into in ((even + odd, spectra), (even - odd, mirrored)):
-                real, imaginary = part.chunk(2, dim=-1)
-                into.append(real * real + imaginary * imaginary)
-        return torch.cat(spectra + mirrored, dim=-1) @ self.filters
+        # One hop of zeros before a clip, and enough to fill its last hop: any length gives a frame. What
+        # follows a clip are the zeros before the next one, so that the hops of all clips make one row.
+        hops = nn.functional.pad(samples, (HOP, -count % HOP)).reshape(-1, HOP).T.contiguous()
+        first, second = hops * self.window[:HOP], nn.functional.pad(hops, (-1, 1)) * self.window[HOP:]
+        squares = []
+        for x, coarse, fine in (
+            (first + second, self.coarse0, self.fine0),
+            (first - second, self.coarse1, self.fine1),
+        ):
+            parts = (coarse @ x.reshape(HOP // STRIDE, -1)).reshape(len(fine), 2 * STRIDE, -1)
+            real, imaginary = (fine @ parts).chunk(2, dim=1)
+            squares.append((real * real + imaginary * imaginary).flatten(0, 1))
+        return (torch.cat(squares).T @ self.filters).reshape(batch, -1, N_MELS)
 
-    def logmel(self, samples: Tensor) -> Tensor:
-        """Log mel power relative to the loudest frame, (batch, frames, N_MELS): any level, one scale."""
+    def relative(self, samples: Tensor) -> Tensor:
+        """Mel power relative to the loudest frame, and `FLOOR`, (batch, frames, N_MELS): any level."""
         power = self.power(samples)
         loudest = power.sum(dim=-1, keepdim=True).amax(dim=1, keepdim=True)
-        return torch.log(power / loudest.clamp(min=SILENT) + FLOOR)
+        return power / loudest.clamp(min=SILENT) + FLOOR
 
-    def normalise(self, logmel: Tensor) -> tuple[Tensor, Tensor]:
-        """Output of `logmel` -> features (batch, N_MELS, frames) and speech mask (batch, 1, frames)."""
-        mask = (logmel.exp().sum(dim=-1, keepdim=True) > 10 ** (-SILENCE_DB / 10)).to(logmel.dtype)
-        mean = (logmel * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    def logmel(self, samples: Tensor) -> Tensor:
+        """Log of `relative`, (batch, frames, N_MELS)."""
+        return self.relative(samples).log()
+
+    def normalise(self, logmel: Tensor, relative: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Output of `logmel` -> features (batch, N_MELS, frames) and speech mask (batch, 1, frames).
+
+        Args:
+            relative: what `logmel` is the logarithm of, where that is at hand.
+        """
+        relative = logmel.exp() if relative is None else relative
+        mask = (relative.sum(dim=-1, keepdim=True) > 10 ** (-SILENCE_DB / 10)).to(logmel.dtype)
+        weight = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        mean = weight.transpose(1, 2) @ logmel
         return ((logmel - mean) * mask).transpose(1, 2), mask.transpose(1, 2)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        return self.normalise(self.logmel(samples))
+        relative = self.relative(samples)
+        return self.normalise(relative.log(), relative)

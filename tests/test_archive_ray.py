@@ -121,3 +121,8 @@ def test_a_grown_archive_costs_what_is_new(python: str, place: Path) -> None:
     run = started(python, place)
     assert "holds answers of another bundle" in run.communicate(timeout=300)[0]
     assert run.returncode == 2
+    with (place / "bundle" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    run = started(python, place)
+    assert "model.onnx is not as exported" in run.communicate(timeout=300)[0]
+    assert run.returncode == 2

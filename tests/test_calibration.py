@@ -77,7 +77,8 @@ def test_corrected_biases_keep_the_means_of_float() -> None:
     names = ["conv1", "conv2"]
     expected = means(graph, names, CLIPS)
     plain, mended = (
-        means(int8, names, CLIPS) for int8 in (quantize(graph, ranges), corrected(graph, ranges, CLIPS))
+        means(int8, names, CLIPS)
+        for int8 in (quantize(graph, ranges), corrected(graph, ranges, expected, CLIPS))
     )
     for name in names:
         off, left = (np.abs(found[name] - expected[name]).max() for found in (plain, mended))

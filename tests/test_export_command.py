@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from click.testing import CliRunner, Result
 from mifuse.audio import SAMPLE_RATE, AudioCache
 from mifuse.classifier import load_model
 from mifuse.cli import main
-from mifuse.commands.export import speed
+from mifuse.commands.export import compression, speed
+from mifuse.compress import DISTIL
 from mifuse.export import calibration_clips, export_student, probe_clips, stratified
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest
@@ -60,6 +63,10 @@ def test_export_and_print_json(place: Path, tmp_path: Path) -> None:
         place / "target.csv",
         "--json",
         "--force-int8",
+        "--budget-kb",
+        1000,  # holds as it is
+        "--budget-ms",
+        1000,
         "--max-drop",
         90,
     )
@@ -67,6 +74,7 @@ def test_export_and_print_json(place: Path, tmp_path: Path) -> None:
     printed = json.loads(result.stdout)
     bundle = bundles.load(out)
     assert printed["default"] == bundle.default == "int8"
+    assert printed["compressed"] is None
     assert printed["bytes"].keys() == bundle.files.keys()
     assert set(bundle.files) == {
         f"{form}.{end}" for form in ("model", "body") for end in ("onnx", "int8.onnx")
@@ -109,6 +117,46 @@ def test_int8_takes_the_manifest_of_the_run(
     assert len(seen["calibration"]) == 8
     assert len(seen["probe"].clips) == 4
     assert seen["provenance"]["seed"] == 7
+
+
+def test_a_budget_out_of_reach_and_one_for_the_narrowest(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mifuse.compress.DISTIL", replace(DISTIL, steps=2, batch_size=4))
+    torch.manual_seed(0)
+    student = Student(size="w2").train()
+    student(0.1 * torch.randn(4, 8_000))  # norms that have seen nothing fold to less
+    student.save_pretrained(tmp_path / "student")
+    monkeypatch.chdir(tmp_path)
+    common = ["student", "-o", "small", "--calibration", place / "target.csv", "--max-drop", 90, "--json"]
+    result = run(*common, "--budget-kb", 5)
+    assert result.exit_code == 1
+    error = result.stderr.splitlines()[-1]
+    found = re.search(r"no student holds the budget of 5 kB: the narrowest costs ([0-9.]+) kB and", error)
+    assert found, error
+    assert [p.name for p in tmp_path.iterdir()] == ["student"]
+    kb = float(found[1]) + 1
+    result = run(*common, "--budget-kb", kb)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed["bytes"]["model.int8.onnx"] / 1000 <= kb
+    assert printed["default"] == "int8"
+    made = printed["compressed"]
+    assert (made["from size"], made["to size"], made["clips"]) == ("w2", "w1", 4)
+    assert 0 <= made["agreement"] <= 100 and 0 <= made["ua"] <= 100
+    assert bundles.load(tmp_path / "small").provenance["student"]["size"] == "w1"
+    assert "| compressed from size | w2 |" in (tmp_path / "small" / "README.md").read_text()
+    assert compression(made).startswith("size w2 made w1 for the budget: agreement ")
+
+
+@pytest.mark.parametrize("option", ["--budget-kb", "--budget-ms"])
+@pytest.mark.parametrize(("bound", "code"), [("0", 2), ("-3", 2), ("few", 2), ("nan", 1)])
+def test_budgets_that_are_none(place: Path, tmp_path: Path, option: str, bound: str, code: int) -> None:
+    assert (
+        option[9:].lower()
+        in refused(run(place / "student", "-o", tmp_path / "x", option, bound), code).lower()
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_clips_are_spread_over_durations_and_labels_of_adapt_rows_stay_unread(place: Path) -> None:

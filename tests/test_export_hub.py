@@ -170,8 +170,8 @@ def test_verify_and_evaluate(pair: tuple[Path, Path], manifest: Path) -> None:
 def test_what_is_not_exported(tmp_path: Path) -> None:
     from tests.test_hub import WHISPER, save_encoder
 
-    def refused(folder: Path) -> str:
-        result = run("export", folder, "-o", tmp_path / "out")
+    def refused(folder: Path, *options: object) -> str:
+        result = run("export", folder, "-o", tmp_path / "out", *options)
         assert result.exit_code == 1
         assert len(result.output.strip().splitlines()) == 1
         assert not (tmp_path / "out").exists()
@@ -183,6 +183,7 @@ def test_what_is_not_exported(tmp_path: Path) -> None:
     assert "is a whisper, which hears spectrograms" in refused(tmp_path / "whisper")
     assert "has no trained head" in refused(save_encoder(tmp_path / "encoder", "WavLM"))
     folder = save(tmp_path / "pickled", "hubert")
+    assert "is a hubert, and a budget narrows" in refused(folder, "--budget-kb", 100)
     weights = torch.nn.Linear(1, 1).state_dict()
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

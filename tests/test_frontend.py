@@ -89,5 +89,13 @@ def test_a_clip_is_the_same_alone_and_in_a_batch():
     torch.testing.assert_close(FRONTEND(samples[1:2])[0], together[1:2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [5_000, 20 * HOP])
+def test_a_broken_clip_breaks_no_other(count):
+    samples = noise(3, count)
+    expected = FRONTEND.power(samples)
+    samples[1] = torch.nan
+    np.testing.assert_array_equal(FRONTEND.power(samples)[::2], expected[::2])
+
+
 def test_floor_is_what_silence_gives():
     assert FRONTEND.logmel(torch.zeros(1, 1_000)).unique().tolist() == pytest.approx([np.log(FLOOR)])

@@ -36,6 +36,15 @@ def test_streams_are_the_same_to_a_thousandth(folder: Path, engine: str) -> None
         assert list(left.scores.values()) == pytest.approx(list(right.scores.values()), abs=1e-3)
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_samples_of_any_make(folder: Path, engine: str) -> None:
+    samples = tone(0.2)
+    fixed = np.frombuffer(samples.tobytes(), np.float32)[None]
+    run = engines.start(folder, mifuse_runtime.bundle.load(folder), engine, "fp32", 1)
+    for batch in (fixed, np.repeat(samples, 2)[None, ::2]):
+        assert run(batch)[0] == pytest.approx(expected(samples), abs=1e-3)
+
+
 def slow(engine: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make an engine the slower one; the list grows by one for each time that engines are timed."""
     timed: list[int] = []

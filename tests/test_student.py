@@ -5,7 +5,7 @@ import torch
 
 from mifuse.classifier import load_model
 from mifuse.errors import MifuseError
-from mifuse.student import SIZES, Student
+from mifuse.student import SIZES, Student, size_of, width_of
 
 
 @pytest.mark.parametrize(("size", "count"), [("xs", 30_000), ("s", 115_000), ("m", 1_000_000)])
@@ -60,6 +60,15 @@ def test_save_and_load(student, tmp_path, capsys):
     assert capsys.readouterr().out == ""  # --json owns it
 
 
+def test_widths_between_the_sizes(tmp_path):
+    student = Student(size="w6")
+    assert [len(block.norm.weight) for block in student.blocks] == [18, 36, 48, 48, 48]
+    student.save_pretrained(tmp_path)
+    assert load_model(tmp_path).size == "w6"
+    assert {size_of(width): width for width in SIZES.values()} == SIZES
+    assert all(width_of(size_of(width)) == width for width in range(1, 100))
+
+
 def test_checkpoint_holds_data_only(student, tmp_path):
     student.save_pretrained(tmp_path)
     assert {p.suffix for p in tmp_path.iterdir()} <= {".json", ".safetensors", ".md"}
@@ -71,7 +80,12 @@ def test_checkpoint_holds_data_only(student, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": "xl"}, "unknown student size 'xl': use one of xs, s, m"),
+        ({"size": "xl"}, "unknown student size 'xl': use one of xs, s, m, or a width from w1 to w99"),
+        ({"size": "w0"}, "unknown student size 'w0'"),
+        ({"size": "w06"}, "unknown student size 'w06'"),
+        ({"size": "w100"}, "unknown student size 'w100'"),
+        ({"size": "w6.5"}, r"unknown student size 'w6\.5'"),
+        ({"size": 6}, "unknown student size 6"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"dropout": -0.1}, "dropout = -0.1"),
     ],

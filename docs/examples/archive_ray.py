@@ -10,7 +10,7 @@ from pathlib import Path
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports its use to its makers
 import ray
 
-from mifuse_runtime import AudioError, Recognizer, read_audio
+from mifuse_runtime import AudioError, MifuseError, Recognizer, read_audio
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 
@@ -81,8 +81,9 @@ if __name__ == "__main__":
     options = parser.parse_args()
     bundle, answers = options.bundle.resolve(), options.answers.resolve()  # actors run elsewhere
     try:
+        Recognizer.load(bundle)  # a broken bundle is told here, and not by every actor
         root, rows, left = shards_of(options.archive.resolve(), bundle, answers, options.clips)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MifuseError) as error:
         parser.error(str(error))
     if rows:
         ray.init(include_dashboard=False)  # on this machine, or the cluster at RAY_ADDRESS

@@ -13,7 +13,7 @@ import numpy as np
 from mifuse_export import mobile
 from mifuse_export.bundle import Probe
 from mifuse_export.verify import (
-    PARITY,
+    PARITIES,
     Floats,
     Predict,
     Quality,
@@ -26,7 +26,7 @@ from mifuse_export.verify import (
 from mifuse_runtime.bundle import Bundle
 
 # Largest |Δp| on a signal: what is no speech has no right answer, and int8 may answer a little differently.
-EDGES = {"fp32": PARITY, "int8": 0.2}
+EDGES = PARITIES | {"int8": 0.2}
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def _failure(
         return f"|Δp| {signals[worst]:.2g} on {worst}, {allowed:g} is allowed"
     if quality is None:
         return None
-    if precision == "fp32":
-        close = quality.max_abs_dp <= PARITY
-        return None if close else f"|Δp| {quality.max_abs_dp:.2g} on real clips, {PARITY:g} is allowed"
+    if precision in PARITIES:
+        close = quality.max_abs_dp <= allowed
+        return None if close else f"|Δp| {quality.max_abs_dp:.2g} on real clips, {allowed:g} is allowed"
     return quality.failure(max_drop)
 
 

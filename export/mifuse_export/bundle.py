@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,12 @@ from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
+from mifuse_export.openvino import write_openvino
+from mifuse_export.qat import Rounding, roundings
+from mifuse_export.quantize import layers
 from mifuse_export.signing import signer
 from mifuse_export.verify import (
+    PARITIES,
     Floats,
     Predict,
     Quality,
@@ -52,10 +57,15 @@ _MODELS = {
     ("fp32", "onnxruntime"): "model.onnx",
     ("int8", "onnxruntime"): "model.int8.onnx",
     ("fp32", "openvino"): "openvino/model.xml",
+    ("fp16", "openvino"): "openvino/model.fp16.xml",
     ("int8", "openvino"): "openvino/model.int8.xml",
     ("fp32", mobile.ENGINE): "mobile/model.ort",
     ("int8", mobile.ENGINE): "mobile/model.int8.ort",
 }
+
+
+# Makes of where int8 rounds a model that has learnt to live with it, and says how (JSON values).
+Retrain = Callable[[Mapping[str, Rounding]], tuple[nn.Module, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -75,11 +85,13 @@ def export_bundle(
     window: float = 3.0,
     calibration: Sequence[Floats] = (),
     int8: bool = False,
+    fp16: bool = False,
     formats: Sequence[str] = ("onnx",),
     max_drop: float = 0.5,
     force_int8: bool = False,
     probe: Probe | None = None,
     budget: Budget | None = None,
+    retrain: Retrain | None = None,
     frontend: FrontEnd | None = None,
     provenance: Mapping[str, Any] | None = None,
     sign: Path | None = None,
@@ -91,11 +103,14 @@ def export_bundle(
         model: forward(samples (batch, n)) -> probabilities (batch, C).
         calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them. They set the
             ranges of int8 and the thresholds of streams, and are part of the parity check.
+        fp16: write an OpenVINO model with weights of two bytes; it has no body, streams run it whole.
         formats: `onnx` is always written; `openvino` and `ort` (ONNX Runtime Mobile) beside it.
         max_drop: what int8 may lose, points of accuracy (see `Quality.failure`).
-        force_int8: int8 is the default precision even where it is not faster than fp32 on ONNX Runtime.
+        force_int8: int8 is the default precision even where ONNX Runtime is slower with it, or not integer.
         probe: clips that int8 is judged on; None: the calibration clips.
         budget: what the int8 ONNX model may cost; it is then the default even where it is not faster.
+        retrain: asked for a model trained with int8's rounding when int8 in every layer fails the gate. Int8
+            is of whichever model can have more layers in it; fp32, and what int8 is held against, is `model`.
         frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
             as graphs that a stream runs on frames that it has computed once. None: it has another one.
         provenance: what is known of the model's making, JSON values.
@@ -115,6 +130,8 @@ def export_bundle(
         raise ExportError(f"unknown format {unknown[0]!r}: use {' or '.join(FORMATS)}")
     if budget and not int8:
         raise ExportError(f"the budget of {budget} is for an int8 model: set int8, too")
+    if fp16 and "openvino" not in formats:
+        raise ExportError("fp16 is a precision of OpenVINO's files: give --format openvino, too")
     if int8 and not calibration:
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
     seal = signer(sign) if sign else None
@@ -124,12 +141,16 @@ def export_bundle(
     wanted = {
         (precision, engine): name
         for (precision, engine), name in _MODELS.items()
-        if (int8 or precision == "fp32") and engine in ("onnxruntime", *(FORMATS[name] for name in formats))
+        if {"fp32": True, "fp16": fp16, "int8": int8}[precision]
+        and engine in ("onnxruntime", *(FORMATS[name] for name in formats))
     }
     with _new_folder(Path(out), force) as folder:
         models = _nested(wanted)
         write_onnx(model, folder / models["fp32"]["onnxruntime"], labels=labels, sample_rate=sample_rate)
         write_others(folder, models["fp32"])
+        if fp16:
+            source = folder / models["fp32"]["onnxruntime"]
+            write_openvino(source, folder / models["fp16"]["openvino"], half=True)
         bundle = Bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
@@ -139,13 +160,7 @@ def export_bundle(
             files={},
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
-        parity = {
-            engine: check_parity(
-                reference, _start(folder, bundle, engine, "fp32"), calibration, sample_rate, name
-            )
-            for engine, name in bundle.models["fp32"].items()
-        }
-        quality: dict[str, Any] = {"parity_max_abs_dp": rounded(max(parity.values())), "parity": parity}
+        quality = _parity(reference, folder, bundle, calibration)
         if int8:
             found, calibrated = fit_int8(
                 reference,
@@ -154,19 +169,25 @@ def export_bundle(
                 calibration=calibration,
                 probe=probe or Probe(calibration),
                 max_drop=max_drop,
+                retrain=retrain,
             )
             quality = _figures(found) | quality
             bundle = replace(
                 bundle,
                 calibration=_describe(calibration, sample_rate, calibrated),
-                provenance={**bundle.provenance, "int8": found.provenance()},
+                provenance={
+                    **bundle.provenance,
+                    "int8": {**found.provenance(), "retrained": calibrated.how},
+                },
             )
             slow = time_int8(folder, bundle, max(calibration, key=len), budget)
             if force_int8 or budget or not slow:
                 bundle = replace(bundle, default="int8")
         bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
         if frontend:
-            device = {key: name for key, name in wanted.items() if key[1] != mobile.ENGINE}
+            device = {
+                key: name for key, name in wanted.items() if key[1] != mobile.ENGINE and key[0] != "fp16"
+            }
             bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, device, frontend))
             whole = replace(bundle, files=_hashes(folder))
             quality["body_max_abs_dp"] = rounded(check_bodies(folder, whole, calibration))
@@ -180,12 +201,35 @@ def export_bundle(
     return Path(out)
 
 
+def _parity(reference: Predict, folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> dict[str, Any]:
+    """Largest |Δp| of the float models against PyTorch, as bundle.json keeps it.
+
+    Raises:
+        ExportError: one differs too much.
+    """
+    found = {
+        precision: {
+            engine: check_parity(
+                reference,
+                _start(folder, bundle, engine, precision),
+                clips,
+                bundle.sample_rate,
+                name,
+                allowed=allowed,
+            )
+            for engine, name in bundle.models.get(precision, {}).items()
+        }
+        for precision, allowed in PARITIES.items()
+    }
+    fp32, fp16 = found["fp32"], found["fp16"]
+    half = {"fp16": {"max_abs_dp": rounded(max(fp16.values()))}} if fp16 else {}
+    return {"parity_max_abs_dp": rounded(max(fp32.values())), "parity": fp32, **half}
+
+
 def write_others(folder: Path, files: Mapping[str, str]) -> None:
     """Write the files of other engines, engine -> file; all come from the ONNX graph."""
     source = folder / files["onnxruntime"]
     if "openvino" in files:
-        from mifuse_export.openvino import write_openvino
-
         write_openvino(source, folder / files["openvino"])
     if mobile.ENGINE in files:
         mobile.write_ort(source, folder / files[mobile.ENGINE])
@@ -199,19 +243,17 @@ def fit_int8(
     calibration: Sequence[Floats],
     probe: Probe,
     max_drop: float,
+    retrain: Retrain | None = None,
 ) -> tuple[Fit, Calibration]:
     """Write the int8 models of `bundle`, as many layers in 8 bits as the gate lets through.
 
     Raises:
         ExportError: no choice of layers loses less than `max_drop` points on the probe.
     """
-    from mifuse_export.quantize import layers
-
     files = bundle.models["int8"]
     expected = probabilities(reference, probe.clips)
-    found = calibrate(onnx.load(folder / bundle.model("onnxruntime", "fp32")), calibration)
 
-    def write(floats: Sequence[str]) -> None:
+    def write(found: Calibration, floats: Sequence[str]) -> None:
         content = found.int8(floats).SerializeToString(deterministic=True)
         (folder / files["onnxruntime"]).write_bytes(content)
         write_others(folder, files)
@@ -224,7 +266,36 @@ def fit_int8(
             for engine in files
         }
 
-    return fit(write, measure, layers(found.model), max_drop), found
+    kept: list[tuple[Fit, Calibration]] = []
+    failure: ExportError | None = None
+    for found in _calibrations(folder, bundle, calibration, retrain):
+        try:
+            fitted = fit(partial(write, found), measure, layers(found.model), max_drop)
+        except ExportError as error:
+            failure = error
+            continue
+        kept.append((fitted, found))
+        if not fitted.repairs:
+            break
+    if not kept:
+        raise failure or ExportError("nothing was tried")
+    best = min(kept, key=lambda one: len(one[0].repairs))
+    write(best[1], [repair.layer for repair in best[0].repairs])
+    return best
+
+
+def _calibrations(
+    folder: Path, bundle: Bundle, clips: Sequence[Floats], retrain: Retrain | None
+) -> Iterator[Calibration]:
+    """Of the model as it is, then of one that was retrained for its ranges."""
+    found = calibrate(onnx.load(folder / bundle.model("onnxruntime", "fp32")), clips)
+    yield found
+    if retrain:
+        model, how = retrain(roundings(found.model, found.ranges))
+        file = folder / "retrained.onnx"
+        write_onnx(frozen(model), file, labels=bundle.labels, sample_rate=bundle.sample_rate)
+        yield found.retrained(onnx.load(file), how)
+        file.unlink()
 
 
 def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Settings:

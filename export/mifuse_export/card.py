@@ -72,6 +72,8 @@ def _files(folder: Path, bundle: Bundle) -> Iterator[tuple[object, ...]]:
 def _facts(bundle: Bundle) -> Iterator[tuple[object, ...]]:
     quality: dict[str, Any] = dict(bundle.quality)
     yield "fp32 against PyTorch, largest difference of a probability", f"{quality['parity_max_abs_dp']:.1g}"
+    if "fp16" in quality:
+        yield "fp16 against PyTorch, the same", f"{quality['fp16']['max_abs_dp']:.1g}"
     int8 = quality.get("int8")
     if not int8:
         return

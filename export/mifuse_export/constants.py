@@ -79,37 +79,49 @@ def _maker(tensor: onnx.TensorProto, periods: list[int]) -> _Maker | None:
 def _dft(name: str, matrix: NDArray[np.float32], periods: list[int]) -> _Maker | None:
     """Of [cos(2π m k / N) | sin(2π m k / N)], (..., n, 2 k), m growing evenly with n: a table of N cosines.
 
+    Two of them above one another, real and imaginary parts, are found as well.
+
     Args:
         periods: N of the tables that are there, tried first; a new one is added.
+    """
+    rows = matrix.shape[-2]
+    return _turns(name, matrix, rows, periods) or _turns(name, matrix, rows // 2, periods)
+
+
+def _turns(name: str, matrix: NDArray[np.float32], rows: int, periods: list[int]) -> _Maker | None:
+    """`_dft` of parts of `rows` rows.
 
     Zeros become zeros: where the product of m and k is large, a float64 cosine is off by up to 1e-13 there.
     """
-    rows, columns = matrix.shape[-2:]
-    if rows < 2 or columns % 2:
+    columns = matrix.shape[-1]
+    if rows < 2 or matrix.shape[-2] % rows or columns % 2:
         return None
-    cosines, sines = np.split(matrix.reshape(-1, rows, columns)[:, :2].astype(np.float64), 2, axis=-1)
+    parts = matrix.reshape(-1, rows, columns)[:, :2].astype(np.float64)
+    cosines, sines = np.split(parts, 2, axis=-1)
     turns = np.arctan2(sines, cosines) / (2 * np.pi)
     turns[:, 1] -= turns[:, 0]  # where each column begins, and its step from row to row
     fits = (n for n in (*periods, *_PERIODS) if np.abs(turns * n - np.round(turns * n)).max() < 1e-4)
     period = next(fits, None)
     if period is None:
         return None
-    starts, steps = np.round(turns * period).astype(np.int32).swapaxes(0, 1) % period
-    first, quarters = np.arange(rows, dtype=np.int32), np.array([0, 3 * period // 4], np.int32)
+    whole = np.round(turns * period).astype(np.int32) % period
+    starts, steps = whole[:, 0, None, None], whole[:, 1, None, None]  # (parts, 1, 1, k)
+    steps = steps[:1] if (steps == steps[:1]).all() else steps
+    first, quarter = np.arange(rows, dtype=np.int32)[:, None, None], np.array([[0], [period // 4]], np.int32)
     table = np.cos(2 * np.pi * np.arange(period) / period).astype(np.float32)
     table[[period // 4, 3 * period // 4]] = 0
-    offsets = starts[:, None, None] + quarters[:, None] if starts.any() else quarters[None, None, :, None]
-    places = (first[:, None, None] * steps[0] + offsets) % period
+    places = (first * steps + starts - quarter) % period
     if not np.abs(table[places].reshape(matrix.shape) - matrix).max() <= _ROUNDING:
         return None
     periods.append(period)
     make = _Maker(name)
     place = make.node(
         "Mul",
-        make.constant(f"frontend/rows_{rows}", first[:, None, None]),
-        make.constant(f"{name}/steps", steps[0]),
+        make.constant(f"frontend/rows_{rows}", first),
+        make.constant(f"{name}/steps", steps),
     )
-    place = make.node("Add", place, make.constant(f"{name}/offsets", offsets.astype(np.int32)))
+    place = make.node("Add", place, make.constant(f"{name}/starts", starts))
+    place = make.node("Sub", place, make.constant(f"frontend/quarter_{period}", quarter))
     place = make.node("Mod", place, make.constant(f"frontend/period_{period}", np.array(period, np.int32)))
     values = make.node("Gather", make.constant(f"frontend/cosines_{period}", table), place)
     make.node("Reshape", values, make.constant(f"{name}/shape", np.array(matrix.shape, np.int64)), last=True)

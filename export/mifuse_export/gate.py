@@ -67,7 +67,7 @@ def fit(write: Write, measure: Measure, layers: Sequence[str], max_drop: float) 
             tried = f" even with {', '.join(floats)} in float" if floats else ""
             raise ExportError(
                 f"{reason}{tried}; "
-                "give more calibration clips of the target, a higher --max-drop, or leave out --int8"
+                "give more calibration clips of the target, --qat or a higher --max-drop, or leave out --int8"
             )
         harm = harm or _harm(write, measure, layers)
         worst = max((layer for layer in layers if layer not in floats), key=harm.__getitem__)

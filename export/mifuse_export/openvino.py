@@ -1,4 +1,4 @@
-"""ONNX to OpenVINO IR, weights in full precision."""
+"""ONNX to OpenVINO IR, weights as they are or in half the bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from mifuse_export.errors import ExportError
 from mifuse_export.onnx import quiet
 
 
-def write_openvino(source: Path, target: Path) -> None:
+def write_openvino(source: Path, target: Path, half: bool = False) -> None:
     """Convert the ONNX file `source` to `target` (.xml) and the .bin beside it.
+
+    Args:
+        half: float weights as fp16; they are made float32 when the model is loaded.
 
     Raises:
         ExportError: OpenVINO is not installed or cannot convert the graph.
@@ -31,7 +34,7 @@ def write_openvino(source: Path, target: Path) -> None:
             for i, node in enumerate(model.get_ordered_ops()):
                 if node.get_type_name() not in ("Parameter", "Result"):
                     node.set_friendly_name(f"{node.get_type_name()}_{i}")
-            openvino.save_model(model, target, compress_to_fp16=False)
+            openvino.save_model(model, target, compress_to_fp16=half)
     except RuntimeError as error:
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"OpenVINO cannot convert {source.name}: {line}") from error

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="Engine of a bundle.",
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "int8"]), help="Precision of a bundle; its own default."
+    "--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Precision of a bundle; its own default."
 )
 @click.option(
     "--trim/--no-trim", default=True, show_default=True, help="Leave out silence at both ends of a clip."

@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         if name not in ("info", "verify"):
             engines = ("onnxruntime", "openvino", "auto")
             command.add_argument("--engine", choices=engines, default="onnxruntime", help="(onnxruntime)")
-            command.add_argument("--precision", choices=("fp32", "int8"), help="(the bundle's default)")
+            command.add_argument(
+                "--precision", choices=("fp32", "fp16", "int8"), help="(the bundle's default)"
+            )
         if name == "predict":
             _predict_options(command)
         elif name == "serve":
