@@ -208,7 +208,9 @@ def main() -> int:
         return 1
     with torch.inference_mode():
         for folder, target in found.values():
-            student = load_model(folder).eval()
+            student = load_model(folder)
+            if not isinstance(student, Student):
+                raise TypeError(f"{folder} holds no student")
             samples, runs = stream(target, student.labels, options.seconds, AudioCache())
             for seconds, rows in tables.items():
                 rows.append(measure(student, samples, runs, seconds))

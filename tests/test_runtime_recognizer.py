@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import mifuse_runtime
 from mifuse_runtime import AudioError, BundleError, MifuseError, Recognizer
+from mifuse_runtime.quiet import import_openvino
 from tests.bundles import LABELS, RATE, expected, make_bundle, tone
 
 
@@ -180,7 +181,7 @@ def test_threads_may_share_one(tmp_path: Path, engine: str) -> None:
 def test_openvino_that_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MifuseError, match=r"not installed: pip install 'mifuse-runtime\[openvino\]'"):
-        mifuse_runtime.engines._import_openvino()
+        import_openvino()
 
 
 def test_imports_nothing_else(folder: Path) -> None:

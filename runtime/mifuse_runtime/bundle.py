@@ -184,8 +184,7 @@ def sha256(path: str | Path) -> str:
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    found: str = digest.hexdigest()
-    return found
+    return str(digest.hexdigest())
 
 
 def _climbs(name: str) -> bool:

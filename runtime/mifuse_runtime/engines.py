@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -85,7 +84,9 @@ class OpenVino:
     def __init__(self, graph: Graph, threads: int) -> None:
         import threading
 
-        openvino = _import_openvino()
+        from mifuse_runtime.quiet import import_openvino
+
+        openvino = import_openvino()
         content = (graph.path.read_bytes(), graph.path.with_suffix(".bin").read_bytes())
         settings = {
             "INFERENCE_NUM_THREADS": threads,
@@ -196,23 +197,6 @@ def _times(engines: Sequence[Engine], length: int) -> list[float]:
             run((front.clip(samples) if front else samples)[None])
             spent.append(time.perf_counter() - begin)
     return [float(np.median(spent)) for spent in times]
-
-
-def _import_openvino() -> Any:
-    # `import openvino` reports itself over the network through this package, and works without it.
-    hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
-    if hidden:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        message = (
-            "engine 'openvino' is not installed: pip install 'mifuse-runtime[openvino]' or 'mifuse[export]'"
-        )
-        raise MifuseError(message) from error
-    finally:
-        if hidden:
-            del sys.modules["openvino_telemetry"]
 
 
 def _unusable(path: Path, reason: str) -> BundleError:

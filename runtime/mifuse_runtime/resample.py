@@ -33,8 +33,7 @@ class Resampler:
             from fractions import Fraction  # it loads `decimal`, 0.3 MB
 
             # 640 keeps the rates in use exact (11.025 kHz is 441/640 of 16 kHz) and the filter small.
-            ratio = Fraction(int(rate), target).limit_denominator(640)
-            self._down, self._up = ratio.numerator, ratio.denominator
+            self._down, self._up = Fraction(int(rate), target).limit_denominator(640).as_integer_ratio()
         self.reset()
 
     def reset(self) -> None:
