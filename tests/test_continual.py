@@ -33,8 +33,8 @@ def test_a_chain(tmp_path, capsys):
     settings = [text for setting in ("fit.steps=2", "fit.batch_size=4") for text in ("--set", setting)]
     assert continual.main([*map(str, options), *settings]) == 0
     rows = json.loads(out.read_text())["chains"]["studio>phone>studio"]
-    assert list(rows) == ["1", "0.75", "0.5", "0.25", "0"]
-    for name, ua in rows["1"].items():  # all of the earlier weights are the earlier student
+    assert list(rows) == ["before", "0", "0.5", "1", "2"]
+    for name, ua in rows["before"].items():
         domain, split = name.split()
         clips = continual.clips_of(corpora, domain, split)
         assert ua == pytest.approx(continual.ua(earlier, clips, AudioCache()))

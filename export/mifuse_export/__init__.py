@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mifuse_export.budget import Budget, OverBudgetError
-from mifuse_export.bundle import Probe, check_out, export_bundle
+from mifuse_export.bundle import Probe, export_bundle
 from mifuse_export.errors import ExportError
+from mifuse_export.folder import check_out
 
 __all__ = ["Budget", "ExportError", "OverBudgetError", "Probe", "check_out", "export_bundle"]

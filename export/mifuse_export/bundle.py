@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,6 +22,7 @@ from mifuse_export.body import check_bodies, write_bodies
 from mifuse_export.budget import Budget, Cost
 from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
+from mifuse_export.folder import new_folder
 from mifuse_export.gate import Fit, fit
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_export.openvino import write_openvino
@@ -52,7 +49,6 @@ FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "ort": mobile.ENGINE} 
 ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
 QUIET = 30.0  # dB from a clip's loudest frame down to what is no speech any more
 LEVELS = (-75.0, -45.0)  # dBFS: what calibration may call silence
-_FULL = 1 << 16  # bytes left on a disk that an engine could not write to
 _MODELS = {
     ("fp32", "onnxruntime"): "model.onnx",
     ("int8", "onnxruntime"): "model.int8.onnx",
@@ -144,7 +140,7 @@ def export_bundle(
         if {"fp32": True, "fp16": fp16, "int8": int8}[precision]
         and engine in ("onnxruntime", *(FORMATS[name] for name in formats))
     }
-    with _new_folder(Path(out), force) as folder:
+    with new_folder(Path(out), force) as folder:
         models = _nested(wanted)
         write_onnx(model, folder / models["fp32"]["onnxruntime"], labels=labels, sample_rate=sample_rate)
         write_others(folder, models["fp32"])
@@ -400,47 +396,3 @@ def _describe(clips: Sequence[Floats], sample_rate: int, found: Calibration) -> 
 def _versions(openvino: bool) -> dict[str, str]:
     names = ["torch", "onnx", "onnxscript", "onnxruntime", *(["openvino"] if openvino else [])]
     return {"mifuse": mifuse_runtime.__version__, **{name: version(name) for name in names}}
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Refuse to write over anything, except over a bundle when `force` is set.
-
-    Raises:
-        ExportError: `out` is there.
-    """
-    if out.exists() or out.is_symlink():
-        if not force:
-            raise ExportError(f"{out} exists: choose another folder, or replace the bundle with --force")
-        if not (out / bundles.NAME).is_file():
-            raise ExportError(f"{out} exists and is not a bundle: it is not replaced, choose another folder")
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path, force: bool) -> Iterator[Path]:
-    """A temporary sibling that becomes `out` when all went well and is gone when it did not."""
-    check_out(out, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_name(f".{out.name}.{os.getpid()}.part")
-    folder.mkdir()
-    try:
-        with _telling_a_full_disk(folder):
-            yield folder
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        if out.exists():
-            out.rename(old)
-        folder.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _telling_a_full_disk(folder: Path) -> Iterator[None]:
-    """Say so where it is one: engines call it "iostream error", and the system names no file."""
-    try:
-        yield
-    except (OSError, ExportError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _FULL:
-            place = folder.parent
-            raise ExportError(f"{place} has no space left: make room, or choose another folder") from error
-        raise
