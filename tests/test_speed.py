@@ -23,7 +23,7 @@ def graph(path: Path, weight_only: bool = False) -> Path:
     tensors = {
         "axis": np.array([1]),
         "end": np.array([2]),
-        "first": rng.standard_normal((16, 1, 8)).astype(np.float32),
+        "first": rng.standard_normal((16, 1, 16)).astype(np.float32),
         "second": rng.standard_normal((16, 16, 8)).astype(np.float32),
         "dense": rng.standard_normal((16, 2)).astype(np.float32),
     }
