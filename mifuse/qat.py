@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -47,6 +48,7 @@ def fine_tuned(
 def folded(student: Student) -> Student:
     """A copy with every norm folded into the convolution before it."""
     copied = copy.deepcopy(student).eval()
+    block: Any  # the container says Module
     for block in copied.blocks:
         block.conv, block.norm = fuse_conv_bn_eval(block.conv, block.norm), nn.Identity()
     return copied
