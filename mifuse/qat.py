@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+<<<<<<< HEAD
 from typing import TYPE_CHECKING
+=======
+from typing import Any
+>>>>>>> quant
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -52,6 +56,7 @@ def fine_tuned(
 def folded(student: Student) -> Student:
     """A copy with every norm folded into the convolution before it."""
     copied = copy.deepcopy(student).eval()
+    block: Any  # the container says Module
     for block in copied.blocks:
         assert isinstance(block, Block)
         block.conv = fuse_conv_bn_eval(block.conv, block.norm)
