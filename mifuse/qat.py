@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -13,7 +13,9 @@ from mifuse.augment import AugmentConfig
 from mifuse.features import Features
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, predict
-from mifuse_export.qat import Rounding, insert, remove
+
+if TYPE_CHECKING:
+    from mifuse_export.qat import Rounding
 
 # Short, slow and of clips as they are: the gate holds int8 against the float student. For the same reason its
 # own answers are the labels: fused ones change every sixth answer (docs/LOG.md), mostly for the better.
@@ -34,6 +36,8 @@ def fine_tuned(
     Raises:
         TrainingError: the loss is not finite, or the student collapsed.
     """
+    from mifuse_export.qat import insert, remove
+
     labels = predict(student, features)
     tuned = folded(student)
     insert(tuned, places)
