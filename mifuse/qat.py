@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-<<<<<<< HEAD
-from typing import TYPE_CHECKING
-=======
-from typing import Any
->>>>>>> quant
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mifuse.augment import AugmentConfig
 from mifuse.features import Features
-from mifuse.student import Block, Student
+from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, predict
 
 if TYPE_CHECKING:
@@ -58,7 +54,5 @@ def folded(student: Student) -> Student:
     copied = copy.deepcopy(student).eval()
     block: Any  # the container says Module
     for block in copied.blocks:
-        assert isinstance(block, Block)
-        block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-        block.norm = nn.Identity()  # type: ignore[assignment]
+        block.conv, block.norm = fuse_conv_bn_eval(block.conv, block.norm), nn.Identity()
     return copied
