@@ -80,3 +80,15 @@ def test_frames_are_made_once() -> None:
 
 def test_silence_is_zero() -> None:
     assert not MelPower(replace(FrontEnd(), mels=8), RATE).clip(np.zeros(1000, np.float32)).any()
+
+
+def test_no_product_is_large_enough_for_threads(monkeypatch):
+    products = []
+
+    def multiply(a, b, out):
+        products.append(len(a) * b.size)
+        out[:] = a @ b
+
+    monkeypatch.setattr(np, "matmul", multiply)
+    FRONT.clip(NOISE)
+    assert max(products) <= 1 << 18

@@ -7,7 +7,9 @@ import numpy as np
 from mifuse_runtime.audio import Floats
 from mifuse_runtime.settings import FrontEnd
 
-CHUNK = 32  # frames at a time: their spectra stay in the cache, and BLAS starts no threads for so few
+CHUNK = 30  # frames at a time: their spectra stay in the cache
+# Multiplications of a product. OpenBLAS starts threads for more, which wait for each other on a few cores.
+ONE_THREAD = 1 << 18
 
 
 class MelPower:
@@ -16,6 +18,7 @@ class MelPower:
     def __init__(self, settings: FrontEnd, rate: int) -> None:
         self.hop, self.mels = settings.hop, settings.mels
         self._filters = filters(settings, rate)
+        self._rows = max(1, ONE_THREAD // self._filters.size)
         window = np.hanning(2 * self.hop + 1)[:-1]
         self._rising, self._falling = (window / window.sum()).astype(np.float32).reshape(2, -1)
 
@@ -34,7 +37,9 @@ class MelPower:
             spectra = np.fft.rfft(frames.reshape(len(out), -1))
             squares = spectra.real**2
             squares += spectra.imag**2
-            np.matmul(squares, self._filters, out=out)
+            for first in range(0, len(out), self._rows):
+                part = slice(first, first + self._rows)
+                np.matmul(squares[part], self._filters, out=out[part])
         return power
 
 
