@@ -29,7 +29,7 @@ from benchmarks.export import students
 from benchmarks.latency import machine, speech_like
 from mifuse.adapt import RECIPES, adapt
 from mifuse.audio import AudioCache
-from mifuse.classifier import load_model
+from mifuse.classifier import load_model, load_student
 from mifuse.compress import DISTIL, distilled, narrowed
 from mifuse.draws import load_draws
 from mifuse.errors import MifuseError
@@ -49,14 +49,6 @@ SECONDS = 3.0
 ROUNDS, CALLS = 40, 5  # times each model is visited; timed calls of a visit
 
 
-def load(folder: Path) -> Student:
-    """The student in a folder."""
-    student = load_model(folder)
-    if not isinstance(student, Student):
-        raise MifuseError(f"{folder} holds no student")
-    return student
-
-
 @dataclass(frozen=True)
 class Transfer:
     """A student, the folder of its target, and where what is made of it is kept."""
@@ -68,7 +60,7 @@ class Transfer:
 
     def made(self, width: int, start: str, cache: AudioCache) -> Student:
         """The student of that width."""
-        student = load(self.student)
+        student = load_student(self.student)
         clips = read_manifest(self.target / "target.csv").select("adapt").clips
         torch.manual_seed(0)
         if start == "adapted":
@@ -222,7 +214,7 @@ def main() -> int:
     found: dict[Transfer, list[dict[str, Any]]] = {transfer: [] for transfer in todo}
     for text, start in asked:
         for transfer, rows in found.items():
-            own = width_of(load(transfer.student).size)
+            own = width_of(load_student(transfer.student).size)
             width = int(text or own)
             if start == "student" or width < own:
                 rows.append(transfer.point(width, start, cache))

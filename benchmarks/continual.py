@@ -25,7 +25,7 @@ from benchmarks.units import SPLITS, Transfer, Unit, named
 from mifuse.adapt import KEEP, RECIPES, adapt
 from mifuse.audio import AudioCache
 from mifuse.bench import machine
-from mifuse.classifier import TrainConfig, load_model
+from mifuse.classifier import TrainConfig, load_student
 from mifuse.config import override
 from mifuse.draws import load_draws
 from mifuse.features import Features
@@ -112,10 +112,7 @@ def earlier_student(options: argparse.Namespace, transfer: Transfer) -> Student:
     for needed, done in ((replace(unit, method=None), unit.classifier), (unit, unit.student)):
         if not done.exists():
             units.run(needed)
-    student = load_model(unit.student)
-    if not isinstance(student, Student):
-        raise TypeError(f"{unit.student} holds no student")
-    return student
+    return load_student(unit.student)
 
 
 def clips_of(corpora: Path, name: str, split: str) -> tuple[Clip, ...]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.export import students
 from mifuse.audio import SAMPLE_RATE, AudioCache
-from mifuse.classifier import load_model
+from mifuse.classifier import load_student
 from mifuse.errors import MifuseError
 from mifuse.evaluate import labelled_clips
 from mifuse.frontend import HOP
@@ -208,9 +208,7 @@ def main() -> int:
         return 1
     with torch.inference_mode():
         for folder, target in found.values():
-            student = load_model(folder)
-            if not isinstance(student, Student):
-                raise TypeError(f"{folder} holds no student")
+            student = load_student(folder)
             samples, runs = stream(target, student.labels, options.seconds, AudioCache())
             for seconds, rows in tables.items():
                 rows.append(measure(student, samples, runs, seconds))

@@ -20,7 +20,7 @@ import mifuse
 from mifuse.adapt import RECIPES, AdaptConfig, Adapted, adapt
 from mifuse.audio import AudioCache
 from mifuse.baselines import BASELINES, Task, distil
-from mifuse.classifier import TrainConfig, load_model, train_classifier
+from mifuse.classifier import TrainConfig, load_student, train_classifier
 from mifuse.config import override
 from mifuse.draws import load_draws
 from mifuse.features import Features
@@ -189,10 +189,7 @@ class _Work:
         return Features.of(self.clips[split], self.cache)
 
     def source_model(self) -> Student:
-        model = load_model(self.unit.classifier)
-        if not isinstance(model, Student):
-            raise TypeError(f"{self.unit.classifier} holds no student")
-        return model
+        return load_student(self.unit.classifier)
 
     def task(self) -> Task:
         return Task(self.features(), self.draws(), self.source_model(), self.method.config, self.unit.seed)

@@ -54,9 +54,7 @@ class AdaptConfig:
     size: str = "s"  # of a student that starts from scratch
     dropout: float = 0.2  # 0 is off
     average: bool = True  # the student is the moving average of the weights, not the last step
-    keep: float = (
-        0.0  # weight of an earlier student's answers beside the labels, against forgetting; 0 is off
-    )
+    keep: float = 0.0  # weight of an earlier student's answers beside the labels; 0 is off
     refine: RefineConfig = field(default_factory=RefineConfig)
     fit: FitConfig = field(default_factory=FitConfig)
 
@@ -64,7 +62,7 @@ class AdaptConfig:
         require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf), keep=(0, math.inf))
 
 
-KEEP = 1.0  # `keep` of a student that is adapted once more; see docs/LOG.md for what other shares do
+KEEP = 1.0  # `keep` of a student that is adapted once more; see docs/LOG.md for what other weights do
 RECIPES = {
     "default": AdaptConfig(),
     # The published formula and nothing else.

@@ -219,6 +219,18 @@ def load_model(path: str | Path) -> Student | HubClassifier:
         ) from error
 
 
+def load_student(folder: Path) -> Student:
+    """A checkpoint that is a student of ours; in eval mode.
+
+    Raises:
+        MifuseError: there is none.
+    """
+    model = load_model(folder)
+    if not isinstance(model, Student):
+        raise MifuseError(f"{folder} holds no student: give a folder that `mifuse train` or `adapt` wrote")
+    return model
+
+
 def classifier_draws(
     model: Student | HubClassifier,
     clips: Sequence[Clip],

@@ -14,7 +14,7 @@ from torch import Tensor
 from mifuse.errors import MifuseError
 from mifuse.features import Features
 from mifuse.student import Student, size_of, width_of
-from mifuse.training import Array, Fit, FitConfig, predict
+from mifuse.training import Array, Fit, FitConfig, predict, still
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,16 +113,14 @@ def distilled(
     labels: Array = predict(student, features)  # they balance the sampling
     fit = Fit(copy.deepcopy(start), features, config or DISTIL, seed)
     fit.student.dropout.p = 0.0  # it learns a function, which noise would only blur
-    teacher = copy.deepcopy(student).to(fit.accelerator.device).eval()
+    teacher = still(student).to(fit.accelerator.device)
 
     def loss(index: NDArray[np.int64], logmel: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         view = fit.view(index, logmel)
         with fit.accelerator.autocast():
-            with torch.no_grad():
-                target = teacher.logits(*view)
             scores = fit.model(*view)
         log_probs = scores.float().log_softmax(1)
-        return {"loss": -(target.float().softmax(1) * log_probs).sum(1).mean()}, log_probs
+        return {"loss": fit.imitation(teacher, view, log_probs)}, log_probs
 
     while fit.epoch < fit.epochs:
         progress(fit.run_epoch(labels, loss))

@@ -94,9 +94,9 @@ class Fit:
             student.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
         self.student = student.to(self.accelerator.device)
-        self.average = _still(self.student)
-        self.keep = 0.0 if earlier is None else keep
-        self.earlier = None if earlier is None else _still(earlier).to(self.accelerator.device)
+        self.average = still(self.student)
+        self.keep = keep
+        self.earlier = None if earlier is None else still(earlier).to(self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(_Logits(self.student), self.optimizer)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -198,17 +198,22 @@ class Fit:
         target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         with self.accelerator.autocast():
             logits = self.model(x, speech)
-            before = None if self.earlier is None else self.earlier.logits(x, speech)
         log_probs = F.log_softmax(logits.float(), dim=1)
         cross_entropy = -(target * log_probs).sum(1).mean()
         mean = self._mean_over_processes(log_probs.exp().mean(0))
         diversity = -(mean * mean.clamp(min=1e-9).log()).sum()
         loss = cross_entropy - config.diversity * diversity
         terms = {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}
-        if before is not None:
-            terms["remembered"] = -(before.float().softmax(1) * log_probs).sum(1).mean()
+        if self.earlier is not None:
+            terms["remembered"] = self.imitation(self.earlier, (x, speech), log_probs)
             terms["loss"] = loss + self.keep * terms["remembered"]
         return terms, log_probs
+
+    def imitation(self, other: Student, view: tuple[Tensor, Tensor], log_probs: Tensor) -> Tensor:
+        """Cross-entropy of log probabilities (batch, C) with what a `still` student says of the same view."""
+        with torch.no_grad(), self.accelerator.autocast():
+            said = other.logits(*view)
+        return -(said.float().softmax(1) * log_probs).sum(1).mean()
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
         """The mean of the whole batch, with this process's gradient (DDP averages the gradients)."""
@@ -309,7 +314,7 @@ class Fit:
         return {name: tensor.numpy() for name, tensor in parts["arrays"].items()}
 
 
-def _still(student: Student) -> Student:
+def still(student: Student) -> Student:
     """A copy that is not trained."""
     return copy.deepcopy(student).requires_grad_(False).eval()
 

@@ -23,23 +23,16 @@ from mifuse_runtime import Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from tests.browser import ask_graph, needs_web, node
 from tests.bundles import speech
+from tests.test_classifier import SMALL, THEIRS
 
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
+TINY = SMALL | {
     "intermediate_size": 24,
-    "conv_dim": (8, 8),
     "conv_kernel": (10, 40),
     "conv_stride": (10, 32),
-    "num_feat_extract_layers": 2,
     "num_conv_pos_embeddings": 6,
-    "num_conv_pos_embedding_groups": 2,
-    "classifier_proj_size": 8,
     "num_buckets": 32,  # of distances, up to
     "max_bucket_distance": 60,  # which 60 s go far beyond
 }
-THEIRS = ("neutral", "HAP", "Anger", "sadness", "fear", "excited")
 FAMILIES = {
     # As large checkpoints are: layer norms everywhere; a probe of all layers, as `mifuse train` leaves it.
     "wav2vec2": (

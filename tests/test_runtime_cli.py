@@ -299,34 +299,35 @@ def test_verify_finds_a_graph_that_looks_at_its_neighbours(
     assert "answers differently beside other clips" in capsys.readouterr().err
 
 
-def test_library_is_small(bundle: Path) -> None:
-    """Lines of code of what an app loads, without comments, docstrings and blank lines."""
-    code = (
-        "import sys, numpy, mifuse_runtime\n"
-        f"with mifuse_runtime.Recognizer.load({str(bundle)!r}).stream(44_100) as stream:\n"
-        "    stream.feed(numpy.zeros(200_000, 'f4'))\n"
-        "print(*(m.__file__ for name, m in sys.modules.items() if 'mifuse_runtime' in name), sep='\\n')"
-    )
-    root = Path(mifuse_runtime.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True)
-    files = [Path(line) for line in done.stdout.splitlines()]
-    assert {"frontend.py", "stream.py", "voice.py"} <= {file.name for file in files}
-    assert sum(code_lines(file.read_text(encoding="utf-8")) for file in files) < 1000
+def after_a_stream(bundle: Path, report: str) -> set[str]:
+    """Lines that `report`, an argument of print, gives in a process of its own that has streamed.
 
-
-def test_library_loads_nothing_large(bundle: Path) -> None:
-    """OpenSSL is 3.4 MB, `logging` 0.7, `difflib` 0.2: a stream needs none of them."""
+    There, `before` is what NumPy and ONNX Runtime alone had loaded.
+    """
     code = (
         "import sys, numpy, onnxruntime\n"
         "before = set(sys.modules)\n"
         "import mifuse_runtime\n"
         f"with mifuse_runtime.Recognizer.load({str(bundle)!r}).stream(44_100) as stream:\n"
         "    stream.feed(numpy.zeros(200_000, 'f4'))\n"
-        "print(*set(sys.modules) - before)"
+        f"print(*{report}, sep='\\n')"
     )
     root = Path(mifuse_runtime.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True, text=True)
-    loaded = set(done.stdout.split())
+    return set(done.stdout.splitlines())
+
+
+def test_library_is_small(bundle: Path) -> None:
+    """Lines of code of what an app loads, without comments, docstrings and blank lines."""
+    loaded = "(m.__file__ for name, m in sys.modules.items() if 'mifuse_runtime' in name)"
+    files = [Path(name) for name in after_a_stream(bundle, loaded)]
+    assert {"frontend.py", "stream.py", "voice.py"} <= {file.name for file in files}
+    assert sum(code_lines(file.read_text(encoding="utf-8")) for file in files) < 1000
+
+
+def test_library_loads_nothing_large(bundle: Path) -> None:
+    """OpenSSL is 3.4 MB, `logging` 0.7, `difflib` 0.2: a stream needs none of them."""
+    loaded = after_a_stream(bundle, "set(sys.modules) - before")
     assert "mifuse_runtime.stream" in loaded
     assert not loaded & {"hashlib", "_hashlib", "_ssl", "logging", "difflib"}
 

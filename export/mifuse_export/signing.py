@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mifuse_export.errors import ExportError
-from mifuse_runtime.signature import MISSING, NAME, UNSIGNED
+from mifuse_runtime.signature import MISSING, NAME, covered
 
 
 def signer(key: Path) -> Callable[[Path], None]:
@@ -19,7 +19,7 @@ def signer(key: Path) -> Callable[[Path], None]:
         ExportError: model-signing is not installed, or the key cannot be used.
     """
     try:
-        from model_signing import hashing, signing
+        from model_signing import signing
     except ImportError as error:
         raise ExportError(MISSING) from error
     try:
@@ -29,6 +29,5 @@ def signer(key: Path) -> Callable[[Path], None]:
         raise ExportError(
             f"{key} cannot sign ({line}): make a key with `openssl ecparam -name prime256v1 -genkey -noout`"
         ) from error
-    files = hashing.Config().set_ignored_paths(paths=UNSIGNED).set_allow_symlinks(True)
-    config.set_hashing_config(files)
+    config.set_hashing_config(covered())
     return lambda folder: config.sign(folder, folder / NAME)

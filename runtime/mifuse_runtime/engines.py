@@ -204,7 +204,6 @@ def _unusable(path: Path, reason: str) -> BundleError:
 
 
 def _refused(path: Path, error: Exception, engine: str) -> BundleError:
-    line = " ".join(str(error).split())[
-        -200:
-    ]  # the reason is at the end, behind places in the engine's source
+    # The reason is at the end, behind places in the engine's source.
+    line = " ".join(str(error).split())[-200:]
     return BundleError(f"{path} cannot be run by {engine} ({line}): upgrade it, or export the bundle again")

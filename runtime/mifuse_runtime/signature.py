@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mifuse_runtime.errors import BundleError, MifuseError
 
@@ -27,7 +28,7 @@ def check(folder: str | Path, public_key: str | Path) -> None:
     if not (folder / NAME).is_file():
         raise BundleError(f"{folder} has no {NAME}: it is not signed, export it with --sign")
     try:
-        from model_signing import hashing, verifying
+        from model_signing import verifying
     except ImportError as error:
         raise MifuseError(MISSING) from error
     try:
@@ -36,14 +37,20 @@ def check(folder: str | Path, public_key: str | Path) -> None:
         raise MifuseError(
             f"{public_key} is not a public key of an elliptic curve ({_line(error)}): give its PEM file"
         ) from error
-    files = hashing.Config().set_ignored_paths(paths=UNSIGNED).set_allow_symlinks(True)  # hubs store them so
     try:
-        verifier.set_hashing_config(files).verify(folder, folder / NAME)
+        verifier.set_hashing_config(covered()).verify(folder, folder / NAME)
     except Exception as error:  # likewise
         raise BundleError(
             f"{folder} is not as the owner of {public_key} signed it ({_line(error)}): copy it again or "
             "ask who made it"
         ) from error
+
+
+def covered() -> Any:
+    """What model-signing hashes of a bundle's folder, to sign and to check it."""
+    from model_signing import hashing
+
+    return hashing.Config().set_ignored_paths(paths=UNSIGNED).set_allow_symlinks(True)  # hubs store files so
 
 
 def _line(error: Exception) -> str:
