@@ -10,6 +10,9 @@ import numpy as np
 from mifuse.pictures import colour, draw
 
 
+NAMES = {"adapt": "own archive", "test": "new speakers", "known": "new speakers, known voices"}
+
+
 def bars(document: Mapping[str, Any], titles: Mapping[str, str], split: str) -> str:
     """UA of each method on each transfer, the mean last; whiskers are the deviation over seeds."""
     rows = [(row["transfer"].replace(">", " → "), row["methods"]) for row in document["transfers"]]
@@ -31,7 +34,7 @@ def bars(document: Mapping[str, Any], titles: Mapping[str, str], split: str) -> 
                 label=titles.get(method, method),
             )
         axes[0].set_xticks(range(len(rows)), [name for name, _ in rows])
-        axes[0].set_ylabel(f"UA, {split} split, %")
+        axes[0].set_ylabel(f"UA, {NAMES[split]}, %")
         axes[0].set_ylim(20, None)
         axes[0].grid(False, axis="x")
         axes[0].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))

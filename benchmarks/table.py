@@ -39,7 +39,7 @@ class Results:
                 continue
             for split in SPLITS:
                 if (target, split) not in results.truth:
-                    clips = read_manifest(corpora / target / "target.csv").select(split).clips
+                    clips = read_manifest(corpora / target / "target.csv").select(SPLITS[split]).clips
                     classes = [LABELS.index(clip.label) if clip.label else -1 for clip in clips]
                     results.truth[target, split] = np.array(classes)
             with np.load(unit.file, allow_pickle=False) as file:
@@ -249,7 +249,10 @@ def baselines_markdown(document: Mapping[str, Any]) -> str:
 def ablation_markdown(document: Mapping[str, Any], recipe: str) -> str:
     """Each change's mean over the transfers and what it costs against the recipe."""
     base = document["mean"].get(recipe)
-    lines = ["| change | adapt | Δ | test | Δ |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| change | " + " | ".join(f"{split} | Δ" for split in SPLITS) + " |",
+        "| --- |" + " ---: | ---: |" * len(SPLITS),
+    ]
     for name, score in {recipe: base, **document["ablations"]}.items():
         if score is None or base is None:
             continue

@@ -31,9 +31,11 @@ from mifuse.training import mc_dropout_draws, predict
 
 Array = NDArray[np.float64]
 FILES = ("source.csv", "target.csv", "lalm_draws.jsonl")
-SPLITS = ("adapt", "test")
+# What is scored -> the split of its clips. `known`: new speakers, each clip within the speaker's other clips,
+# of which no label is read; `test`: each clip by itself.
+SPLITS = {"adapt": "adapt", "test": "test", "known": "test"}
 # What a stored result depends on; a change of any of these files makes it another result.
-CODE = ("audio", "frontend", "features", "shards", "augment", "student", "training", "classifier")
+CODE = ("audio", "frontend", "features", "shards", "augment", "speakers", "student", "training", "classifier")
 MORE_CODE = {
     "recipe": ("fusion", "refine", "prosody", "voices", "adapt"),
     "int8": ("fusion", "refine", "prosody", "voices", "adapt", "export"),
@@ -174,7 +176,7 @@ class _Work:
         self.target = folder / "target.csv"
         self.draws_file = folder / "lalm_draws.jsonl"
         manifest = read_manifest(self.target)
-        self.clips: dict[str, tuple[Clip, ...]] = {split: manifest.select(split).clips for split in SPLITS}
+        self.clips: dict[str, tuple[Clip, ...]] = {split: manifest.select(part).clips for split, part in SPLITS.items()}
 
     def result(self) -> dict[str, Array]:
         way = getattr(self, f"_{self.method.kind}")
@@ -186,7 +188,8 @@ class _Work:
         return draws[: self.method.draws or None]
 
     def features(self, split: str = "adapt") -> Features:
-        return Features.of(self.clips[split], self.cache)
+        features = Features.of(self.clips[split], self.cache)
+        return features.anonymous() if split == "test" else features
 
     def source_model(self) -> Student:
         return load_student(self.unit.classifier)
@@ -251,6 +254,8 @@ class _Work:
         return told | {
             "adapt": adapted.probs,
             "test": predict(adapted.student, self.features("test")),
+            "known": predict(adapted.student, self.features("known")),
+            "alone": predict(adapted.student, self.features().anonymous()),
             "targets": adapted.targets,
             "fused": adapted.fused.probs,
             "lalm_weight": adapted.fused.lalm_weight,
@@ -289,7 +294,7 @@ def ablations(base: AdaptConfig) -> list[Method]:
         "no balance": "fit.balance=0",
         "no refinement": "refine.rounds=0",
         "no prior": "refine.prior=0",
-        "no speakers": "refine.speakers=false",
+        "no speakers": "refine.speakers=false,fit.speakers=0",
         "no warm start": "warm_start=false",
         "no average": "average=false",
         "M=2": "classifier_draws=2",
@@ -301,7 +306,7 @@ def ablations(base: AdaptConfig) -> list[Method]:
         "λ=0.2": "fit.diversity=0.2",
         "λ=1": "fit.diversity=1",
     }
-    methods = [Method(name, "recipe", override(base, [change])) for name, change in changes.items()]
+    methods = [Method(name, "recipe", override(base, change.split(","))) for name, change in changes.items()]
     methods += [Method(f"K={count}", "recipe", base, count) for count in (1, 2, 4)]
     return [method for method in methods if method.config != base or method.draws]
 

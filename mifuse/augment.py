@@ -38,12 +38,13 @@ class AugmentConfig:
             raise MifuseError(f"snr = {list(self.snr)}: the lower bound comes first, as in [5, 35]")
 
 
-def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
+def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig, each: int = 1) -> Tensor:
     """Stretch in time, warp in frequency, crop and add noise.
 
     Args:
         logmel: (batch, frames, N_MELS), padded with silence.
         lengths: frames of each clip, (batch,).
+        each: so many clips in a row get the same voice and room.
 
     Returns:
         The same for other voices and rooms, (batch, frames', N_MELS).
@@ -55,7 +56,8 @@ def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     first = torch.rand(batch) * (stretched - frames).clamp(min=0)
     time = (first[:, None] + torch.arange(frames)) / rate[:, None]
     # Mel is nearly logarithmic above 12 bins below zero, so a scale of frequency is a scale there.
-    scale = torch.exp(torch.empty(batch).uniform_(-config.warp, config.warp))
+    voices = batch // each
+    scale = torch.exp(torch.empty(voices).uniform_(-config.warp, config.warp)).repeat_interleave(each)
     mel = ((torch.arange(N_MELS) + 12) * scale[:, None] - 12).clamp(0, N_MELS - 1)
     grid = torch.stack(
         [
@@ -67,9 +69,9 @@ def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig) -> Tensor:
     # Outside the clip grid_sample gives 0, so silence must be 0 while it runs.
     moved = F.grid_sample((logmel - PADDING)[:, None], grid, align_corners=True)[:, 0] + PADDING
     low, high = config.snr
-    level = -torch.empty(batch, 1, 1).uniform_(low, high) / 4.343 - torch.log(torch.tensor(float(N_MELS)))
-    level = torch.where(torch.rand(batch, 1, 1) < config.noise, level, torch.tensor(-100.0))
-    floor = level + 0.5 * torch.randn(batch, 1, N_MELS)
+    level = -torch.empty(voices, 1, 1).uniform_(low, high) / 4.343 - torch.log(torch.tensor(float(N_MELS)))
+    level = torch.where(torch.rand(voices, 1, 1) < config.noise, level, torch.tensor(-100.0))
+    floor = (level + 0.5 * torch.randn(voices, 1, N_MELS)).repeat_interleave(each, 0)
     inside = (time <= lengths[:, None] - 1)[:, :, None]
     return torch.where(inside, torch.logaddexp(moved, floor), moved)
 

@@ -85,9 +85,12 @@ def narrowed(student: Student, width: int) -> Student:
         weights[conv] = filters[kept][:, inputs]
         for name in ("weight", "bias", "running_mean", "running_var"):
             weights[f"{norm}.{name}"] = weights[f"{norm}.{name}"][kept]
-    # The head reads the mean of every channel and mel bin, then the deviations.
-    columns = weights["head.weight"].view(len(student.labels), 2, channels, -1)
-    weights["head.weight"] = columns[:, :, kept].flatten(1)
+    # The head reads the mean of every channel and mel bin, then the deviations, then the spectrum.
+    size, spectrum = weights["head.weight"].shape[1], student.norm.spectrum
+    places = torch.arange(size - spectrum).view(2, channels, -1)[:, kept].flatten()
+    places = torch.cat([places, torch.arange(size - spectrum, size)])
+    for name in ("head.weight", "norm.running_mean", "norm.running_var"):
+        weights[name] = weights[name][..., places]
     narrow.load_state_dict(weights)
     return narrow
 

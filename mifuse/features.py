@@ -16,6 +16,7 @@ from mifuse import frontend
 from mifuse.audio import AudioCache
 from mifuse.manifest import Clip
 from mifuse.shards import Joined, in_shards
+from mifuse.speakers import numbers
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,15 +31,26 @@ class Features:
     Args:
         frames: all clips one after the other, (total frames, N_MELS).
         offsets: first frame of each clip and the end of the last, (N + 1,).
+        speakers: who speaks, as from `mifuse.speakers.numbers`, (N,); None: nobody is known.
     """
 
-    def __init__(self, frames: NDArray[np.float16] | Joined, offsets: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        frames: NDArray[np.float16] | Joined,
+        offsets: NDArray[np.int64],
+        speakers: NDArray[np.int64] | None = None,
+    ) -> None:
         self.frames = frames
+        self.speakers = np.full(len(offsets) - 1, -1) if speakers is None else speakers
         self.offsets = offsets
         self.lengths: NDArray[np.int64] = np.diff(offsets)
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def anonymous(self) -> Features:
+        """The same clips, each heard by itself."""
+        return Features(self.frames, self.offsets)
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Clips side by side, padded with silence: float32 (batch, frames, N_MELS)."""
@@ -80,11 +92,12 @@ class Features:
             _write(logmels, stem.with_suffix(".frames"), stem.with_suffix(".npy"))
 
         pieces = in_shards(clips, cache, "features", f"{KEY} {trim}", read=read, write=write)
+        speakers = numbers([clip.speaker for clip in clips])
         if len(pieces) == 1:
-            return cls(*pieces[0])
+            return cls(*pieces[0], speakers)
         lengths = [np.diff(offsets) for _, offsets in pieces]
         offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
-        return cls(Joined([frames for frames, _ in pieces]), offsets)
+        return cls(Joined([frames for frames, _ in pieces]), offsets, speakers)
 
 
 def _logmels(

@@ -26,6 +26,9 @@ FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: -70 dB
 SILENT = 1e-12  # power: a clip whose loudest frame is below it is digital silence
 
 
+Heard = tuple[Tensor, Tensor, Tensor]
+
+
 def mel_filters() -> Tensor:
     """Triangular HTK mel filters over the DFT bins, (N_FFT // 2 + 1, N_MELS)."""
     low, high = (2595 * math.log10(1 + f / 700) for f in MEL_RANGE)
@@ -50,10 +53,11 @@ def _fine(bins: Tensor) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """(batch, samples) in [-1, 1] -> log-mel (batch, N_MELS, frames) and speech mask (batch, 1, frames).
+    """(batch, samples) in [-1, 1] -> log-mel (batch, N_MELS, frames), speech mask (batch, 1, frames), spectrum.
 
-    Each mel bin has zero mean over the clip's speech frames, so that level and microphone drop out.
-    Frames more than `SILENCE_DB` below the loudest one, zero padding among them, are zero in both outputs.
+    Each mel bin has zero mean over the clip's speech frames, so that level and microphone drop out. What
+    drops out is the spectrum, (batch, 2 * N_MELS): mean and deviation of each mel bin over these frames.
+    Frames more than `SILENCE_DB` below the loudest one, zero padding among them, are zero in log-mel and mask.
     """
 
     coarse0: Tensor
@@ -106,8 +110,8 @@ class LogMel(nn.Module):
         """Log of `relative`, (batch, frames, N_MELS)."""
         return self.relative(samples).log()
 
-    def normalise(self, logmel: Tensor, relative: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Output of `logmel` -> features (batch, N_MELS, frames) and speech mask (batch, 1, frames).
+    def normalise(self, logmel: Tensor, relative: Tensor | None = None) -> Heard:
+        """Output of `logmel` -> features (batch, N_MELS, frames), speech mask and spectrum.
 
         Args:
             relative: what `logmel` is the logarithm of, where that is at hand.
@@ -116,8 +120,10 @@ class LogMel(nn.Module):
         mask = (relative.sum(dim=-1, keepdim=True) > 10 ** (-SILENCE_DB / 10)).to(logmel.dtype)
         weight = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
         mean = weight.transpose(1, 2) @ logmel
-        return ((logmel - mean) * mask).transpose(1, 2), mask.transpose(1, 2)
+        x = (logmel - mean) * mask
+        deviation = torch.sqrt(weight.transpose(1, 2) @ (x * x) + 1e-5)
+        return x.transpose(1, 2), mask.transpose(1, 2), torch.cat([mean, deviation], dim=2)[:, 0]
 
-    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, samples: Tensor) -> Heard:
         relative = self.relative(samples)
         return self.normalise(relative.log(), relative)

@@ -25,6 +25,7 @@ from mifuse.audio import SILENCE_DB
 from mifuse.config import require
 from mifuse.features import Features
 from mifuse.frontend import N_MELS
+from mifuse.speakers import numbers
 
 Array = NDArray[np.float64]
 FLOOR = 1e-3  # probability that a label leaves to each class at least: nobody is as sure as to rule one out
@@ -98,8 +99,7 @@ def within_groups(values: Array, groups: Sequence[str | None]) -> Array:
 
     Groups of fewer than 8 clips are too small for a mean and are taken together.
     """
-    names, index, counts = np.unique([g or "" for g in groups], return_inverse=True, return_counts=True)
-    index = np.where(counts[index] < 8, len(names), index)
+    index = numbers(groups)
     out = np.empty_like(values)
     for group in np.unique(index):
         rows = index == group

@@ -11,8 +11,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from mifuse.errors import MifuseError
-from mifuse.frontend import N_MELS, LogMel
+from mifuse.frontend import N_MELS, Heard, LogMel
 from mifuse.labels import LABELS
+from mifuse.speakers import SpeakerNorm
 
 # The one dial: width of the body. Parameters: xs 29 k, s 113 k, m 1 M. Widths between have names, too: w6.
 SIZES = {"xs": 4, "s": 8, "m": 24}
@@ -87,25 +88,32 @@ class Student(nn.Module, PyTorchModelHubMixin):
         # Here and nowhere else: draws of MC dropout then cost one pass of the body, and channels dropped
         # in the blocks cost 2 points of UA on new speakers.
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * channels[-1] * bins, len(self.labels))
+        size = 2 * channels[-1] * bins + 2 * N_MELS
+        self.norm = SpeakerNorm(size, spectrum=2 * N_MELS)
+        self.head = nn.Linear(size, len(self.labels))
 
-    def features(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mel (batch, N_MELS, frames) and speech mask (batch, 1, frames) of (batch, samples)."""
-        features: tuple[Tensor, Tensor] = self.frontend(samples)
-        return features
+    def features(self, samples: Tensor) -> Heard:
+        """Log-mel (batch, N_MELS, frames), speech mask (batch, 1, frames) and spectrum of (batch, samples)."""
+        heard: Heard = self.frontend(samples)
+        return heard
 
-    def embed(self, logmel: Tensor, mask: Tensor) -> Tensor:
-        """Clip embedding: mean and deviation over the speech frames, (batch, D)."""
+    def embed(self, logmel: Tensor, mask: Tensor, spectrum: Tensor) -> Tensor:
+        """Clip embedding: mean and deviation over the speech frames, and the spectrum, (batch, D)."""
         x = self.blocks(logmel[:, None]).flatten(1, 2)
         weight = mask[:, :, :: math.prod(stride for _, stride in STRIDES)]
         weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-3)
         mean = (x * weight).sum(dim=2)
         variance = ((x - mean[:, :, None]) ** 2 * weight).sum(dim=2)
-        return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
+        return torch.cat([mean, torch.sqrt(variance + 1e-5), spectrum], dim=1)
 
-    def logits(self, logmel: Tensor, mask: Tensor) -> Tensor:
-        """Scores before the softmax, (batch, C), from `features`."""
-        scores: Tensor = self.head(self.dropout(self.embed(logmel, mask)))
+    def relative(self, logmel: Tensor, mask: Tensor, spectrum: Tensor, each: int = 0) -> Tensor:
+        """`embed` within the speaker, of whom `each` clips follow one another; 0: of nobody known."""
+        z: Tensor = self.norm(self.embed(logmel, mask, spectrum), each)
+        return z
+
+    def logits(self, logmel: Tensor, mask: Tensor, spectrum: Tensor, each: int = 0) -> Tensor:
+        """Scores before the softmax, (batch, C), from `features`; `each` as in `relative`."""
+        scores: Tensor = self.head(self.dropout(self.relative(logmel, mask, spectrum, each)))
         return scores
 
     def forward(self, samples: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,12 @@ from mifuse.config import require
 from mifuse.errors import TrainingError
 from mifuse.features import Features
 from mifuse.run import STATE, writing
+from mifuse.speakers import EACH, FEWEST, Sampler
 from mifuse.student import Student
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+View = tuple[Tensor, Tensor, Tensor, int]  # log-mel, speech mask, spectrum, clips of one speaker in a row
 Loss = Callable[[NDArray[np.int64], Tensor], tuple[dict[str, Tensor], Tensor]]
 """Which clips (batch,), their log-mel (batch, frames, N_MELS) -> named terms, all recorded and the one called
 `loss` minimised, and scores of the classes (batch, C)."""
@@ -45,6 +47,7 @@ class FitConfig:
     weight_decay: float = 0.02  # 0 is off
     label_smoothing: float = 0.05  # share of the uniform distribution in each label; 0 is off
     balance: float = 1.0  # 1: classes are drawn equally often, 0: clips are
+    speakers: float = 0.5  # share of batches in which the speakers are known; 0 is off
     diversity: float = 0.0  # λ of the diversity term; 0 is off
     momentum: float = 0.998  # m of the moving average of the weights, per step; 0 follows the student
     collapse: float = 0.35  # nats: stop when the predicted classes' entropy stays below; 0 is off
@@ -53,8 +56,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         one, more = (0, 1), (0, math.inf)
         require(self, steps=(1, math.inf), steps_per_epoch=(1, math.inf), batch_size=(2, math.inf), lr=more)
-        require(self, weight_decay=more, label_smoothing=one, balance=one, diversity=more, momentum=one)
-        require(self, collapse=more)
+        require(self, weight_decay=more, label_smoothing=one, balance=one, speakers=one, diversity=more)
+        require(self, momentum=one, collapse=more)
 
 
 class Fit:
@@ -99,6 +102,7 @@ class Fit:
         self.earlier = None if earlier is None else still(earlier).to(self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(_Logits(self.student), self.optimizer)
         self.step = 0
+        self.each = 0  # clips of one speaker in a row in this step's batch; 0: clips of anybody
         self.history: list[dict[str, float]] = []
 
     @property
@@ -124,13 +128,13 @@ class Fit:
         loading = clips = 0.0
         sums: dict[str, float] = {}
         predicted = torch.zeros(labels.shape[1])
-        edges = _sampling(labels, self.config.balance)
+        sampler = Sampler(_odds(labels, self.config.balance), self.features.speakers)
         loss = loss or partial(self._soft_label_loss, labels)
         last = min(self.step + self.config.steps_per_epoch, self.config.steps)
         count = last - self.step
         while self.step < last:
             before = time.perf_counter()
-            index, logmel = self._batch(edges)
+            index, logmel = self._batch(sampler)
             loading += time.perf_counter() - before
             terms, scores = self._train_step(index, logmel, loss)
             clips += len(index)
@@ -152,20 +156,27 @@ class Fit:
         self._check_collapse(share)
         return record
 
-    def _batch(self, edges: Array) -> tuple[NDArray[np.int64], Tensor]:
+    def _batch(self, sampler: Sampler) -> tuple[NDArray[np.int64], Tensor]:
         generator = np.random.default_rng([self.seed, self.step])
-        index = edges.searchsorted(generator.random(self.config.batch_size), side="right")
-        size = len(index) // self.accelerator.num_processes
-        first = self.accelerator.process_index * size
-        index = index[first : first + size]
+        processes = self.accelerator.num_processes
+        size = self.config.batch_size // processes
+        known = generator.random() < self.config.speakers and sampler.knows_speakers and size >= FEWEST
+        if known:
+            speakers = max(1, size // EACH)
+            self.each = size // speakers
+            index = sampler.of_speakers(generator, speakers * processes, self.each)
+        else:
+            self.each = 0
+            index = sampler.clips(generator, size * processes)
+        index = index.reshape(processes, -1)[self.accelerator.process_index]
         return index, self.features.batch(index)
 
-    def view(self, index: NDArray[np.int64], logmel: Tensor) -> tuple[Tensor, Tensor]:
-        """Augmented features (batch, N_MELS, frames) and speech mask of the clips; others at every call."""
+    def view(self, index: NDArray[np.int64], logmel: Tensor) -> View:
+        """The batch's clips, augmented, as `Student.logits` takes them; others at every call."""
         lengths = torch.from_numpy(self.features.lengths[index])
-        distorted = distort(logmel, lengths, self.config.augment).to(self.accelerator.device)
-        x, speech = self.student.frontend.normalise(distorted)
-        return mask(x, self.config.augment), speech
+        distorted = distort(logmel, lengths, self.config.augment, self.each or 1)
+        x, speech, spectrum = self.student.frontend.normalise(distorted.to(self.accelerator.device))
+        return mask(x, self.config.augment), speech, spectrum, self.each
 
     def _train_step(
         self, index: NDArray[np.int64], logmel: Tensor, loss: Loss
@@ -193,11 +204,11 @@ class Fit:
         self, labels: Array, index: NDArray[np.int64], logmel: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         config = self.config
-        x, speech = self.view(index, logmel)
-        target = torch.from_numpy(labels[index]).to(x)
+        view = self.view(index, logmel)
+        target = torch.from_numpy(labels[index]).to(view[0])
         target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         with self.accelerator.autocast():
-            logits = self.model(x, speech)
+            logits = self.model(*view)
         log_probs = F.log_softmax(logits.float(), dim=1)
         cross_entropy = -(target * log_probs).sum(1).mean()
         mean = self._mean_over_processes(log_probs.exp().mean(0))
@@ -205,11 +216,11 @@ class Fit:
         loss = cross_entropy - config.diversity * diversity
         terms = {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}
         if self.earlier is not None:
-            terms["remembered"] = self.imitation(self.earlier, (x, speech), log_probs)
+            terms["remembered"] = self.imitation(self.earlier, view, log_probs)
             terms["loss"] = loss + self.keep * terms["remembered"]
         return terms, log_probs
 
-    def imitation(self, other: Student, view: tuple[Tensor, Tensor], log_probs: Tensor) -> Tensor:
+    def imitation(self, other: Student, view: View, log_probs: Tensor) -> Tensor:
         """Cross-entropy of log probabilities (batch, C) with what a `still` student says of the same view."""
         with torch.no_grad(), self.accelerator.autocast():
             said = other.logits(*view)
@@ -326,8 +337,8 @@ class _Logits(torch.nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, x: Tensor, speech: Tensor) -> Tensor:
-        return self.student.logits(x, speech)
+    def forward(self, x: Tensor, speech: Tensor, spectrum: Tensor, each: int) -> Tensor:
+        return self.student.logits(x, speech, spectrum, each)
 
 
 def _cpu_has_bf16() -> bool:
@@ -347,11 +358,9 @@ def _flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _sampling(labels: Array, balance: float) -> Array:
-    """Where each clip's share of [0, 1) ends; balance 0: clips equally often, 1: classes equally often."""
-    per_class = (labels / np.maximum(labels.mean(0), 1e-3)).sum(1)
-    edges = np.cumsum(per_class**balance)
-    return np.asarray(edges / edges[-1])
+def _odds(labels: Array, balance: float) -> Array:
+    """How often each clip is drawn, (N,); balance 0: clips equally often, 1: classes equally often."""
+    return np.asarray((labels / np.maximum(labels.mean(0), 1e-3)).sum(1) ** balance)
 
 
 def _one_cycle(progress: float) -> float:
@@ -364,31 +373,27 @@ def _one_cycle(progress: float) -> float:
 @torch.inference_mode()
 def predict(model: Student, features: Features, batch_size: int = 64) -> Array:
     """Probabilities of every clip, (N, C), without dropout."""
-    rows = [model.head(embedding).softmax(-1) for embedding in _embeddings(model, features, batch_size)]
-    return _in_order(torch.cat(rows), features)
+    z = relative(model, features, batch_size)
+    return np.asarray(model.head(z).softmax(-1).double().cpu().numpy())
 
 
 @torch.inference_mode()
 def mc_dropout_draws(model: Student, features: Features, draws: int, seed: int = 0) -> Array:
     """Draws of the classifier: its head with dropout on, (draws, N, C)."""
+    z = relative(model, features)
     torch.manual_seed(seed)
-    rate = model.dropout.p
-    rows = [
-        model.head(F.dropout(embedding.expand(draws, -1, -1), rate, training=True)).softmax(-1)
-        for embedding in _embeddings(model, features)
-    ]
-    return _in_order(torch.cat(rows, dim=1), features)
+    drawn = [model.head(F.dropout(z, model.dropout.p, training=True)).softmax(-1) for _ in range(draws)]
+    return np.asarray(torch.stack(drawn).double().cpu().numpy())
 
 
-def _embeddings(model: Student, features: Features, batch_size: int = 64) -> Iterator[Tensor]:
-    """Embeddings of the clips, batch by batch, short clips first."""
+@torch.no_grad()
+def relative(model: Student, features: Features, batch_size: int = 64) -> Tensor:
+    """Embeddings of every clip, (N, D), each within its speaker's where these are known."""
     model.eval()
     device = next(model.parameters()).device
-    for index in features.batches(batch_size):
-        yield model.embed(*model.frontend.normalise(features.batch(index).to(device)))
-
-
-def _in_order(rows: Tensor, features: Features) -> Array:
-    """(..., N, C) as the clips come, from how `_embeddings` gives them."""
+    rows = [
+        model.embed(*model.frontend.normalise(features.batch(index).to(device)))
+        for index in features.batches(batch_size)  # short clips first
+    ]
     order = np.argsort(np.argsort(features.lengths, kind="stable"), kind="stable")
-    return np.asarray(rows.double().cpu().numpy()[..., order, :])
+    return model.norm.within(torch.cat(rows)[order], features.speakers)

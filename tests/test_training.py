@@ -11,8 +11,9 @@ from mifuse.augment import AugmentConfig
 from mifuse.errors import MifuseError, TrainingError
 from mifuse.features import Features
 from mifuse.frontend import N_MELS
+from mifuse.speakers import Sampler
 from mifuse.student import Student
-from mifuse.training import Fit, FitConfig, _sampling, mc_dropout_draws, predict
+from mifuse.training import Fit, FitConfig, _odds, mc_dropout_draws, predict
 
 LABELS = ("high", "low")
 FAST = FitConfig(steps=40, steps_per_epoch=10, batch_size=16, augment=AugmentConfig(crop=24, time_mask=4))
@@ -126,7 +127,7 @@ def test_diversity_holds_off_collapse(toy):
     skewed = np.tile([0.7, 0.3], (len(labels), 1))
     entropies = []
     for diversity in (0.0, 2.0):
-        fit = fitted((features, skewed), replace(FAST, diversity=diversity, balance=0.0, collapse=0.0))
+        fit = fitted((features, skewed), replace(FAST, lr=0.03, diversity=diversity, balance=0.0, collapse=0.0))
         mean = predict(fit.average, features).mean(0)
         entropies.append(-(mean * np.log(mean)).sum())
     assert entropies[1] > entropies[0]
@@ -137,7 +138,7 @@ def test_balance_draws_classes_equally_often(toy):
     rare = np.eye(2)[(np.arange(len(labels)) < 3).astype(int)]
     for balance, low, high in ((1.0, 0.4, 0.6), (0.0, 0.0, 0.15)):
         fit = Fit(student(), features, replace(FAST, balance=balance, batch_size=400))
-        index, _ = fit._batch(_sampling(rare, balance))
+        index, _ = fit._batch(Sampler(_odds(rare, balance), toy[0].speakers))
         assert low <= rare[index, 1].mean() <= high
 
 

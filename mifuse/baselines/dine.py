@@ -49,8 +49,8 @@ class Dine(Method):
             self.memory = kept * self.memory + (1 - kept) * log_probs.exp()
 
     def loss(self, index: Indices, logmel: Tensor) -> tuple[Terms, Tensor]:
-        x, speech = self.plain(logmel)
-        _, logits = self.forward((x, speech))
+        x, speech, spectrum, each = self.plain(logmel)
+        _, logits = self.forward((x, speech, spectrum, each))
         log_probs = F.log_softmax(logits, dim=1)
         information = diversity(log_probs) - entropy(log_probs)
         if self.fit.step >= self.distilling:
@@ -58,12 +58,16 @@ class Dine(Method):
         distance = divergence(self.memory[index], log_probs)
         alpha = self.settings.mixup
         share = np.random.default_rng([self.task.seed, self.fit.step]).beta(alpha, alpha)
+        # Within the speaker, so that a mixed clip has one.
         other = torch.randperm(len(index), device=self.device)
+        if each:
+            rows = torch.arange(len(index), device=self.device).unflatten(0, (-1, each))
+            other = rows[:, torch.randperm(each, device=self.device)].flatten()
 
         def mixed(values: Tensor) -> Tensor:
             return share * values + (1 - share) * values[other]
 
-        _, mixed_logits = self.forward((mixed(x), mixed(speech)))
+        _, mixed_logits = self.forward((mixed(x), mixed(speech), mixed(spectrum), each))
         mixup = divergence(mixed(log_probs.exp().detach()), F.log_softmax(mixed_logits, dim=1))
         return {"loss": distance - information + mixup, "distance": distance, "mixup": mixup}, logits
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mifuse.adapt import AdaptConfig
 from mifuse.features import Features
 from mifuse.student import Student
-from mifuse.training import Fit, FitConfig
+from mifuse.training import Fit, FitConfig, View, relative
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -73,36 +73,29 @@ class Method:
             self.fit.run_epoch(everywhere, self.loss)
         return self.fit.average.cpu().eval()
 
-    def forward(self, view: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Embeddings of unit length (batch, D) and logits (batch, C) of features and their speech mask."""
+    def forward(self, view: View) -> tuple[Tensor, Tensor]:
+        """Embeddings of unit length (batch, D) and logits (batch, C) of a batch."""
         student = self.fit.student
         with self.fit.accelerator.autocast():
-            embedding = student.embed(*view)
+            embedding = student.relative(*view)
             logits = student.head(student.dropout(embedding))
         return F.normalize(embedding.float(), dim=1), logits.float()
 
-    def plain(self, logmel: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and speech mask without augmentation.
+    def plain(self, logmel: Tensor) -> View:
+        """A batch's clips without augmentation.
 
         The papers' views are weak (crop, flip). Under strong ones, terms that only ask for sure and diverse
         predictions are met by telling augmentations apart: DINE's fine-tuning then left two of four classes
         to the clips themselves, though not to the augmented ones (nemo to ravdess).
         """
-        view: tuple[Tensor, Tensor] = self.fit.student.frontend.normalise(logmel.to(self.device))
-        return view
+        return *self.fit.student.frontend.normalise(logmel.to(self.device)), self.fit.each
 
     @torch.no_grad()
     def survey(self) -> tuple[Tensor, Tensor]:
         """Embeddings of unit length (N, D) and log-probabilities (N, C) of all clips, as in inference."""
-        self.fit.student.eval()
-        features, rows = self.task.features, []
-        order = list(features.batches(64))
-        for index in order:
-            embedding, logits = self.forward(self.plain(features.batch(index)))
-            rows.append((embedding, F.log_softmax(logits, dim=1)))
-        back = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
-        embeddings, log_probs = zip(*rows, strict=True)
-        return torch.cat(embeddings)[back], torch.cat(log_probs)[back]
+        embeddings = relative(self.fit.student, self.task.features)
+        log_probs = F.log_softmax(self.fit.student.head(embeddings), dim=1)
+        return F.normalize(embeddings, dim=1), log_probs
 
 
 def source_copy(task: Task) -> Student:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, nearest, source_copy
+from mifuse.training import View
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Plue(Method):
         """Mean prediction of each clip's neighbours, (batch, C)."""
         return self.scores[nearest(embedding, self.bank, own, self.settings.neighbours)].mean(1)
 
-    def _contrast(self, embedding: Tensor, own: Tensor, view: tuple[Tensor, Tensor]) -> Tensor:
+    def _contrast(self, embedding: Tensor, own: Tensor, view: View) -> Tensor:
         with torch.no_grad(), self.fit.accelerator.autocast():
-            positive = F.normalize(self.fit.average.embed(*view).float(), dim=1)
+            positive = F.normalize(self.fit.average.relative(*view).float(), dim=1)
         similarity = embedding @ self.keys.T
         shared = (self.history[own][:, None] == self.history[None]).any(2)
         similarity = similarity.masked_fill(shared, -torch.inf)

@@ -64,6 +64,6 @@ def _follow(student: Student, features: Features, batch_size: int) -> None:
         norm.reset_running_stats()
         norm.train().momentum = None
     for index in features.batches(batch_size):
-        student.embed(*student.frontend.normalise(features.batch(index)))
+        student.relative(*student.frontend.normalise(features.batch(index)))
     for norm, before in zip(_norms(student), momentum, strict=True):
         norm.momentum = before
