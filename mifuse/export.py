@@ -119,6 +119,7 @@ def export_student(
                 retrain=retrain,
                 budget=budget,
                 frontend=frontend,
+                speaker=candidate.speaker_head() if isinstance(candidate, Student) else None,
                 provenance=_provenance(student, model, candidate, probe or Probe(clips)),
                 sign=sign,
                 force=force,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mifuse.errors import MifuseError
@@ -98,13 +101,17 @@ class Student(nn.Module, PyTorchModelHubMixin):
         return heard
 
     def embed(self, logmel: Tensor, mask: Tensor, spectrum: Tensor) -> Tensor:
-        """Clip embedding: mean and deviation over the speech frames, and the spectrum, (batch, D)."""
+        """Clip embedding: `pooled`, and the spectrum, (batch, D)."""
+        return torch.cat([self.pooled(logmel, mask), spectrum], dim=1)
+
+    def pooled(self, logmel: Tensor, mask: Tensor) -> Tensor:
+        """Mean and deviation of the blocks' output over the speech frames, (batch, D - 2 * N_MELS)."""
         x = self.blocks(logmel[:, None]).flatten(1, 2)
         weight = mask[:, :, :: math.prod(stride for _, stride in STRIDES)]
         weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-3)
         mean = (x * weight).sum(dim=2)
         variance = ((x - mean[:, :, None]) ** 2 * weight).sum(dim=2)
-        return torch.cat([mean, torch.sqrt(variance + 1e-5), spectrum], dim=1)
+        return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
 
     def relative(self, logmel: Tensor, mask: Tensor, spectrum: Tensor, each: int = 0) -> Tensor:
         """`embed` within the speaker, of whom `each` clips follow one another; 0: of nobody known."""
@@ -119,3 +126,29 @@ class Student(nn.Module, PyTorchModelHubMixin):
     def forward(self, samples: Tensor) -> Tensor:
         """Probabilities (batch, C) of float32 samples (batch, n) at 16 kHz in [-1, 1]."""
         return torch.softmax(self.logits(*self.features(samples)), dim=-1)
+
+    def speaker_head(self) -> NDArray[np.float32]:
+        """Weights and bias of the head, (C, D + 1), for z-scores within a speaker whom the device knows."""
+        head = torch.cat([self.head.weight, self.head.bias[:, None]], dim=1)
+        return np.asarray(head.detach().cpu().numpy())
+
+    def standalone(self) -> Standalone:
+        """A copy that knows no speaker, for the device: the norm is part of its head."""
+        return Standalone(copy.deepcopy(self))
+
+
+class Standalone(nn.Module):
+    """Student of single clips; probabilities as the student gives them."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.frontend, self.blocks, norm = student.frontend, student.blocks, student.norm
+        weight = student.head.weight.detach()[:, : -norm.spectrum]
+        scale = torch.rsqrt(norm.running_var + norm.eps)[: -norm.spectrum]
+        self.head = nn.Linear(weight.shape[1], weight.shape[0])
+        self.head.weight.data = weight * scale
+        self.head.bias.data = student.head.bias.detach() - (weight * scale) @ norm.running_mean[: -norm.spectrum]
+
+    def forward(self, samples: Tensor) -> Tensor:
+        logmel, mask, _ = self.frontend(samples)
+        return torch.softmax(self.head(Student.pooled(self, logmel, mask)), dim=-1)

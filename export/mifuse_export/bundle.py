@@ -58,6 +58,7 @@ _MODELS = {
     ("fp32", mobile.ENGINE): "mobile/model.ort",
     ("int8", mobile.ENGINE): "mobile/model.int8.ort",
 }
+_SPEAKER = "speaker.npy"
 
 
 # Makes of where int8 rounds a model that has learnt to live with it, and says how (JSON values).
@@ -89,6 +90,7 @@ def export_bundle(
     budget: Budget | None = None,
     retrain: Retrain | None = None,
     frontend: FrontEnd | None = None,
+    speaker: Floats | None = None,
     provenance: Mapping[str, Any] | None = None,
     sign: Path | None = None,
     force: bool = False,
@@ -109,6 +111,9 @@ def export_bundle(
             is of whichever model can have more layers in it; fp32, and what int8 is held against, is `model`.
         frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
             as graphs that a stream runs on frames that it has computed once. None: it has another one.
+        speaker: (C, D + 1) weights and bias of the head for speakers whom the device gets to know: it takes
+            what the model's module `head` is given, and mean and deviation of each mel bin of `frontend`, as
+            z-scores within the speaker (see `mifuse_runtime.speaker`). None: the device knows nobody.
         provenance: what is known of the model's making, JSON values.
         sign: PEM file of a private key that signs the bundle; None leaves it unsigned.
         force: replace an existing bundle.
@@ -130,6 +135,8 @@ def export_bundle(
         raise ExportError("fp16 is a precision of OpenVINO's files: give --format openvino, too")
     if int8 and not calibration:
         raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
+    if speaker is not None and not frontend:
+        raise ExportError("a head for known speakers needs the spectrum of a front end: give `frontend`, too")
     seal = signer(sign) if sign else None
     _check_clips([*calibration, *(probe.clips if probe else ())])
     model = frozen(model)
@@ -142,11 +149,12 @@ def export_bundle(
     }
     with new_folder(Path(out), force) as folder:
         models = _nested(wanted)
-        write_onnx(model, folder / models["fp32"]["onnxruntime"], labels=labels, sample_rate=sample_rate)
+        file = folder / models["fp32"]["onnxruntime"]
+        known = speaker is not None
+        write_onnx(model, file, labels=labels, sample_rate=sample_rate, embedding=known)
         write_others(folder, models["fp32"])
         if fp16:
-            source = folder / models["fp32"]["onnxruntime"]
-            write_openvino(source, folder / models["fp16"]["openvino"], half=True)
+            write_openvino(file, folder / models["fp16"]["openvino"], half=True)
         bundle = Bundle(
             labels=tuple(labels),
             sample_rate=sample_rate,
@@ -154,6 +162,7 @@ def export_bundle(
             default="fp32",
             models=models,
             files={},
+            speaker=_SPEAKER if known else None,
             provenance={**(provenance or {}), "versions": _versions("openvino" in formats)},
         )
         quality = _parity(reference, folder, bundle, calibration)
@@ -187,6 +196,8 @@ def export_bundle(
             bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, device, frontend))
             whole = replace(bundle, files=_hashes(folder))
             quality["body_max_abs_dp"] = rounded(check_bodies(folder, whole, calibration))
+        if speaker is not None:
+            np.save(folder / _SPEAKER, speaker.astype("<f4"), allow_pickle=False)
         if "ort" in formats:
             mobile.write_operators(folder / "mobile")
         bundle = replace(bundle, files=_hashes(folder), quality=quality)
@@ -289,7 +300,8 @@ def _calibrations(
     if retrain:
         model, how = retrain(roundings(found.model, found.ranges))
         file = folder / "retrained.onnx"
-        write_onnx(frozen(model), file, labels=bundle.labels, sample_rate=bundle.sample_rate)
+        facts = {"labels": bundle.labels, "sample_rate": bundle.sample_rate}
+        write_onnx(frozen(model), file, embedding=bundle.speaker is not None, **facts)
         yield found.retrained(onnx.load(file), how)
         file.unlink()
 

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from mifuse_export.constants import compact
 from mifuse_export.errors import ExportError
 from mifuse_runtime import __version__
-from mifuse_runtime.bundle import MAX_FILE
+from mifuse_runtime.bundle import EMBEDDING, MAX_FILE
 from mifuse_runtime.graph import onnx_problem
 
 # The opset that torch's exporter writes without a version converter in between; ONNX Runtime >= 1.14,
@@ -29,6 +29,7 @@ from mifuse_runtime.graph import onnx_problem
 OPSET = 18
 IR_VERSION = 10  # ONNX Runtime >= 1.18; the runtime asks for 1.19
 INPUT, OUTPUT = "samples", "probs"
+HEAD = "head"  # module that makes the scores; what it is given is a second output where a speaker is to be known
 # What training leaves behind when a graph is exported carelessly. A BatchNorm that follows no convolution
 # cannot be folded and stays: it is a scale and a shift.
 _LEFTOVERS = {"Dropout", "Identity"}
@@ -37,9 +38,11 @@ _LEFTOVERS = {"Dropout", "Identity"}
 def frozen(model: nn.Module) -> nn.Module:
     """A copy on the CPU in float32 and evaluation mode; the caller's model stays as it is.
 
-    Parametrised weights, such as those under a weight norm, become plain ones.
+    Parametrised weights, such as those under a weight norm, become plain ones, and a model that has a method
+    `standalone` becomes what it returns: the part of it that serves a device.
     """
-    model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    standalone = getattr(model, "standalone", None)
+    model = (copy.deepcopy(model) if standalone is None else standalone()).cpu().float().eval().requires_grad_(False)
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             weights = {name: getattr(module, name) for name in module.parametrizations}  # type: ignore[union-attr]
@@ -51,12 +54,15 @@ def frozen(model: nn.Module) -> nn.Module:
     return model
 
 
-def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_rate: int) -> None:
+def write_onnx(
+    model: nn.Module, path: Path, *, labels: Sequence[str], sample_rate: int, embedding: bool = False
+) -> None:
     """Trace `model` and write its graph, BatchNorm folded, with what other runtimes must know as metadata.
 
     Args:
         model: `frozen` module with forward(samples (batch, n)) -> probabilities (batch, C).
         path: file to write.
+        embedding: what the module `head` is given is an output, too, float32 (batch, D).
 
     Raises:
         ExportError: the model holds an operation that ONNX or a bundle does not have, fixes batch or length,
@@ -84,6 +90,8 @@ def write_onnx(model: nn.Module, path: Path, *, labels: Sequence[str], sample_ra
     proto = program.model_proto
     tidy(proto)
     compact(proto.graph)
+    if embedding:
+        _reveal_embedding(proto.graph, type(model).__name__)
     left = sorted(_LEFTOVERS & {node.op_type for node in proto.graph.node})
     if left:
         raise ExportError(f"the exported graph holds {', '.join(left)}: take them out of forward()")
@@ -139,6 +147,19 @@ def tidy(proto: onnx.ModelProto) -> None:
     graph.doc_string = proto.doc_string = ""
     proto.ir_version = IR_VERSION
     del proto.metadata_props[:]
+
+
+def _reveal_embedding(graph: onnx.GraphProto, model: str) -> None:
+    """Make what the head is given the second output."""
+    head = next((node for node in graph.node if node.name.startswith(f"{HEAD}/")), None)
+    if head is None:
+        raise ExportError(f"{model} has no module `{HEAD}` that is given an embedding")
+    hidden = head.input[0]
+    for node in graph.node:
+        node.input[:] = [EMBEDDING if name == hidden else name for name in node.input]
+        node.output[:] = [EMBEDDING if name == hidden else name for name in node.output]
+    kind = onnx.TensorProto.FLOAT
+    graph.output.append(onnx.helper.make_tensor_value_info(EMBEDDING, kind, ["batch", "values"]))
 
 
 def _leave_out_defaults(node: onnx.NodeProto) -> None:

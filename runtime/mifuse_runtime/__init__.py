@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mifuse_runtime.files import read_audio
     from mifuse_runtime.recognizer import Recognizer
     from mifuse_runtime.settings import NO_SPEECH, NOT_SURE
+    from mifuse_runtime.speaker import Speaker
     from mifuse_runtime.stream import Stream
 
 __version__ = "0.1.0"
@@ -23,12 +24,13 @@ __all__ = [
     "MifuseError",
     "Prediction",
     "Recognizer",
+    "Speaker",
     "Stream",
     "read_audio",
 ]
 
-_HOMES = {"Prediction": "decision", "Recognizer": "recognizer", "Stream": "stream", "read_audio": "files"}
-_HOMES |= {"NOT_SURE": "settings", "NO_SPEECH": "settings"}
+_HOMES = {"Prediction": "decision", "Recognizer": "recognizer", "Stream": "stream", "Speaker": "speaker"}
+_HOMES |= {"read_audio": "files", "NOT_SURE": "settings", "NO_SPEECH": "settings"}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ NAME = "bundle.json"
 MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is not one
 MAX_FILE = 1 << 29  # bytes: the largest student has 4 MB, a base model of transformers in float 380
 MAX_NAMES = 1000  # labels, files
+EMBEDDING = "embedding"  # second output of a graph with a head for known speakers: float32 (batch, D)
 POWER = "power"  # input of a body: float32 (batch, frames, mels)
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
 _OBJECTS = {"input", "output", "models", "bodies", "files", "stream", "frontend"}
@@ -47,6 +48,7 @@ class Bundle:
     stream: Settings = field(default_factory=Settings)
     bodies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     frontend: FrontEnd = field(default_factory=FrontEnd)
+    speaker: str | None = None  # file of the head for known speakers, see `mifuse_runtime.speaker`
     calibration: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +62,8 @@ class Bundle:
         content |= {"stream": asdict(self.stream), "frontend": asdict(self.frontend)}
         if not self.bodies:  # as runtimes that know none read it
             del content["bodies"], content["frontend"]
+        if self.speaker is None:
+            del content["speaker"]
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod
@@ -120,6 +124,8 @@ class Bundle:
                 yield f"the file name {name!r} leaves the bundle's folder"
             if len(bytes.fromhex(digest)) != 32:
                 yield f"{name} has {digest!r} where a SHA-256 in hex belongs"
+        if self.speaker is not None and self.speaker not in self.files:
+            yield f"the file {self.speaker!r} of the head for known speakers has no SHA-256 in files"
         for name in graphs:
             for part in (
                 name,

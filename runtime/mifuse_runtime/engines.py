@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,13 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.bundle import POWER, Bundle
+from mifuse_runtime.bundle import EMBEDDING, POWER, Bundle
 from mifuse_runtime.errors import BundleError, MifuseError
 from mifuse_runtime.frontend import MelPower
 from mifuse_runtime.graph import onnx_problem, openvino_problem
-
-_CALLS = 15  # of each engine that `auto` times
-_CHOSEN: dict[str, str] = {}  # what `auto` found in this process
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Graph:
 
     path: Path
     input: str
-    output: str
+    outputs: tuple[str, ...]  # probabilities first; an embedding, if there is one
     front: MelPower | None  # what makes its input of samples; None: it takes samples
 
 
@@ -39,6 +35,10 @@ class Engine(Protocol):
     graph: Graph
 
     def __call__(self, batch: Floats) -> Floats: ...
+
+    def answers(self, batch: Floats) -> list[Floats]:
+        """Every output of the graph: probabilities, and an embedding (batch, D) if there is one."""
+        ...
 
 
 class OnnxRuntime:
@@ -67,13 +67,16 @@ class OnnxRuntime:
             raise _refused(graph.path, error, f"onnxruntime {onnxruntime.__version__}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         found = ([i.name for i in inputs], [o.name for o in outputs])
-        if found != ([graph.input], [graph.output]):
+        if found != ([graph.input], list(graph.outputs)):
             raise _unusable(graph.path, f"its inputs and outputs are {found[0]} and {found[1]}")
         self.graph = graph
 
     def __call__(self, batch: Floats) -> Floats:
-        probs: Floats = self._session.run([self.graph.output], {self.graph.input: batch})[0]
-        return probs
+        return self.answers(batch)[0]
+
+    def answers(self, batch: Floats) -> list[Floats]:
+        found: list[Floats] = self._session.run(self.graph.outputs, {self.graph.input: batch})
+        return found
 
 
 class OpenVino:
@@ -110,13 +113,16 @@ class OpenVino:
         self._lock = threading.Lock()  # a request serves one thread at a time
 
     def __call__(self, batch: Floats) -> Floats:
+        return self.answers(batch)[0]
+
+    def answers(self, batch: Floats) -> list[Floats]:
         shared = np.require(batch, np.float32, ("C", "W"))
         with self._lock:
             # Not as a dictionary, which is copied and looked through for 0.1 ms.
             self._request.set_tensor(self.graph.input, self._tensor(shared, shared_memory=True))
             self._request.infer(share_outputs=True)
             # A copy: the next call reuses it.
-            return np.array(self._request.get_tensor(self.graph.output).data)
+            return [np.array(self._request.get_tensor(name).data) for name in self.graph.outputs]
 
 
 ENGINES: dict[str, Callable[[Graph, int], Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
@@ -150,7 +156,8 @@ def start(
         file, front = bundle.model(name, precision), None
         if body and (cut := bundle.body(name, precision)):
             file, front = cut, MelPower(bundle.frontend, bundle.sample_rate)
-        graph = Graph(folder / file, POWER if front else bundle.input, bundle.output, front)
+        outputs = (bundle.output, EMBEDDING) if bundle.speaker else (bundle.output,)
+        graph = Graph(folder / file, POWER if front else bundle.input, outputs, front)
         return ENGINES[name](graph, threads)
 
     if engine != "auto":
@@ -161,42 +168,11 @@ def start(
         return started(able[0] if able else "onnxruntime")
     import hashlib  # 3.4 MB: it loads OpenSSL
 
+    from mifuse_runtime.fastest import fastest
+
     what = (sorted(bundle.files.items()), precision or bundle.default, threads, body, platform.platform())
     key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-    return _fastest(able, started, key, cache, int(bundle.window * bundle.sample_rate))
-
-
-def _fastest(
-    able: Sequence[str], started: Callable[[str], Engine], key: str, cache: Path | None, length: int
-) -> Engine:
-    """The engine that is fastest on `length` samples: timed once, then known here and in `cache`."""
-    note = cache / f"mifuse-engine-{key}.txt" if cache else None
-    known = _CHOSEN.get(key)
-    if known is None and note and note.is_file():
-        known = note.read_text(encoding="utf-8", errors="replace")
-    if known in able:
-        return started(str(known))
-    engines = [started(name) for name in able]
-    times = _times(engines, length)
-    fastest = engines[times.index(min(times))]
-    _CHOSEN[key] = fastest.name
-    if note:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(fastest.name, encoding="utf-8")  # cut short, it is no engine's name: timed again
-    return fastest
-
-
-def _times(engines: Sequence[Engine], length: int) -> list[float]:
-    """Median seconds of a call on `length` samples for each engine."""
-    samples = 0.1 * np.random.default_rng(0).standard_normal(length).astype(np.float32)
-    times: list[list[float]] = [[] for _ in engines]
-    for _ in range(_CALLS):  # in turns, so that a busy moment slows them all
-        for run, spent in zip(engines, times, strict=True):
-            front = run.graph.front
-            begin = time.perf_counter()
-            run((front.clip(samples) if front else samples)[None])
-            spent.append(time.perf_counter() - begin)
-    return [float(np.median(spent)) for spent in times]
+    return fastest(able, started, key, cache, int(bundle.window * bundle.sample_rate))
 
 
 def _unusable(path: Path, reason: str) -> BundleError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,8 +16,11 @@ from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction
 from mifuse_runtime.errors import AudioError, BundleError
 from mifuse_runtime.resample import resample
-from mifuse_runtime.stream import Steps, Stream, together
+from mifuse_runtime.stream import Steps, Stream, heard, together
 from mifuse_runtime.voice import Vad
+
+if TYPE_CHECKING:
+    from mifuse_runtime.speaker import Speaker
 
 SHORTEST = 0.1  # seconds: shorter audio is followed by silence, so that any graph has a frame to look at
 
@@ -30,8 +34,9 @@ class Recognizer:
     `samples` are 1-D or (n, channels), float in [-1, 1] or int16; channels are averaged, rates resampled.
     """
 
-    def __init__(self, bundle: Bundle, engine: engines.Engine, card: str) -> None:
+    def __init__(self, folder: Path, bundle: Bundle, engine: engines.Engine, card: str) -> None:
         self.bundle = bundle
+        self._folder = folder
         self._engine = engine
         self._front = engine.graph.front
         self._rate = bundle.sample_rate / (self._front.hop if self._front else 1)  # of what the graph takes
@@ -63,7 +68,7 @@ class Recognizer:
         note = Path(cache) if cache else None
         started = engines.start(Path(path), bundle, engine, precision, threads, cache=note, body=True)
         what = f"{precision or bundle.default} on {started.name}, threads={threads}"
-        return cls(bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
+        return cls(Path(path), bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
 
     def __repr__(self) -> str:
         return f"<Recognizer {self._card}>"
@@ -78,15 +83,35 @@ class Recognizer:
         """The model's sample rate in Hz; `predict` takes it when none is given."""
         return self.bundle.sample_rate
 
-    def predict(self, samples: ArrayLike, sample_rate: float | None = None) -> Prediction:
+    def speaker(self) -> Speaker:
+        """Somebody of whom nothing is known yet: `load()` a file of theirs, and give it to `predict` or `stream`.
+
+        Raises:
+            BundleError: the bundle has no head for known speakers.
+        """
+        if self._front is None:
+            raise BundleError(f"{self._folder} has no body graph, which a known speaker needs: export it again")
+        from mifuse_runtime.speaker import new_speaker
+
+        return new_speaker(self._folder, self.bundle)
+
+    def predict(
+        self, samples: ArrayLike, sample_rate: float | None = None, speaker: Speaker | None = None
+    ) -> Prediction:
         """The emotion of one clip, looked at as a whole.
+
+        Args:
+            speaker: who speaks; learns from the clip, and from the eighth on the answer is held against the
+                others, which on new voices is far more often right.
 
         Raises:
             AudioError: no samples, NaN or infinite ones, a type, shape or rate that cannot be used.
         """
-        return self.predict_batch([samples], sample_rate)[0]
+        return self.predict_batch([samples], sample_rate, speaker)[0]
 
-    def predict_batch(self, clips: Sequence[ArrayLike], sample_rate: float | None = None) -> list[Prediction]:
+    def predict_batch(
+        self, clips: Sequence[ArrayLike], sample_rate: float | None = None, speaker: Speaker | None = None
+    ) -> list[Prediction]:
         """The emotion of each clip, as `predict` gives it; clips of equal length share runs of the graph.
 
         Raises:
@@ -99,7 +124,7 @@ class Recognizer:
                 ready.append(resample(checked(mono(clip)), rate, self.sample_rate))  # noqa: PERF401
         except AudioError as error:
             raise error if len(clips) == 1 else AudioError(f"clip {len(ready)}: {error}") from error
-        feeds = [self._clip(samples) for samples in ready]
+        feeds = [self._clip(samples, speaker) for samples in ready]
         return [found[0] for found in together(feeds, self._run, self._rate)]
 
     def stream(
@@ -108,6 +133,7 @@ class Recognizer:
         window: float | None = None,
         hop: float = 0.5,
         vad: Vad | None = None,
+        speaker: Speaker | None = None,
     ) -> Stream:
         """A stream of predictions over audio that arrives in chunks at `sample_rate` Hz (None: the model's).
 
@@ -116,13 +142,16 @@ class Recognizer:
             hop: seconds between predictions.
             vad: what tells speech instead of the bundle's own gate: called once for each 32 ms with float32
                 samples (512 at 16 kHz), returns the probability of speech or a bool.
+            speaker: who speaks; learns from windows of speech that do not overlap.
 
         Raises:
             AudioError: a rate, window or hop that cannot be used.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         window = self.bundle.window if window is None else window
-        return Stream(self._run, self._front, self.bundle, vad, rate=rate, window=window, hop=hop)
+        return Stream(
+            self._run, self._front, self.bundle, vad, speaker, rate=rate, window=window, hop=hop
+        )
 
     def feed_all(self, streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list[list[Prediction]]:
         """`stream.feed(chunk)` for each of many streams of this recogniser; windows due together share a run.
@@ -145,19 +174,21 @@ class Recognizer:
         feeds = [stream.steps(samples) for stream, samples in zip(streams, accepted, strict=True)]
         return together(feeds, self._run, self._rate)
 
-    def _clip(self, samples: Floats) -> Steps:
+    def _clip(self, samples: Floats, speaker: Speaker | None) -> Steps:
         end = samples.size / self.sample_rate
         missing = int(SHORTEST * self.sample_rate) - samples.size
         if missing > 0:
             samples = np.pad(samples, (0, missing))
-        probs = yield self._front.clip(samples) if self._front else samples
-        return [Decider(self.labels, self.bundle.stream, 1.0).decide(probs.astype(np.float64), 0.0, end)]
+        taken = self._front.clip(samples) if self._front else samples
+        answer = yield taken
+        probs = heard(answer, len(self.labels), taken, speaker)
+        return [Decider(self.labels, self.bundle.stream, 1.0).decide(probs, 0.0, end)]
 
     def _run(self, batch: Floats) -> Floats:
-        """Probabilities (batch, C) of what the graph takes: samples, or their mel power."""
-        probs = self._engine(batch)
+        """Probabilities (batch, C), and an embedding behind them if there is one, of what the graph takes."""
+        probs, *embedding = self._engine.answers(batch)
         if probs.shape != (len(batch), len(self.labels)) or not np.isfinite(probs).all():
             raise BundleError(
                 f"{self._card}: the model's answer is not probabilities; export the bundle again"
             )
-        return probs
+        return np.hstack([probs, *embedding]) if embedding else probs

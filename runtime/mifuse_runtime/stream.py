@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mifuse_runtime.audio import Floats, checked, mono, peak
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.decision import Decider, Prediction
+from mifuse_runtime.decision import Decider, Prediction, Shares
 from mifuse_runtime.errors import AudioError
 from mifuse_runtime.frontend import Frames, MelPower
 from mifuse_runtime.resample import PIECE, Resampler
 from mifuse_runtime.voice import Vad, VoiceGate
 
+if TYPE_CHECKING:
+    from mifuse_runtime.speaker import Speaker
+
 WINDOWS = (0.1, 60.0)  # seconds
 HOPS = (0.01, 3600.0)  # seconds
 BATCH_SECONDS = 100.0  # audio in one run of the graph: bounds the memory of many clips or streams
 
-Run = Callable[[Floats], Floats]  # what the graph takes, (batch, …) -> probabilities (batch, C)
-Steps = Generator[Floats, Floats, list[Prediction]]  # yields what the graph takes, wants probabilities (C,)
+Run = Callable[[Floats], Floats]  # what the graph takes, (batch, …) -> probabilities and embedding (batch, C + D)
+Steps = Generator[Floats, Floats, list[Prediction]]  # yields what the graph takes, wants its answer
 
 
 class Stream:
@@ -40,6 +44,7 @@ class Stream:
         front: MelPower | None,
         bundle: Bundle,
         vad: Vad | None,
+        speaker: Speaker | None = None,
         *,
         rate: float,
         window: float,
@@ -56,6 +61,7 @@ class Stream:
         self._hop = max(1, round(hop * self._rate))
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
         self._eager = vad is not None  # one's own gate hears each frame as it comes
+        self._speaker, self._classes = speaker, len(bundle.labels)
         self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate)
         self._frames = Frames(front) if front else None
         self._grid = front.hop if front else 1  # samples: where windows begin
@@ -71,6 +77,7 @@ class Stream:
         self._heard = self._sensed = 0  # samples since the start, and those that the voice gate has heard
         self._next = 0  # index of the next window's first sample
         self._done = 0  # index behind the last window
+        self._learnt = 0  # index behind the last window that the speaker has learnt from
         self._warned = self._closed = False
 
     def feed(self, chunk: ArrayLike) -> list[Prediction]:
@@ -164,11 +171,24 @@ class Stream:
             first = start // self._grid
             ago = self._filled - self._heard
             samples = self._buffer[first * self._grid + ago : end + ago]
-            answer = yield self._frames.window(samples, first) if self._frames else samples
-            probs = answer.astype(np.float64)
+            taken = self._frames.window(samples, first) if self._frames else samples
+            answer = yield taken
+            new = start >= self._learnt
+            probs = heard(answer, self._classes, taken, self._speaker, learn=new)
+            self._learnt = end if new else self._learnt
         self._next += self._hop
         self._done = end
         return [self._decider.decide(probs, start / self._rate, end / self._rate, speech)]
+
+
+def heard(
+    answer: Floats, classes: int, taken: Floats, speaker: Speaker | None, *, learn: bool = True
+) -> Shares:
+    """Probabilities (C,) from a graph's answer (C,) or (C + D,) to what it has taken."""
+    probs = answer[:classes]
+    if speaker is None:
+        return probs.astype(np.float64)
+    return speaker.hear(probs, answer[classes:], taken, learn)
 
 
 def together(feeds: Sequence[Steps], run: Run, rate: float) -> list[list[Prediction]]:

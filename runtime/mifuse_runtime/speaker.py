@@ -1,0 +1,118 @@
+"""A speaker whom the device gets to know: what is said is held against how this voice usually sounds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse_runtime.audio import Floats
+from mifuse_runtime.bundle import NAME, Bundle
+from mifuse_runtime.errors import BundleError, MifuseError
+
+FEWEST = 8  # clips that make a norm; until then the answer is that for an unknown speaker
+EPS = 1e-3  # added to each variance
+FLOOR, SPEECH, SILENT = 1e-7, 1e-4, 1e-12  # power against that of the loudest frame, and that of no sound
+
+Shares = NDArray[np.float64]
+
+
+class Speaker:
+    """Mean and deviation of what one person's clips gave; made by `Recognizer.speaker`, for one thread at a time.
+
+    It learns from each clip that it is given to, without a label: `clips` counts them. Set `learning` to False
+    and it stays as it is. 2 kB of statistics, from which no speech can be made again.
+    """
+
+    def __init__(self, head: Floats, student: str) -> None:
+        self._head, self._student = head, student
+        self.learning = True
+        self.clips = 0
+        self._mean = self._squares = np.zeros(head.shape[1] - 1)
+
+    def __repr__(self) -> str:
+        return f"<Speaker {self.clips} clips>"
+
+    def hear(self, probs: Floats, embedding: Floats, power: Floats, learn: bool = True) -> Shares:
+        """Probabilities (C,) of a clip of this speaker, from those of an unknown one.
+
+        Args:
+            embedding: of the clip, (D,), the second output of the graph.
+            power: its mel power, (frames, mels).
+            learn: False: it overlaps a clip that was learnt from.
+        """
+        values = np.concatenate([embedding, spectrum(power)], dtype=np.float64)
+        if self.learning and learn:  # Welford (1962): no sums of squares that cancel out
+            self.clips += 1
+            ahead = values - self._mean
+            self._mean = self._mean + ahead / self.clips
+            self._squares = self._squares + ahead * (values - self._mean)
+        if self.clips < FEWEST:
+            return probs.astype(np.float64)
+        z = (values - self._mean) / np.sqrt(self._squares / self.clips + EPS)
+        scores = self._head[:, :-1] @ z + self._head[:, -1]
+        shares = np.exp(scores - scores.max())
+        return np.asarray(shares / shares.sum())
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file, whole or not at all."""
+        content = {"student": self._student, "clips": self.clips}
+        content |= {"mean": self._mean.tolist(), "squares": self._squares.tolist()}
+        partial = Path(path).with_name(f".{Path(path).name}.tmp")
+        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    def load(self, path: str | Path) -> Speaker:
+        """Go on from a file of `save`; returns the speaker itself.
+
+        Raises:
+            MifuseError: it cannot be read, is no such file, or is of another student.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            clips, student = int(content["clips"]), content["student"]
+            mean, squares = (np.array(content[key], np.float64) for key in ("mean", "squares"))
+        except OSError as error:
+            raise MifuseError(f"{path} cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise MifuseError(f"{path} is no speaker's file ({error}): begin with a new one") from error
+        if student != self._student:
+            raise MifuseError(f"{path} was made with another student: begin with a new one")
+        there = mean.shape == squares.shape == self._mean.shape and clips >= 0 and (squares >= 0).all()
+        if not (there and np.isfinite(mean).all() and np.isfinite(squares).all()):
+            raise MifuseError(f"{path} is damaged: begin with a new one")
+        self.clips, self._mean, self._squares = clips, mean, squares
+        return self
+
+
+def new_speaker(folder: Path, bundle: Bundle) -> Speaker:
+    """A speaker of whom nothing is known yet.
+
+    Raises:
+        BundleError: the bundle has no head for known speakers, or a damaged one.
+    """
+    if bundle.speaker is None:
+        raise BundleError(f"{folder / NAME} names no head for known speakers: export the student again")
+    file = folder / bundle.speaker
+    try:
+        head = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{file} cannot be read ({error}): export the bundle again") from error
+    if head.dtype != np.float32 or head.ndim != 2 or len(head) != len(bundle.labels):
+        raise BundleError(
+            f"{file} holds {head.dtype} {head.shape} for {len(bundle.labels)} labels: export the bundle again"
+        )
+    return Speaker(head, bundle.files[bundle.speaker])
+
+
+def spectrum(power: Floats) -> Floats:
+    """Mean and deviation of each mel bin over the frames of speech, in log power: (frames, mels) -> (2 * mels,)."""
+    sums = power.sum(axis=1)
+    relative = power / max(float(sums.max()), SILENT) + np.float32(FLOOR)
+    speech = relative[relative.sum(axis=1) > SPEECH]
+    if not len(speech):
+        return np.concatenate([np.zeros(power.shape[1]), np.full(power.shape[1], 1e-5**0.5)], dtype=np.float32)
+    logs = np.log(speech)
+    return np.concatenate([logs.mean(axis=0), np.sqrt(logs.var(axis=0) + np.float32(1e-5))])
