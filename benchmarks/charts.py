@@ -9,7 +9,6 @@ import numpy as np
 
 from mifuse.pictures import colour, draw
 
-
 NAMES = {"adapt": "own archive", "test": "new speakers", "known": "new speakers, known voices"}
 
 

@@ -231,7 +231,8 @@ def lalm_name(corpus: Path) -> str:
 def show(document: dict[str, Any], recipe: str) -> None:
     """Print the tables."""
     for split in SPLITS:
-        print(f"\nUA, {charts.NAMES[split]} ({split}), %, mean ± sd over {document['settings']['seeds']} seeds\n")
+        seeds = document["settings"]["seeds"]
+        print(f"\nUA, {charts.NAMES[split]} ({split}), %, mean ± sd over {seeds} seeds\n")
         print(table.markdown(document, titles(document), split))
     print()
     if document["settings"]["baselines"]:

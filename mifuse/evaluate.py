@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,34 @@ from mifuse.labels import canonical, require_same_labels
 from mifuse.manifest import Clip, Manifest, read_manifest
 from mifuse.metrics import Scores, score
 
+if TYPE_CHECKING:
+    from mifuse_runtime import Recognizer, Speaker
+
 Probs = NDArray[np.float64]
 Model = Callable[[Samples], Probs]  # samples (n,) at 16 kHz -> probabilities (C,)
+
+
+class Device:
+    """A bundle as the device runs it: single clips, or those of speakers whom it gets to know.
+
+    `learning`: whether it still learns from the clips of its speakers.
+    """
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self._speakers: dict[str, Speaker] = {}
+        self.learning = True
+
+    def __call__(self, samples: Samples, speaker: str | None = None) -> Probs:
+        known = self._known(speaker) if speaker else None
+        scores = self._recognizer.predict(samples, speaker=known).scores
+        return np.array([scores[label] for label in self._recognizer.labels])
+
+    def _known(self, name: str) -> Speaker:
+        if name not in self._speakers:
+            self._speakers[name] = self._recognizer.speaker()
+        self._speakers[name].learning = self.learning
+        return self._speakers[name]
 
 
 def open_model(
@@ -46,12 +73,7 @@ def _open_bundle(path: Path, engine: str, precision: str | None) -> tuple[tuple[
     from mifuse_runtime import Recognizer
 
     recognizer = Recognizer.load(path, engine=engine, precision=precision)
-
-    def run(samples: Samples) -> Probs:
-        scores = recognizer.predict(samples).scores
-        return np.array([scores[label] for label in recognizer.labels])
-
-    return tuple(recognizer.labels), run
+    return tuple(recognizer.labels), Device(recognizer)
 
 
 def _open_checkpoint(path: str | Path) -> tuple[tuple[str, ...], Model]:
@@ -74,6 +96,19 @@ def predict(model: Model, clips: Iterable[Clip], cache: AudioCache | None = None
     """Probabilities (N, C) of the clips, one run of the model a clip: no padding, as on the device."""
     cache = cache or AudioCache()
     return np.stack([model(cache.samples(clip, trim=trim)) for clip in clips])
+
+
+def predict_known(
+    device: Device, clips: Sequence[Clip], cache: AudioCache, seed: int = 0, *, trim: bool = True
+) -> Probs:
+    """Probabilities (N, C) of the clips, heard in a random order by a device that gets to know each speaker.
+
+    A corpus is sorted by emotion, life is not: hence the order. No label is read.
+    """
+    probs: dict[int, Probs] = {}
+    for i in np.random.default_rng(seed).permutation(len(clips)).tolist():
+        probs[i] = device(cache.samples(clips[i], trim=trim), clips[i].speaker)
+    return np.stack([probs[i] for i in range(len(clips))])
 
 
 def labelled_clips(path: str | Path, labels: Sequence[str], split: str | None = None) -> Manifest:

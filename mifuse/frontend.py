@@ -53,11 +53,11 @@ def _fine(bins: Tensor) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """(batch, samples) in [-1, 1] -> log-mel (batch, N_MELS, frames), speech mask (batch, 1, frames), spectrum.
+    """(batch, samples) in [-1, 1] -> log-mel (batch, N_MELS, frames), mask (batch, 1, frames), spectrum.
 
     Each mel bin has zero mean over the clip's speech frames, so that level and microphone drop out. What
     drops out is the spectrum, (batch, 2 * N_MELS): mean and deviation of each mel bin over these frames.
-    Frames more than `SILENCE_DB` below the loudest one, zero padding among them, are zero in log-mel and mask.
+    Frames more than `SILENCE_DB` below the loudest one, zero padding among them, are zero in both.
     """
 
     coarse0: Tensor

@@ -27,7 +27,7 @@ from mifuse.frontend import SAMPLE_RATE
 from mifuse.labels import LABELS, canonical
 from mifuse.manifest import Clip
 from mifuse.shards import Joined, table
-from mifuse.training import Fit, FitConfig
+from mifuse.training import Fit, FitConfig, View
 
 Array = NDArray[np.float64]
 
@@ -204,6 +204,7 @@ class Embeddings:
 
     def __init__(self, rows: Joined) -> None:
         self.rows = rows
+        self.speakers = np.full(len(rows), -1)  # nobody is known to a head
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -227,7 +228,7 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(classifier.dropout or 0.0)
         self.layer_weights, self.projector, self.classifier = (getattr(classifier.model, p) for p in HEAD)
 
-    def logits(self, states: Tensor, _: Tensor | None = None) -> Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Scores (batch, C) of hidden states (batch, layers, hidden)."""
         weights = self.layer_weights.softmax(dim=0)[:, None]
         scores: Tensor = self.classifier(self.projector(self.dropout((states * weights).sum(dim=1))))
@@ -243,16 +244,17 @@ class HeadFit(Fit):
         # The loop asks of a student and of features no more than a head and embeddings have.
         super().__init__(Head(classifier), embeddings, config, seed)  # type: ignore[arg-type]
 
-    def view(self, index: NDArray[np.int64], states: Tensor) -> tuple[Tensor, Tensor]:
-        """The hidden states as they are; a head needs no speech mask."""
-        return states.to(self.accelerator.device), states
+    def view(self, index: NDArray[np.int64], states: Tensor) -> View:
+        """The hidden states as they are."""
+        return (states.to(self.accelerator.device),)
 
     @torch.inference_mode()
     def average_probs(self, embeddings: Embeddings) -> Array:
         """Probabilities of clips, (N, C), by the moving average of the head."""
         device = self.accelerator.device
         batches = (embeddings.batch(index).to(device) for index in embeddings.batches())
-        rows = [self.average.logits(states, states).softmax(dim=-1) for states in batches]
+        head: nn.Module = self.average
+        rows = [head.logits(states).softmax(dim=-1) for states in batches]  # type: ignore[operator]
         return np.asarray(torch.cat(rows).double().cpu().numpy())
 
 

@@ -33,19 +33,20 @@ class SpeakerNorm(nn.BatchNorm1d):
         super().__init__(size, eps=1e-3, affine=False)
         self.spectrum = spectrum
 
-    def forward(self, input: Tensor, each: int = 0) -> Tensor:  # noqa: A002, as in torch
+    def forward(self, input: Tensor, each: int = 0) -> Tensor:
         """`each`: so many rows in a row are of one speaker; 0: of anybody."""
         rows = input.float()
         if each:
-            groups = rows.unflatten(0, (-1, each))
+            groups = rows.reshape(-1, each, rows.shape[1])
             variance, mean = torch.var_mean(groups, dim=1, correction=0, keepdim=True)
-            return ((groups - mean) / torch.sqrt(variance + self.eps)).flatten(0, 1)
-        z: Tensor = super().forward(rows)
+            z = (groups - mean) / torch.sqrt(variance + self.eps)
+            return z.reshape(rows.shape)
+        z = super().forward(rows)
         return F.pad(z[:, : -self.spectrum], (0, self.spectrum))
 
     def within(self, embeddings: Tensor, speakers: Indices) -> Tensor:
         """All clips (N, size), each within its speaker; `speakers` is as from `numbers`."""
-        z = self(embeddings)
+        z: Tensor = self(embeddings)
         for rows in groups(speakers):
             z[rows] = self(embeddings[rows], each=len(rows))
         return z
@@ -57,7 +58,8 @@ def numbers(speakers: Sequence[str | None]) -> Indices:
     >>> numbers(["ann"] * 8 + ["bob", None]).tolist()
     [0, 0, 0, 0, 0, 0, 0, 0, -1, -1]
     """
-    names, index, counts = np.unique([name or "" for name in speakers], return_inverse=True, return_counts=True)
+    given = [name or "" for name in speakers]
+    names, index, counts = np.unique(given, return_inverse=True, return_counts=True)
     known = (counts >= FEWEST) & (names != "")
     return np.where(known, np.cumsum(known) - 1, -1)[index]
 

@@ -52,6 +52,15 @@ def size_of(width: int) -> str:
     return next((name for name, known in SIZES.items() if known == width), f"w{width}")
 
 
+def _pooled(blocks: nn.Module, logmel: Tensor, mask: Tensor) -> Tensor:
+    x = blocks(logmel[:, None]).flatten(1, 2)
+    weight = mask[:, :, :: math.prod(stride for _, stride in STRIDES)]
+    weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-3)
+    mean = (x * weight).sum(dim=2)
+    variance = ((x - mean[:, :, None]) ** 2 * weight).sum(dim=2)
+    return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
+
+
 class Block(nn.Module):
     """Convolution over mel bins and frames: what moves up or down a little in pitch stays the same."""
 
@@ -91,12 +100,12 @@ class Student(nn.Module, PyTorchModelHubMixin):
         # Here and nowhere else: draws of MC dropout then cost one pass of the body, and channels dropped
         # in the blocks cost 2 points of UA on new speakers.
         self.dropout = nn.Dropout(dropout)
-        size = 2 * channels[-1] * bins + 2 * N_MELS
-        self.norm = SpeakerNorm(size, spectrum=2 * N_MELS)
-        self.head = nn.Linear(size, len(self.labels))
+        values = 2 * channels[-1] * bins + 2 * N_MELS
+        self.norm = SpeakerNorm(values, spectrum=2 * N_MELS)
+        self.head = nn.Linear(values, len(self.labels))
 
     def features(self, samples: Tensor) -> Heard:
-        """Log-mel (batch, N_MELS, frames), speech mask (batch, 1, frames) and spectrum of (batch, samples)."""
+        """Log-mel (batch, N_MELS, frames), mask (batch, 1, frames) and spectrum of (batch, samples)."""
         heard: Heard = self.frontend(samples)
         return heard
 
@@ -106,12 +115,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
     def pooled(self, logmel: Tensor, mask: Tensor) -> Tensor:
         """Mean and deviation of the blocks' output over the speech frames, (batch, D - 2 * N_MELS)."""
-        x = self.blocks(logmel[:, None]).flatten(1, 2)
-        weight = mask[:, :, :: math.prod(stride for _, stride in STRIDES)]
-        weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-3)
-        mean = (x * weight).sum(dim=2)
-        variance = ((x - mean[:, :, None]) ** 2 * weight).sum(dim=2)
-        return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
+        return _pooled(self.blocks, logmel, mask)
 
     def relative(self, logmel: Tensor, mask: Tensor, spectrum: Tensor, each: int = 0) -> Tensor:
         """`embed` within the speaker, of whom `each` clips follow one another; 0: of nobody known."""
@@ -142,13 +146,14 @@ class Standalone(nn.Module):
 
     def __init__(self, student: Student) -> None:
         super().__init__()
+        self.labels = student.labels
         self.frontend, self.blocks, norm = student.frontend, student.blocks, student.norm
-        weight = student.head.weight.detach()[:, : -norm.spectrum]
-        scale = torch.rsqrt(norm.running_var + norm.eps)[: -norm.spectrum]
+        statistics = norm.state_dict()
+        mean, variance = (statistics[f"running_{name}"][: -norm.spectrum] for name in ("mean", "var"))
+        weight = student.head.weight.data[:, : -norm.spectrum] * torch.rsqrt(variance + norm.eps)
         self.head = nn.Linear(weight.shape[1], weight.shape[0])
-        self.head.weight.data = weight * scale
-        self.head.bias.data = student.head.bias.detach() - (weight * scale) @ norm.running_mean[: -norm.spectrum]
+        self.head.weight.data, self.head.bias.data = weight, student.head.bias.data - weight @ mean
 
     def forward(self, samples: Tensor) -> Tensor:
         logmel, mask, _ = self.frontend(samples)
-        return torch.softmax(self.head(Student.pooled(self, logmel, mask)), dim=-1)
+        return torch.softmax(self.head(_pooled(self.blocks, logmel, mask)), dim=-1)

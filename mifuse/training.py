@@ -30,7 +30,7 @@ from mifuse.student import Student
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-View = tuple[Tensor, Tensor, Tensor, int]  # log-mel, speech mask, spectrum, clips of one speaker in a row
+View = tuple[Any, ...]  # what `logits` takes: log-mel, speech mask, spectrum, clips of one speaker in a row
 Loss = Callable[[NDArray[np.int64], Tensor], tuple[dict[str, Tensor], Tensor]]
 """Which clips (batch,), their log-mel (batch, frames, N_MELS) -> named terms, all recorded and the one called
 `loss` minimised, and scores of the classes (batch, C)."""
@@ -337,8 +337,8 @@ class _Logits(torch.nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, x: Tensor, speech: Tensor, spectrum: Tensor, each: int) -> Tensor:
-        return self.student.logits(x, speech, spectrum, each)
+    def forward(self, *view: Any) -> Tensor:
+        return self.student.logits(*view)
 
 
 def _cpu_has_bf16() -> bool:

@@ -45,7 +45,8 @@ def lived_in(model: nn.Module) -> nn.Module:
             shape = module.running_mean.shape
             module.running_mean.copy_(torch.randn(shape, generator=generator) * 0.2)
             module.running_var.copy_(torch.rand(shape, generator=generator) + 0.5)
-            module.bias.data.copy_(torch.randn(shape, generator=generator) * 0.2)
+            if module.affine:
+                module.bias.data.copy_(torch.randn(shape, generator=generator) * 0.2)
     return model
 
 

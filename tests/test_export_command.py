@@ -77,7 +77,8 @@ def test_export_and_print_json(place: Path, tmp_path: Path) -> None:
     assert printed["compressed"] is None
     assert printed["bytes"].keys() == bundle.files.keys()
     assert set(bundle.files) == {
-        f"{form}.{end}" for form in ("model", "body") for end in ("onnx", "int8.onnx")
+        "speaker.npy",
+        *(f"{form}.{end}" for form in ("model", "body") for end in ("onnx", "int8.onnx")),
     }
     assert printed["quality"]["clips"] == 4  # the labelled test rows
     assert printed["quality"]["int8"]["ua"] is not None

@@ -50,8 +50,8 @@ def test_level_drops_out(level):
 
 def test_zero_padding_is_masked_silence():
     samples = noise(1, 6_000)
-    features, mask = FRONTEND(samples)
-    padded_features, padded_mask = FRONTEND(torch.nn.functional.pad(samples, (0, 5_000)))
+    features, mask, _ = FRONTEND(samples)
+    padded_features, padded_mask, _ = FRONTEND(torch.nn.functional.pad(samples, (0, 5_000)))
     frames = mask.shape[2]
     torch.testing.assert_close(padded_features[:, :, :frames], features)
     assert mask.all()
@@ -68,7 +68,7 @@ def test_quiet_frames_are_masked():
 
 
 def test_each_mel_bin_has_zero_mean_over_speech():
-    features, mask = FRONTEND(noise(2, 9_000))
+    features, mask, _ = FRONTEND(noise(2, 9_000))
     means = (features * mask).sum(2) / mask.sum(2)
     torch.testing.assert_close(means, torch.zeros_like(means), rtol=0, atol=1e-4)
 
@@ -76,7 +76,7 @@ def test_each_mel_bin_has_zero_mean_over_speech():
 @pytest.mark.parametrize("count", [1, 2, 100, HOP, N_FFT + 1])
 @pytest.mark.parametrize("level", [0.0, 1e-30, 1.0])
 def test_any_length_and_silence_are_finite(count, level):
-    features, mask = FRONTEND(noise(3, count) * level)
+    features, mask, _ = FRONTEND(noise(3, count) * level)
     assert features.shape == (3, N_MELS, -(-count // HOP) + 1)
     assert mask.shape == (3, 1, features.shape[2])
     assert torch.isfinite(features).all()

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import mifuse_runtime
-from mifuse_runtime import BundleError, MifuseError, Recognizer, engines
+from mifuse_runtime import BundleError, MifuseError, Recognizer, engines, fastest
 from tests.bundles import expected, make_bundle, speech, tone
 from tests.test_runtime_graph import rehash
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_CHOSEN", {})
+    monkeypatch.setattr(fastest, "_CHOSEN", {})
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "auto"])
@@ -57,7 +57,7 @@ def slow(engine: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         assert run(tone(0.2)[None])[0] == pytest.approx(expected(tone(0.2)), abs=1e-3)
         return 2.0 if run.name == engine else 1.0
 
-    monkeypatch.setattr(engines, "_times", times)
+    monkeypatch.setattr(fastest, "_times", times)
     return timed
 
 
@@ -80,11 +80,11 @@ def test_auto_notes_its_choice_only_where_told(
     Recognizer.load(folder, "auto", cache=cache)
     (note,) = cache.iterdir()
     assert note.read_text() == "openvino"
-    engines._CHOSEN.clear()  # another process
+    fastest._CHOSEN.clear()  # another process
     assert "on openvino" in repr(Recognizer.load(folder, "auto", cache=cache))
     assert len(timed) == 1
     note.write_bytes(b"\xff../../x")  # damaged: timed again
-    engines._CHOSEN.clear()
+    fastest._CHOSEN.clear()
     assert "on openvino" in repr(Recognizer.load(folder, "auto", cache=cache))
     assert len(timed) == 2
     assert note.read_text() == "openvino"
@@ -93,7 +93,7 @@ def test_auto_notes_its_choice_only_where_told(
 def test_times_are_of_real_calls(folder: Path) -> None:
     bundle = mifuse_runtime.bundle.load(folder)
     started = [engines.start(folder, bundle, name, None, 1) for name in engines.ENGINES]
-    assert all(0 < seconds < 1 for seconds in engines._times(started, 1600))
+    assert all(0 < seconds < 1 for seconds in fastest._times(started, 1600))
 
 
 def test_auto_without_openvino(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,9 +38,9 @@ def test_padding_hardly_matters(student):
 
 def test_features_and_logits_are_the_forward_pass(student):
     samples = torch.randn(2, 9_000) * 0.1
-    logmel, mask = student.features(samples)
-    assert logmel.shape[1] == 64 and mask.shape == (2, 1, logmel.shape[2])
-    assert torch.equal(student.logits(logmel, mask).softmax(-1), student(samples))
+    logmel, mask, spectrum = student.features(samples)
+    assert logmel.shape[1] == 64 and mask.shape == (2, 1, logmel.shape[2]) and spectrum.shape == (2, 128)
+    assert torch.equal(student.logits(logmel, mask, spectrum).softmax(-1), student(samples))
 
 
 def test_gradients_reach_every_parameter(student):

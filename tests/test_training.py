@@ -127,7 +127,9 @@ def test_diversity_holds_off_collapse(toy):
     skewed = np.tile([0.7, 0.3], (len(labels), 1))
     entropies = []
     for diversity in (0.0, 2.0):
-        fit = fitted((features, skewed), replace(FAST, lr=0.03, diversity=diversity, balance=0.0, collapse=0.0))
+        fit = fitted(
+            (features, skewed), replace(FAST, lr=0.03, diversity=diversity, balance=0.0, collapse=0.0)
+        )
         mean = predict(fit.average, features).mean(0)
         entropies.append(-(mean * np.log(mean)).sum())
     assert entropies[1] > entropies[0]

@@ -300,8 +300,13 @@ def _calibrations(
     if retrain:
         model, how = retrain(roundings(found.model, found.ranges))
         file = folder / "retrained.onnx"
-        facts = {"labels": bundle.labels, "sample_rate": bundle.sample_rate}
-        write_onnx(frozen(model), file, embedding=bundle.speaker is not None, **facts)
+        write_onnx(
+            frozen(model),
+            file,
+            labels=bundle.labels,
+            sample_rate=bundle.sample_rate,
+            embedding=bundle.speaker is not None,
+        )
         yield found.retrained(onnx.load(file), how)
         file.unlink()
 

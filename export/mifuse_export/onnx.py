@@ -29,7 +29,7 @@ from mifuse_runtime.graph import onnx_problem
 OPSET = 18
 IR_VERSION = 10  # ONNX Runtime >= 1.18; the runtime asks for 1.19
 INPUT, OUTPUT = "samples", "probs"
-HEAD = "head"  # module that makes the scores; what it is given is a second output where a speaker is to be known
+HEAD = "head"  # module that makes the scores of an embedding
 # What training leaves behind when a graph is exported carelessly. A BatchNorm that follows no convolution
 # cannot be folded and stays: it is a scale and a shift.
 _LEFTOVERS = {"Dropout", "Identity"}
@@ -42,10 +42,11 @@ def frozen(model: nn.Module) -> nn.Module:
     `standalone` becomes what it returns: the part of it that serves a device.
     """
     standalone = getattr(model, "standalone", None)
-    model = (copy.deepcopy(model) if standalone is None else standalone()).cpu().float().eval().requires_grad_(False)
+    model = copy.deepcopy(model) if standalone is None else standalone()
+    model = model.cpu().float().eval().requires_grad_(False)
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            weights = {name: getattr(module, name) for name in module.parametrizations}  # type: ignore[union-attr]
+            weights = {name: getattr(module, name) for name in module.parametrizations}
             # Not `remove_parametrizations`: it takes them from the class, which the caller's model shares.
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations

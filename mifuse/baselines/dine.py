@@ -61,7 +61,7 @@ class Dine(Method):
         # Within the speaker, so that a mixed clip has one.
         other = torch.randperm(len(index), device=self.device)
         if each:
-            rows = torch.arange(len(index), device=self.device).unflatten(0, (-1, each))
+            rows = torch.arange(len(index), device=self.device).reshape(-1, each)
             other = rows[:, torch.randperm(each, device=self.device)].flatten()
 
         def mixed(values: Tensor) -> Tensor:

@@ -39,29 +39,49 @@ if TYPE_CHECKING:
 @click.option(
     "--trim/--no-trim", default=True, show_default=True, help="Leave out silence at both ends of a clip."
 )
+@click.option(
+    "--speakers",
+    is_flag=True,
+    help="A bundle gets to know each speaker from the clips before, without labels.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
-    *, model: str, manifest: Path, split: str, engine: str, precision: str | None, trim: bool, as_json: bool
+    *,
+    model: str,
+    manifest: Path,
+    split: str,
+    engine: str,
+    precision: str | None,
+    trim: bool,
+    speakers: bool,
+    as_json: bool,
 ) -> None:
     """Score MODEL (a checkpoint's folder, hf:NAME or a bundle) on the labelled rows of MANIFEST.
 
     Prints UA with its 95 % interval over speakers, WA, macro-F1, ECE and the confusion matrix.
     """
     from mifuse import evaluate as evaluation
+    from mifuse.audio import AudioCache
 
     labels, run = evaluation.open_model(model, engine, precision)
     clips = evaluation.labelled_clips(manifest, labels, split).clips
-    with click.progressbar(clips, label="evaluate", file=sys.stderr) as bar:
-        probs = evaluation.predict(run, bar, trim=trim)
+    if speakers:
+        if not isinstance(run, evaluation.Device):
+            raise click.UsageError(f"{model} is no bundle: `export` it for --speakers")
+        probs = evaluation.predict_known(run, clips, AudioCache(), trim=trim)
+    else:
+        with click.progressbar(clips, label="evaluate", file=sys.stderr) as bar:
+            probs = evaluation.predict(run, bar, trim=trim)
     scores = evaluation.score_clips(clips, probs, labels)
-    speakers = len({clip.speaker for clip in clips if clip.speaker})
+    people = len({clip.speaker for clip in clips if clip.speaker})
     if as_json:
-        head = {"model": model, "manifest": str(manifest), "split": split, "speakers": speakers}
+        head: dict[str, Any] = {"model": model, "manifest": str(manifest), "split": split}
+        head |= {"speakers": people, "known": speakers}
         document = head | {"labels": labels} | dataclasses.asdict(scores)
         click.echo(json.dumps(_without_nan(document), indent=2))
         return
-    people = f" of {speakers} speakers" if speakers else ""
-    click.echo(f"{model} on {manifest} ({split}): {scores.n} clips{people}")
+    who = f" of {people} {'known ' if speakers else ''}speakers" if people else ""
+    click.echo(f"{model} on {manifest} ({split}): {scores.n} clips{who}")
     click.echo(summary(scores))
     click.echo(confusion_table(scores, labels))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,17 +160,9 @@ def start(
 
     if engine != "auto":
         return started(engine)
-    models = bundle.models.get(precision or bundle.default, {})
-    able = [name for name in ENGINES if name in models and importlib.util.find_spec(name)]
-    if len(able) < 2:
-        return started(able[0] if able else "onnxruntime")
-    import hashlib  # 3.4 MB: it loads OpenSSL
-
     from mifuse_runtime.fastest import fastest
 
-    what = (sorted(bundle.files.items()), precision or bundle.default, threads, body, platform.platform())
-    key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-    return fastest(able, started, key, cache, int(bundle.window * bundle.sample_rate))
+    return fastest(bundle, precision, threads, started, cache=cache, body=body)
 
 
 def _unusable(path: Path, reason: str) -> BundleError:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mifuse_runtime.engines import Engine
+from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.engines import ENGINES, Engine
 
 _CALLS = 15  # of each engine
 _CHOSEN: dict[str, str] = {}  # what was found in this process
 
 
 def fastest(
-    able: Sequence[str], started: Callable[[str], Engine], key: str, cache: Path | None, length: int
+    bundle: Bundle,
+    precision: str | None,
+    threads: int,
+    started: Callable[[str], Engine],
+    *,
+    cache: Path | None,
+    body: bool,
 ) -> Engine:
-    """The engine that is fastest on `length` samples: timed once, then known here and in `cache`."""
+    """The engine that is fastest on a window: timed once, then known in this process and in `cache`."""
+    models = bundle.models.get(precision or bundle.default, {})
+    able = [name for name in ENGINES if name in models and importlib.util.find_spec(name)]
+    if len(able) < 2:
+        return started(able[0] if able else "onnxruntime")
+    what = (sorted(bundle.files.items()), precision or bundle.default, threads, body, platform.platform())
+    key = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     note = cache / f"mifuse-engine-{key}.txt" if cache else None
     known = _CHOSEN.get(key)
     if known is None and note and note.is_file():
@@ -25,13 +41,13 @@ def fastest(
     if known in able:
         return started(str(known))
     engines = [started(name) for name in able]
-    times = _times(engines, length)
-    fastest = engines[times.index(min(times))]
-    _CHOSEN[key] = fastest.name
+    times = _times(engines, int(bundle.window * bundle.sample_rate))
+    chosen = engines[times.index(min(times))]
+    _CHOSEN[key] = chosen.name
     if note:
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(fastest.name, encoding="utf-8")  # cut short, it is no engine's name: timed again
-    return fastest
+        note.write_text(chosen.name, encoding="utf-8")  # cut short, it is no engine's name: timed again
+    return chosen
 
 
 def _times(engines: Sequence[Engine], length: int) -> list[float]:

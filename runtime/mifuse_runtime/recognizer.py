@@ -84,13 +84,13 @@ class Recognizer:
         return self.bundle.sample_rate
 
     def speaker(self) -> Speaker:
-        """Somebody of whom nothing is known yet: `load()` a file of theirs, and give it to `predict` or `stream`.
+        """Somebody of whom nothing is known yet, for `predict` and `stream`; `load` a file to go on with one.
 
         Raises:
             BundleError: the bundle has no head for known speakers.
         """
         if self._front is None:
-            raise BundleError(f"{self._folder} has no body graph, which a known speaker needs: export it again")
+            raise BundleError(f"{self._folder} has no body graph, which speakers need: export it again")
         from mifuse_runtime.speaker import new_speaker
 
         return new_speaker(self._folder, self.bundle)
@@ -149,9 +149,7 @@ class Recognizer:
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         window = self.bundle.window if window is None else window
-        return Stream(
-            self._run, self._front, self.bundle, vad, speaker, rate=rate, window=window, hop=hop
-        )
+        return Stream(self._run, self._front, self.bundle, vad, speaker, rate=rate, window=window, hop=hop)
 
     def feed_all(self, streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list[list[Prediction]]:
         """`stream.feed(chunk)` for each of many streams of this recogniser; windows due together share a run.

@@ -20,10 +20,10 @@ Shares = NDArray[np.float64]
 
 
 class Speaker:
-    """Mean and deviation of what one person's clips gave; made by `Recognizer.speaker`, for one thread at a time.
+    """Mean and deviation of what one person's clips gave; made by `Recognizer.speaker`, for one thread.
 
-    It learns from each clip that it is given to, without a label: `clips` counts them. Set `learning` to False
-    and it stays as it is. 2 kB of statistics, from which no speech can be made again.
+    It learns from each clip that it is given to, without a label: `clips` counts them. With `learning` set to
+    False it stays as it is. 2 kB of statistics, from which no speech can be made again.
     """
 
     def __init__(self, head: Floats, student: str) -> None:
@@ -108,11 +108,9 @@ def new_speaker(folder: Path, bundle: Bundle) -> Speaker:
 
 
 def spectrum(power: Floats) -> Floats:
-    """Mean and deviation of each mel bin over the frames of speech, in log power: (frames, mels) -> (2 * mels,)."""
+    """Mean and deviation of each mel bin's log power in speech: (frames, mels) -> (2 * mels,)."""
     sums = power.sum(axis=1)
     relative = power / max(float(sums.max()), SILENT) + np.float32(FLOOR)
     speech = relative[relative.sum(axis=1) > SPEECH]
-    if not len(speech):
-        return np.concatenate([np.zeros(power.shape[1]), np.full(power.shape[1], 1e-5**0.5)], dtype=np.float32)
-    logs = np.log(speech)
+    logs = np.log(speech) if len(speech) else np.zeros((1, power.shape[1]), np.float32)
     return np.concatenate([logs.mean(axis=0), np.sqrt(logs.var(axis=0) + np.float32(1e-5))])

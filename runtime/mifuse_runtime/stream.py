@@ -24,7 +24,7 @@ WINDOWS = (0.1, 60.0)  # seconds
 HOPS = (0.01, 3600.0)  # seconds
 BATCH_SECONDS = 100.0  # audio in one run of the graph: bounds the memory of many clips or streams
 
-Run = Callable[[Floats], Floats]  # what the graph takes, (batch, …) -> probabilities and embedding (batch, C + D)
+Run = Callable[[Floats], Floats]  # what the graph takes, (batch, …) -> answers (batch, C) or (batch, C + D)
 Steps = Generator[Floats, Floats, list[Prediction]]  # yields what the graph takes, wants its answer
 
 

@@ -44,7 +44,8 @@ export class Recognizer {
       throw new BundleError(`the ${bundle.precision} model cannot be run (${error.message}): export the bundle again`);
     }
     const { input, output } = bundle.content;
-    if (`${session.inputNames} ${session.outputNames}` !== `${input.name} ${output.name}`) {
+    // A second output, the embedding, serves speakers whom a device gets to know, which this runtime does not yet.
+    if (`${session.inputNames} ${session.outputNames[0]}` !== `${input.name} ${output.name}`) {
       throw new BundleError(`the model's input is ${session.inputNames} and its output ${session.outputNames}, `
         + `bundle.json says ${input.name} and ${output.name}: export the bundle again`);
     }
