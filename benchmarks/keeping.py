@@ -111,7 +111,9 @@ def windows(samples: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
 def pooled(student: Student, activations: Tensor, mask: Tensor) -> np.ndarray:
     """Probabilities (C,) from the activations of the blocks."""
     blocks, student.blocks = student.blocks, nn.Sequential(Given(activations))
-    probs = torch.softmax(student.logits(activations.new_zeros(1, 1, 1), mask), dim=-1)[0].numpy()
+    spectrum = activations.new_zeros(1, student.norm.spectrum)  # of an unknown speaker
+    scores = student.logits(activations.new_zeros(1, 1, 1), mask, spectrum)
+    probs = torch.softmax(scores, dim=-1)[0].numpy()
     student.blocks = blocks
     return probs
 
@@ -149,7 +151,7 @@ def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -
     }
     jumping = f"{list(keepers)[-1]}, all after 1 dB"
     keepers |= {jumping: Keeping(student.blocks, budgets[-1]), KEPT: Keeping(student.blocks)}
-    steady = student.features(torch.from_numpy(samples)[None])  # with the statistics of the stream
+    steady = student.features(torch.from_numpy(samples)[None])[:2]  # with the statistics of the stream
     found: dict[str, list[np.ndarray]] = defaultdict(list)
     level = 0.0
     for number, (first, end) in enumerate(windows(samples, length)):
@@ -157,7 +159,7 @@ def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -
         starts = {ANEW: first, DEVICE: own} | {name: first - shift for name, shift in SHIFTS.items()}
         for name, start in starts.items():
             window = torch.from_numpy(samples[start * HOP : end])[None]
-            features, mask = student.features(window)
+            features, mask, _ = student.features(window)
             found[name].append(pooled(student, student.blocks(features[:, None]), mask))
             if name == ANEW:
                 x, heard = features[:, None], mask

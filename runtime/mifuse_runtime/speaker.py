@@ -42,8 +42,16 @@ class Speaker:
             embedding: of the clip, (D,), the second output of the graph.
             power: its mel power, (frames, mels).
             learn: False: it overlaps a clip that was learnt from.
+
+        Raises:
+            BundleError: the head is not that of the model.
         """
         values = np.concatenate([embedding, spectrum(power)], dtype=np.float64)
+        if values.shape != self._mean.shape:
+            raise BundleError(
+                f"the head for known speakers takes {self._mean.size} values and the model gives {values.size}: "
+                "export the bundle again"
+            )
         if self.learning and learn:  # Welford (1962): no sums of squares that cancel out
             self.clips += 1
             ahead = values - self._mean

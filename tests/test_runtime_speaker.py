@@ -1,0 +1,190 @@
+"""A device that gets to know a speaker says what the student says of clips whose speaker is known."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mifuse import audio, frontend, speakers
+from mifuse.cli import main
+from mifuse.frontend import HOP, MEL_RANGE, N_MELS
+from mifuse.student import Student
+from mifuse_export import ExportError, export_bundle
+from mifuse_runtime import BundleError, MifuseError, Recognizer, speaker
+from mifuse_runtime import bundle as bundles
+from mifuse_runtime.settings import FrontEnd
+from tests.bundles import RATE, make_bundle, speech
+from tests.test_export import lived_in
+
+CLIPS = [speech(0.4 + 0.1 * (seed % 7), seed=seed) for seed in range(20)]
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    torch.manual_seed(0)
+    made = lived_in(Student(size="xs"))
+    assert isinstance(made, Student)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_bundle(
+        student,
+        tmp_path_factory.mktemp("speaker") / "bundle",
+        labels=student.labels,
+        calibration=CLIPS,
+        int8=True,
+        formats=("onnx", "openvino"),
+        max_drop=50,
+        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
+        speaker=student.speaker_head(),
+    )
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-4), ("int8", 0.1)])
+def test_device_says_what_the_student_says(
+    folder: Path, student: Student, engine: str, precision: str, close: float
+) -> None:
+    recognizer = Recognizer.load(folder, engine=engine, precision=precision)
+    anna = recognizer.speaker()
+    for clip in CLIPS:
+        recognizer.predict(clip, speaker=anna)
+    assert anna.clips == len(CLIPS) and "20 clips" in repr(anna)
+    anna.learning = False
+    found = [list(p.scores.values()) for p in recognizer.predict_batch(CLIPS, speaker=anna)]
+    assert anna.clips == len(CLIPS)
+    with torch.no_grad():
+        raw = [student.embed(*student.features(torch.from_numpy(clip)[None])) for clip in CLIPS]
+        z = student.norm.within(torch.cat(raw), np.zeros(len(CLIPS), np.int64))
+        expected = student.head(z).softmax(-1).numpy()
+    np.testing.assert_allclose(found, expected, atol=close)
+    alone = [list(recognizer.predict(clip).scores.values()) for clip in CLIPS]
+    assert np.abs(np.array(alone) - expected).max() > 0.2, "a stranger's answers are others"
+
+
+def test_a_stranger_until_the_eighth_clip(folder: Path) -> None:
+    recognizer = Recognizer.load(folder)
+    ben = recognizer.speaker()
+    for number, clip in enumerate(CLIPS[:12], start=1):
+        same = recognizer.predict(clip, speaker=ben) == recognizer.predict(clip)
+        assert same == (number < speaker.FEWEST)
+
+
+def test_constants_are_those_of_the_training() -> None:
+    assert (speakers.FEWEST, speakers.SpeakerNorm(4, 2).eps) == (speaker.FEWEST, speaker.EPS)
+    assert (speaker.FLOOR, speaker.SILENT) == (frontend.FLOOR, frontend.SILENT)
+    assert pytest.approx(10 ** (-audio.SILENCE_DB / 10)) == speaker.SPEECH
+
+
+def test_silence_has_a_spectrum(folder: Path) -> None:
+    recognizer = Recognizer.load(folder)
+    nobody = recognizer.speaker()
+    for _ in range(speaker.FEWEST + 1):
+        scores = recognizer.predict(np.zeros(RATE, np.float32), speaker=nobody).scores
+    assert np.isfinite(list(scores.values())).all()
+
+
+def test_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
+    recognizer = Recognizer.load(folder)
+    anna = recognizer.speaker()
+    for clip in CLIPS[:10]:
+        recognizer.predict(clip, speaker=anna)
+    anna.save(tmp_path / "anna.json")
+    again = Recognizer.load(folder).speaker().load(tmp_path / "anna.json")
+    assert again.clips == 10
+    assert recognizer.predict(CLIPS[11], speaker=again) == recognizer.predict(CLIPS[11], speaker=anna)
+    assert [file.name for file in tmp_path.iterdir()] == ["anna.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"student": "ab"}, "another student"),
+        ({"clips": -1}, "is damaged"),
+        ({"mean": [1.0]}, "is damaged"),
+        ({"squares": None}, "no speaker's file"),
+        ({"mean": float("nan")}, "is damaged"),
+    ],
+)
+def test_files_that_cannot_be_used(folder: Path, tmp_path: Path, change: dict, message: str) -> None:
+    anna = Recognizer.load(folder).speaker()
+    anna.save(tmp_path / "anna.json")
+    content = json.loads((tmp_path / "anna.json").read_text()) | change
+    (tmp_path / "anna.json").write_text(json.dumps(content))
+    with pytest.raises(MifuseError, match=message):
+        anna.load(tmp_path / "anna.json")
+    assert anna.clips == 0
+    (tmp_path / "text.json").write_text("no JSON")
+    for name, reason in {"text.json": "no speaker's file", "absent.json": "cannot be read"}.items():
+        with pytest.raises(MifuseError, match=reason):
+            anna.load(tmp_path / name)
+
+
+def test_stream_learns_once_from_each_second(folder: Path) -> None:
+    recognizer = Recognizer.load(folder)
+    voice = np.concatenate([speech(1.0, seed=seed) for seed in range(12)])
+    anna = recognizer.speaker()
+    options = {"window": 1.0, "hop": 0.25, "vad": lambda _: True}
+    stream, plain = recognizer.stream(speaker=anna, **options), recognizer.stream(**options)
+    known, unknown = stream.feed(voice), plain.feed(voice)
+    assert len(known) == 45 and anna.clips == 12, "windows overlap, what is learnt does not"
+    first = next(i for i, (a, b) in enumerate(zip(known, unknown, strict=True)) if a.scores != b.scores)
+    assert known[first].end == pytest.approx(speaker.FEWEST)
+    stream.reset()
+    assert stream.feed(voice[: 2 * RATE]) and anna.clips == 14, "a stream begins anew, a speaker goes on"
+
+
+def test_a_bundle_without_a_head_knows_nobody(folder: Path, tmp_path: Path, student: Student) -> None:
+    with pytest.raises(BundleError, match="has no body graph, which speakers need"):
+        Recognizer.load(make_bundle(tmp_path / "plain")).speaker()
+    with pytest.raises(BundleError, match="names no head for known speakers"):
+        Recognizer.load(make_bundle(tmp_path / "split", split=True)).speaker()
+    with pytest.raises(ExportError, match="needs the spectrum of a front end"):
+        export_bundle(student, tmp_path / "b", labels=student.labels, speaker=student.speaker_head())
+
+
+@pytest.mark.parametrize("head", [np.zeros((4, 9), np.float32), np.zeros((3, 9), np.float32), np.zeros(5)])
+def test_a_head_that_does_not_fit(folder: Path, tmp_path: Path, head: np.ndarray) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    np.save(copy / "speaker.npy", head)
+    bundle = bundles.Bundle.from_json((copy / bundles.NAME).read_text())
+    models = {p: {"onnxruntime": files["onnxruntime"]} for p, files in bundle.models.items()}
+    bodies = {p: {"onnxruntime": files["onnxruntime"]} for p, files in bundle.bodies.items()}
+    files = {name: bundles.sha256(copy / name) for name in bundle.files if (copy / name).is_file()}
+    changed = replace(bundle, models=models, bodies=bodies, files=files)
+    (copy / bundles.NAME).write_text(changed.to_json())
+    recognizer = Recognizer.load(copy)
+    with pytest.raises(BundleError, match="export the bundle again"):
+        recognizer.predict(CLIPS[0], speaker=recognizer.speaker())
+
+
+def test_evaluate_with_speakers(folder: Path, tmp_path: Path) -> None:
+    import soundfile
+
+    lines = ["path,label,speaker,split"]
+    for i, clip in enumerate(CLIPS):
+        soundfile.write(tmp_path / f"{i}.wav", clip, RATE)
+        lines.append(f"{i}.wav,{('angry', 'happy', 'neutral', 'sad')[i % 4]},anna,test")
+    (tmp_path / "target.csv").write_text("\n".join(lines) + "\n")
+    call = ["evaluate", str(folder), str(tmp_path / "target.csv"), "--json"]
+    alone, known = (
+        json.loads(CliRunner().invoke(main, [*call, *more]).stdout) for more in ([], ["--speakers"])
+    )
+    assert (alone["known"], known["known"], known["speakers"], known["n"]) == (False, True, 1, 20)
+    assert alone["confusion"] != known["confusion"]
+    student = tmp_path / "student"
+    Student(size="xs").save_pretrained(student)
+    refused = CliRunner().invoke(main, ["evaluate", str(student), *call[2:], "--speakers"])
+    assert refused.exit_code == 2 and "is no bundle: `export` it for --speakers" in refused.stderr
