@@ -110,7 +110,7 @@ def test_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
         ({"student": "ab"}, "another student"),
         ({"clips": -1}, "is damaged"),
         ({"mean": [1.0]}, "is damaged"),
-        ({"squares": None}, "no speaker's file"),
+        ({"clips": None}, "no speaker's file"),
         ({"mean": float("nan")}, "is damaged"),
     ],
 )
@@ -179,9 +179,8 @@ def test_evaluate_with_speakers(folder: Path, tmp_path: Path) -> None:
         lines.append(f"{i}.wav,{('angry', 'happy', 'neutral', 'sad')[i % 4]},anna,test")
     (tmp_path / "target.csv").write_text("\n".join(lines) + "\n")
     call = ["evaluate", str(folder), str(tmp_path / "target.csv"), "--json"]
-    alone, known = (
-        json.loads(CliRunner().invoke(main, [*call, *more]).stdout) for more in ([], ["--speakers"])
-    )
+    runs = (CliRunner().invoke(main, [*call, *more]) for more in ([], ["--speakers"]))
+    alone, known = (json.loads(run.stdout) for run in runs)
     assert (alone["known"], known["known"], known["speakers"], known["n"]) == (False, True, 1, 20)
     assert alone["confusion"] != known["confusion"]
     student = tmp_path / "student"

@@ -43,9 +43,8 @@ def test_norm_within_speakers_and_for_strangers():
     expected = (rows[-3:, :4] - 1) / (4 + norm.eps) ** 0.5
     torch.testing.assert_close(z[-3:, :4], expected)
     assert not z[-3:, 4:].any(), "a stranger's spectrum says nothing"
-    torch.testing.assert_close(
-        norm(rows[:EACH], each=EACH // 2)[: EACH // 2].mean(0), torch.zeros(6), atol=1e-5, rtol=0
-    )
+    halves = norm(rows[:EACH], each=EACH // 2).reshape(2, -1, 6)
+    torch.testing.assert_close(halves.mean(1), torch.zeros(2, 6), atol=1e-5, rtol=0)
 
 
 def test_batches_of_speakers():
@@ -58,9 +57,8 @@ def test_batches_of_speakers():
     shares = np.bincount(index.ravel(), minlength=10) / index.size
     np.testing.assert_allclose(shares, np.where(speakers < 0, 0, weights) / 10, atol=0.02)
     anybody = sampler.clips(np.random.default_rng(0), 20_000)
-    np.testing.assert_allclose(
-        np.bincount(anybody, minlength=10) / 20_000, weights / weights.sum(), atol=0.02
-    )
+    shares = np.bincount(anybody, minlength=10) / len(anybody)
+    np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.02)
     assert not Sampler(weights, np.full(10, -1)).knows_speakers
 
 
@@ -97,10 +95,10 @@ def accuracy(probs, truth):
 
 def test_new_voices_are_told_by_how_they_usually_sound(fitted):
     features, truth = voices(seed=1)
-    assert accuracy(predict(fitted.average, features), truth) > 0.95
-    assert accuracy(predict(fitted.average, features.anonymous()), truth) < 0.8
+    assert accuracy(predict(fitted.average, features), truth) > 0.85
+    assert accuracy(predict(fitted.average, features.anonymous()), truth) < 0.7
     draws = mc_dropout_draws(fitted.average, features, 4)
-    assert accuracy(draws.mean(0), truth) > 0.95
+    assert accuracy(draws.mean(0), truth) > 0.85
 
 
 def test_a_batch_holds_a_few_speakers_or_anybody(fitted):

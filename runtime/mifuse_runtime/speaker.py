@@ -49,7 +49,7 @@ class Speaker:
         values = np.concatenate([embedding, spectrum(power)], dtype=np.float64)
         if values.shape != self._mean.shape:
             raise BundleError(
-                f"the head for known speakers takes {self._mean.size} values and the model gives {values.size}: "
+                f"the head for speakers takes {self._mean.size} values, the model gives {values.size}: "
                 "export the bundle again"
             )
         if self.learning and learn:  # Welford (1962): no sums of squares that cancel out
