@@ -4,7 +4,8 @@
 
 Each student is exported as a user would, with the gate at half a point, and judged on every labelled clip
 of its target, run by the runtime. The part after the front end is the whole less the front end alone, all
-three timed in turns. --newest takes the last student of a transfer whatever its settings were; without it
+three timed in turns. Known speakers: new ones, whose clips the runtime hears in a random order and gets to know
+them by, without a label. --newest takes the last student of a transfer whatever its settings were; without it
 `benchmarks.transfers` has to have run with the code as it is.
 """
 
@@ -30,9 +31,10 @@ from benchmarks.units import Transfer, Unit, named
 from mifuse.audio import AudioCache
 from mifuse.classifier import TrainConfig
 from mifuse.errors import MifuseError
-from mifuse.evaluate import labelled_clips
+from mifuse.evaluate import Device, labelled_clips, open_model, predict, predict_known
 from mifuse.export import calibration_clips, export_student
-from mifuse.manifest import read_manifest
+from mifuse.manifest import Clip, read_manifest
+from mifuse.metrics import unweighted_accuracy
 from mifuse.student import Student
 from mifuse_export import ExportError, speed
 from mifuse_export.calibration import calibrate
@@ -133,7 +135,25 @@ def measure(student: Path, target: Path, cache: AudioCache, work: Path) -> dict[
             "drop": float(every.fp32_ua or 0) - float(every.ua or 0),
             "test_drop": float(new.fp32_ua or 0) - float(new.ua or 0),
         }
+    new_clips = [clip for clip, new in zip(clips, test, strict=True) if new]
+    row["speakers"] = known_speakers(out, new_clips, classes[test], cache)
     return row
+
+
+def known_speakers(
+    folder: Path, clips: Sequence[Clip], classes: np.ndarray, cache: AudioCache
+) -> dict[str, float]:
+    """UA in % on clips of new speakers: alone, and as the device gets to know them; and how both agree."""
+    known, found = {}, {}
+    for precision in ("fp32", "int8"):
+        labels, device = open_model(folder, precision=precision)
+        assert isinstance(device, Device)
+        probs = {"alone": predict(device, clips, cache), "known": predict_known(device, clips, cache)}
+        known[precision] = probs["known"].argmax(axis=1)
+        for way, answers in probs.items():
+            ua = unweighted_accuracy(classes, answers.argmax(axis=1), len(labels))
+            found[f"{precision} {way}"] = ua
+    return found | {"agreement": 100 * float(np.mean(known["fp32"] == known["int8"]))}
 
 
 def xs_kb(target: Path, cache: AudioCache, folder: Path) -> float:
@@ -177,6 +197,16 @@ def show(rows: Sequence[dict[str, Any]], found: dict[str, float]) -> None:
             )
         if row["refused"]:
             print(f"\n{row['student']}: the gate let nothing through: {row['refused']}\n")
+    print(
+        "\nUA on new speakers, %, of whom the device knows nothing, and whom it gets to know clip by clip\n"
+    )
+    print("| student | fp32 | int8 | fp32, known | int8, known | agreement, known |")
+    print("| --- " + "| ---: " * 5 + "|")
+    columns = ("fp32 alone", "int8 alone", "fp32 known", "int8 known", "agreement")
+    for row in rows:
+        print(f"| {row['student']} | " + " | ".join(f"{row['speakers'][c]:.1f}" for c in columns) + " |")
+    means = (float(np.mean([row["speakers"][c] for row in rows])) for c in columns)
+    print("| **mean** | " + " | ".join(f"{mean:.1f}" for mean in means) + " |")
     print("\n| what | measured | goal | |\n| --- | ---: | ---: | --- |")
     for what, (unit, goal) in GOALS.items():
         reached = found[what] >= -goal if goal < 0 else found[what] <= goal

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from click.testing import CliRunner
 
@@ -171,8 +172,6 @@ def test_a_head_that_does_not_fit(folder: Path, tmp_path: Path, head: np.ndarray
 
 
 def test_evaluate_with_speakers(folder: Path, tmp_path: Path) -> None:
-    import soundfile
-
     lines = ["path,label,speaker,split"]
     for i, clip in enumerate(CLIPS):
         soundfile.write(tmp_path / f"{i}.wav", clip, RATE)
@@ -187,3 +186,42 @@ def test_evaluate_with_speakers(folder: Path, tmp_path: Path) -> None:
     Student(size="xs").save_pretrained(student)
     refused = CliRunner().invoke(main, ["evaluate", str(student), *call[2:], "--speakers"])
     assert refused.exit_code == 2 and "is no bundle: `export` it for --speakers" in refused.stderr
+
+
+def test_predict_keeps_who_speaks(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mifuse_runtime.__main__ import main as runtime
+
+    for i, clip in enumerate(CLIPS):
+        soundfile.write(tmp_path / f"{i:02}.wav", clip, RATE)
+    call = ["predict", str(folder), str(tmp_path), "--csv"]
+    me = tmp_path / "me.json"
+    said = []
+    for more in ([], ["--speaker", str(me)], ["--speaker", str(me)]):
+        assert runtime([*call, *more]) == 0
+        said.append(capsys.readouterr().out.splitlines())
+    strangers, first, second = said
+    assert first[: speaker.FEWEST] == strangers[: speaker.FEWEST] and first[-1] != strangers[-1]
+    assert second[1] != first[1], "the second call goes on from the first"
+    assert json.loads(me.read_text())["clips"] == 2 * len(CLIPS)
+    assert runtime([*call, "--speaker", str(me), "--jobs", "2"]) == 1
+    assert "leave out --jobs" in capsys.readouterr().err
+    monkeypatch.setattr(Recognizer, "predict", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert runtime([*call, "--speaker", str(tmp_path / "new.json")]) == 130
+    assert json.loads((tmp_path / "new.json").read_text())["clips"] == 0
+    assert main_says(capsys, ["verify", str(folder)]).count("speakers can be known") == 1
+    assert "speaker   can be known: speaker.npy" in main_says(capsys, ["info", str(folder)])
+
+
+def main_says(capsys: pytest.CaptureFixture[str], call: list[str]) -> str:
+    from mifuse_runtime.__main__ import main as runtime
+
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recognizer, "predict", PREDICT)
+        assert runtime(call) == 0
+    return capsys.readouterr().out
+
+
+PREDICT = Recognizer.predict

@@ -15,7 +15,7 @@ EXAMPLE = """examples:
   mifuse-runtime predict bundle/ recordings/ --jobs 0 --csv > emotions.csv
   mifuse-runtime info bundle/
   mifuse-runtime verify bundle/
-  mifuse-runtime listen bundle/
+  mifuse-runtime listen bundle/ --speaker me.json
   mifuse-runtime serve bundle/ --port 8077
 """
 # name -> module of `command`, help, example
@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--precision", choices=("fp32", "fp16", "int8"), help="(the bundle's default)"
             )
+        if name in ("predict", "listen"):
+            command.add_argument("--speaker", metavar="FILE", help="who speaks: learnt from, kept in FILE")
         if name == "predict":
             _predict_options(command)
         elif name == "serve":

@@ -42,6 +42,8 @@ def info(arguments: argparse.Namespace) -> int:
             if body := bundle.body(engine, precision):
                 size = (Path(arguments.bundle) / body).stat().st_size
                 say(f"  body      of it: {body}, {size / 1000:.0f} kB; this runtime takes it")
+    if bundle.speaker:
+        say(f"  speaker   can be known: {bundle.speaker}")
     parts = {"stream": asdict(bundle.stream)}
     parts |= {name: dict(getattr(bundle, name)) for name in ("quality", "calibration", "provenance")}
     for part, values in parts.items():
@@ -72,6 +74,10 @@ def verify(arguments: argparse.Namespace) -> int:
                 )
             split = "; its body says the same" if bundle.body(engine, precision) else ""
             rows.append({"check": check, "result": f"runs; the same alone and beside others{split}"})
+    if bundle.speaker:
+        recognizer = Recognizer.load(arguments.bundle)
+        recognizer.predict(np.zeros(bundle.sample_rate, np.float32), speaker=recognizer.speaker())
+        rows.append({"check": bundle.speaker, "result": "fits the model: speakers can be known"})
     for row in rows:
         say(json.dumps(row) if arguments.json else f"{row['check']}: {row['result']}")
     return 0

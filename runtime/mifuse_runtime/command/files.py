@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -20,11 +20,13 @@ import numpy as np
 
 from mifuse_runtime.audio import Floats, checked, mono
 from mifuse_runtime.command.output import complain, progress, say, scored
+from mifuse_runtime.command.speakers import known
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError, MifuseError
 from mifuse_runtime.files import pcm, read_audio
 from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.resample import PIECE, Resampler
+from mifuse_runtime.speaker import Speaker
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au")
 FEWEST, MOST = 8, 32  # files that are worth a process; files handed to one together
@@ -42,9 +44,18 @@ def predict(arguments: argparse.Namespace) -> int:
         columns = ("path", "label", "state", "confidence", "start", "end", *recognizer.labels)
         say(_csv_line(columns))
     jobs = min(arguments.jobs or os.cpu_count() or 1, -(-len(paths) // FEWEST))
-    here = (_answer(recognizer, path, arguments) for path in paths)
-    answers = _in_processes(arguments, paths, jobs) if jobs > 1 else here
-    for path, found in progress(answers, len(paths)):
+    if arguments.speaker and jobs > 1:
+        raise MifuseError("--speaker learns from one file after the other: leave out --jobs")
+    with known(recognizer, arguments.speaker) as speaker:
+        here = (_answer(recognizer, path, arguments, speaker) for path in paths)
+        answers = _in_processes(arguments, paths, jobs) if jobs > 1 else here
+        return _tell(arguments, progress(answers, len(paths))) or failed
+
+
+def _tell(arguments: argparse.Namespace, answers: Iterable[Answer]) -> int:
+    """Print the answers; 1 if something could not be recognised."""
+    failed = 0
+    for path, found in answers:
         if isinstance(found, str):
             failed = complain(found)
         elif arguments.json:
@@ -81,11 +92,16 @@ def _paths(names: Sequence[str]) -> tuple[list[str], int]:
     return paths, failed
 
 
-def _answer(recognizer: Recognizer, path: str, arguments: argparse.Namespace | None = None) -> Answer:
+def _answer(
+    recognizer: Recognizer,
+    path: str,
+    arguments: argparse.Namespace | None = None,
+    speaker: Speaker | None = None,
+) -> Answer:
+    rate = recognizer.sample_rate
     try:
-        if path == "-" and arguments:
-            return path, recognizer.predict(_stdin(arguments, recognizer.sample_rate))
-        return path, recognizer.predict(read_audio(path, recognizer.sample_rate))
+        samples = _stdin(arguments, rate) if path == "-" and arguments else read_audio(path, rate)
+        return path, recognizer.predict(samples, speaker=speaker)
     except AudioError as error:
         return path, str(error)
 

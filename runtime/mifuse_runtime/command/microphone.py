@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.command.output import complain, plain, say, scored
+from mifuse_runtime.command.speakers import known
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError
 from mifuse_runtime.recognizer import Recognizer
@@ -34,7 +35,10 @@ def listen(arguments: argparse.Namespace) -> int:
     live = sys.stdout.isatty() and not arguments.json
     try:
         rate = float(sounddevice.query_devices(device, kind="input")["default_samplerate"])
-        with recognizer.stream(rate, arguments.window, arguments.hop) as stream:
+        with (
+            known(recognizer, arguments.speaker) as speaker,
+            recognizer.stream(rate, arguments.window, arguments.hop, speaker=speaker) as stream,
+        ):
             for block in _blocks(sounddevice, device, rate):
                 for heard in stream.feed(block):
                     _show(heard, as_json=arguments.json, live=live)
