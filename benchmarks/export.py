@@ -4,8 +4,8 @@
 
 Each student is exported as a user would, with the gate at half a point, and judged on every labelled clip
 of its target, run by the runtime. The part after the front end is the whole less the front end alone, all
-three timed in turns. Known speakers: new ones, whose clips the runtime hears in a random order and gets to know
-them by, without a label. --newest takes the last student of a transfer whatever its settings were; without it
+three timed in turns. Known speakers: new ones whom the runtime gets to know, without a label, by their clips in
+a random order. --newest takes the last student of a transfer whatever its settings were; without it
 `benchmarks.transfers` has to have run with the code as it is.
 """
 
@@ -197,9 +197,7 @@ def show(rows: Sequence[dict[str, Any]], found: dict[str, float]) -> None:
             )
         if row["refused"]:
             print(f"\n{row['student']}: the gate let nothing through: {row['refused']}\n")
-    print(
-        "\nUA on new speakers, %, of whom the device knows nothing, and whom it gets to know clip by clip\n"
-    )
+    print("\nUA on new speakers, %, unknown to the device, and known by the clips before\n")
     print("| student | fp32 | int8 | fp32, known | int8, known | agreement, known |")
     print("| --- " + "| ---: " * 5 + "|")
     columns = ("fp32 alone", "int8 alone", "fp32 known", "int8 known", "agreement")
