@@ -4,8 +4,8 @@
 
 Each student is exported as a user would, with the gate at half a point, and judged on every labelled clip
 of its target, run by the runtime. The part after the front end is the whole less the front end alone, all
-three timed in turns. Known speakers: new ones whom the runtime gets to know, without a label, by their clips in
-a random order. --newest takes the last student of a transfer whatever its settings were; without it
+three timed in turns. Known speakers: new ones whom the runtime gets to know, without a label, by their clips
+in a random order. --newest takes the last student of a transfer whatever its settings were; without it
 `benchmarks.transfers` has to have run with the code as it is.
 """
 

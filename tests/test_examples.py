@@ -81,6 +81,17 @@ def test_files(place: Path) -> None:
     assert ANSWER.fullmatch(found)
 
 
+def test_speaker(place: Path) -> None:
+    from tests.test_runtime_speaker import export_known
+
+    export_known(place / "known")
+    shutil.rmtree("bundle")
+    Path("known").rename("bundle")
+    for heard in (1, 2):
+        found = ran(sys.executable, EXAMPLES / "speaker.py", "a.wav", PYTHONPATH=str(ROOT / "runtime"))
+        assert re.fullmatch(rf"a\.wav ({'|'.join(LABELS)}) [01]\.\d\d, {heard} heard\n", found)
+
+
 def test_microphone(place: Path) -> None:
     heard = np.concatenate([speech(4.0), np.zeros(4 * RATE, np.float32), speech(4.0)])
     blocks = [block[:, None] for block in np.array_split(heard, 100)]  # (n, 1), as devices give them

@@ -26,27 +26,37 @@ from tests.test_export import lived_in
 CLIPS = [speech(0.4 + 0.1 * (seed % 7), seed=seed) for seed in range(20)]
 
 
-@pytest.fixture(scope="module")
-def student() -> Student:
+def made() -> Student:
     torch.manual_seed(0)
-    made = lived_in(Student(size="xs"))
-    assert isinstance(made, Student)
-    return made.eval()
+    student = lived_in(Student(size="xs"))
+    assert isinstance(student, Student)
+    return student.eval()
 
 
-@pytest.fixture(scope="module")
-def folder(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export_known(folder: Path, formats: tuple[str, ...] = ("onnx",)) -> Path:
+    """A bundle of a random student that can know speakers."""
+    student = made()
     return export_bundle(
         student,
-        tmp_path_factory.mktemp("speaker") / "bundle",
+        folder,
         labels=student.labels,
         calibration=CLIPS,
         int8=True,
-        formats=("onnx", "openvino"),
+        formats=formats,
         max_drop=50,
         frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
         speaker=student.speaker_head(),
     )
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_known(tmp_path_factory.mktemp("speaker") / "bundle", ("onnx", "openvino"))
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
