@@ -161,13 +161,10 @@ class Fit:
         processes = self.accelerator.num_processes
         size = self.config.batch_size // processes
         known = generator.random() < self.config.speakers and sampler.knows_speakers and size >= FEWEST
-        if known:
-            speakers = max(1, size // EACH)
-            self.each = size // speakers
-            index = sampler.of_speakers(generator, speakers * processes, self.each)
-        else:
-            self.each = 0
-            index = sampler.clips(generator, size * processes)
+        speakers = max(1, size // EACH)
+        self.each = size // speakers if known else 0
+        drawn = sampler.of_speakers(generator, speakers * processes, self.each) if known else None
+        index = sampler.clips(generator, size * processes) if drawn is None else drawn
         index = index.reshape(processes, -1)[self.accelerator.process_index]
         return index, self.features.batch(index)
 
@@ -389,11 +386,14 @@ def mc_dropout_draws(model: Student, features: Features, draws: int, seed: int =
 @torch.no_grad()
 def relative(model: Student, features: Features, batch_size: int = 64) -> Tensor:
     """Embeddings of every clip, (N, D), each within its speaker's where these are known."""
+    return model.norm.within(embeddings(model, features, batch_size), features.speakers)
+
+
+@torch.no_grad()
+def embeddings(model: Student, features: Features, batch_size: int = 64) -> Tensor:
+    """Embeddings of every clip as they are, (N, D)."""
     model.eval()
     device = next(model.parameters()).device
-    rows = [
-        model.embed(*model.frontend.normalise(features.batch(index).to(device)))
-        for index in features.batches(batch_size)  # short clips first
-    ]
-    order = np.argsort(np.argsort(features.lengths, kind="stable"), kind="stable")
-    return model.norm.within(torch.cat(rows)[order], features.speakers)
+    batches = (features.batch(index).to(device) for index in features.batches(batch_size))  # short first
+    rows = [model.embed(*model.frontend.normalise(logmel)) for logmel in batches]
+    return torch.cat(rows)[np.argsort(np.argsort(features.lengths, kind="stable"), kind="stable")]

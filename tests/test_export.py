@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from mifuse.student import Student
 from mifuse_export import ExportError, Probe, export_bundle, speed
-from mifuse_export.bundle import stream_settings
 from mifuse_export.onnx import frozen
 from mifuse_export.openvino import write_openvino
 from mifuse_export.quantize import body
+from mifuse_export.thresholds import stream_settings
 from mifuse_export.verify import PARITY, check_parity, compare, probabilities, torch_predict
 from mifuse_runtime import NOT_SURE, Recognizer, __version__, engines
 from mifuse_runtime import bundle as bundles
@@ -127,11 +127,10 @@ def test_thresholds_of_streams_come_from_the_calibration_clips(bundle: Path, tmp
     assert [recognizer.predict(clip).state for clip in clips()].count(NOT_SURE) == 1
     assert -75 <= settings.level <= -45
     quieter = [clip / np.float32(8) for clip in clips()]  # 18 dB
-    content = bundles.load(bundle)
-    assert stream_settings(bundle, content, quieter).level == pytest.approx(
-        max(settings.level - 18.06, -75), abs=0.11
-    )
-    assert stream_settings(bundle, content, []) == Settings()
+    predict = engines.start(bundle, bundles.load(bundle), "onnxruntime", None, 1)
+    found = stream_settings(predict, 16_000, quieter)
+    assert found.level == pytest.approx(max(settings.level - 18.06, -75), abs=0.11)
+    assert stream_settings(predict, 16_000, []) == Settings()
 
 
 def test_the_device_says_what_torch_says(student: Student, bundle: Path) -> None:

@@ -78,7 +78,7 @@ def test_comparisons(results: table.Results) -> None:
     assert parts["adapt"]["over the best baseline"]["name"] == "lalm"
     assert parts["AUC of the trust weight"]["mean"] == 1.0
     assert table.comparisons(results, "paper", ["lalm"], [A]) == {}
-    assert len(table.comparison_lines(parts)) == 9
+    assert len(table.comparison_lines(parts)) == 13
 
 
 def test_auc() -> None:
@@ -146,6 +146,7 @@ def test_a_small_run_is_resumed(
     assert {f.name for f in tmp_path.glob("*.svg")} == {
         "transfers-adapt.svg",
         "transfers-test.svg",
+        "transfers-known.svg",
         "trust.svg",
     }
     printed = capsys.readouterr().out

@@ -18,6 +18,7 @@ from torch import nn
 
 import mifuse_runtime
 from mifuse_export import card, mobile, speed
+from mifuse_export.arguments import check_clips, check_formats
 from mifuse_export.body import check_bodies, write_bodies
 from mifuse_export.budget import Budget, Cost
 from mifuse_export.calibration import Calibration, calibrate
@@ -29,6 +30,7 @@ from mifuse_export.openvino import write_openvino
 from mifuse_export.qat import Rounding, roundings
 from mifuse_export.quantize import layers
 from mifuse_export.signing import signer
+from mifuse_export.thresholds import stream_settings
 from mifuse_export.verify import (
     PARITIES,
     Floats,
@@ -41,14 +43,10 @@ from mifuse_export.verify import (
     torch_predict,
 )
 from mifuse_runtime import bundle as bundles
-from mifuse_runtime import voice
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.settings import FrontEnd, Settings
+from mifuse_runtime.settings import FrontEnd
 
 FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "ort": mobile.ENGINE}  # -> engine that reads it
-ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
-QUIET = 30.0  # dB from a clip's loudest frame down to what is no speech any more
-LEVELS = (-75.0, -45.0)  # dBFS: what calibration may call silence
 _MODELS = {
     ("fp32", "onnxruntime"): "model.onnx",
     ("int8", "onnxruntime"): "model.int8.onnx",
@@ -126,19 +124,11 @@ def export_bundle(
         OverBudgetError: the int8 model costs more than `budget`.
         OSError: `out` cannot be written.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ExportError(f"unknown format {unknown[0]!r}: use {' or '.join(FORMATS)}")
-    if budget and not int8:
-        raise ExportError(f"the budget of {budget} is for an int8 model: set int8, too")
-    if fp16 and "openvino" not in formats:
-        raise ExportError("fp16 is a precision of OpenVINO's files: give --format openvino, too")
-    if int8 and not calibration:
-        raise ExportError("int8 needs calibration clips, there are none: pass a manifest with --calibration")
+    check_formats(formats, FORMATS, int8=int8, fp16=fp16, budget=budget)
+    check_clips([*calibration, *(probe.clips if probe else ())], needed=int8)
     if speaker is not None and not frontend:
         raise ExportError("a head for known speakers needs the spectrum of a front end: give `frontend`, too")
     seal = signer(sign) if sign else None
-    _check_clips([*calibration, *(probe.clips if probe else ())])
     model = frozen(model)
     reference = torch_predict(model)
     wanted = {
@@ -188,12 +178,13 @@ def export_bundle(
             slow = time_int8(folder, bundle, max(calibration, key=len), budget)
             if force_int8 or budget or not slow:
                 bundle = replace(bundle, default="int8")
-        bundle = replace(bundle, stream=stream_settings(folder, bundle, calibration))
+        device = _start(folder, bundle, "onnxruntime", bundle.default)
+        bundle = replace(bundle, stream=stream_settings(device, sample_rate, calibration))
         if frontend:
-            device = {
+            split = {
                 key: name for key, name in wanted.items() if key[1] != mobile.ENGINE and key[0] != "fp16"
             }
-            bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, device, frontend))
+            bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, split, frontend))
             whole = replace(bundle, files=_hashes(folder))
             quality["body_max_abs_dp"] = rounded(check_bodies(folder, whole, calibration))
         if speaker is not None:
@@ -311,25 +302,6 @@ def _calibrations(
         file.unlink()
 
 
-def stream_settings(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> Settings:
-    """Where the device is "not sure" and what is silence to it, from clips of the target without labels.
-
-    The share `ABSTAIN` of the clips that the default model is least sure of is below the threshold, and what
-    lies `QUIET` dB below the loudest frame of nearly every clip is silence.
-    """
-    if not clips:
-        return Settings()
-    predict = _start(folder, bundle, "onnxruntime", bundle.default)
-    confidence = probabilities(predict, clips).max(axis=1)
-    framed = [voice.framed(clip, bundle.sample_rate) for clip in clips]
-    peaks = [float(voice.levels(frames).max()) for frames in framed if frames.size]
-    level = float(np.quantile(peaks, 0.05)) - QUIET if peaks else Settings.level
-    return Settings(
-        abstain=round(float(np.quantile(confidence, ABSTAIN)), 6),
-        level=round(min(max(level, LEVELS[0]), LEVELS[1]), 1),
-    )
-
-
 def time_int8(folder: Path, bundle: Bundle, clip: Floats, budget: Budget | None = None) -> str | None:
     """Write `timing.json`, int8 against fp32 on one window of audio; why int8 is not worth having, or None.
 
@@ -385,14 +357,6 @@ def _nested(files: Mapping[tuple[str, str], str]) -> dict[str, dict[str, str]]:
     for (precision, engine), name in files.items():
         models.setdefault(precision, {})[engine] = name
     return models
-
-
-def _check_clips(clips: Sequence[Floats]) -> None:
-    for i, clip in enumerate(clips):
-        if clip.ndim != 1 or clip.dtype != np.float32 or not clip.size or not np.isfinite(clip).all():
-            raise ExportError(
-                f"calibration clip {i} is {clip.dtype} {clip.shape}: finite float32 samples (n,) are needed"
-            )
 
 
 def _describe(clips: Sequence[Floats], sample_rate: int, found: Calibration) -> dict[str, Any]:

@@ -186,9 +186,7 @@ def heard(
 ) -> Shares:
     """Probabilities (C,) from a graph's answer (C,) or (C + D,) to what it has taken."""
     probs = answer[:classes]
-    if speaker is None:
-        return probs.astype(np.float64)
-    return speaker.hear(probs, answer[classes:], taken, learn)
+    return speaker.hear(probs, answer[classes:], taken, learn) if speaker else probs.astype(np.float64)
 
 
 def together(feeds: Sequence[Steps], run: Run, rate: float) -> list[list[Prediction]]:
