@@ -1,9 +1,9 @@
-"""What it is worth to know a speaker, by how many clips of which emotions; students of `benchmarks.transfers`.
+"""What it is worth to know a speaker, by how many clips of what emotions; students of `benchmarks.transfers`.
 
     python -m benchmarks.speakers --corpora DIR [--transfers A>B,…] [--seeds 1] [--newest] [--out FILE]
 
 Each test clip, of a speaker who is not in the archive that the student was adapted to, is held against clips
-of the same speaker. Labels choose these, to make mixes of emotions that people may show; the student sees none.
+of the same speaker. Labels choose these, to make mixes that people may show; the student sees none.
 The clip itself may be among them, as it is on the device.
 """
 

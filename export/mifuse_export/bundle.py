@@ -125,7 +125,8 @@ def export_bundle(
         OSError: `out` cannot be written.
     """
     check_formats(formats, FORMATS, int8=int8, fp16=fp16, budget=budget)
-    check_clips([*calibration, *(probe.clips if probe else ())], needed=int8)
+    check_clips(calibration, needed=int8)
+    check_clips(probe.clips if probe else (), needed=False)
     if speaker is not None and not frontend:
         raise ExportError("a head for known speakers needs the spectrum of a front end: give `frontend`, too")
     seal = signer(sign) if sign else None
