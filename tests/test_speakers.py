@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import speakers as benchmark
 from mifuse.augment import AugmentConfig
 from mifuse.features import Features
 from mifuse.frontend import N_MELS
@@ -126,3 +127,15 @@ def test_standalone_says_what_the_student_says_of_strangers(fitted):
     torch.testing.assert_close(alone(samples), student(samples), rtol=0, atol=1e-5)
     assert student.head.in_features == alone.head.in_features + 2 * N_MELS
     assert student.speaker_head().shape == (2, student.head.in_features + 1)
+
+
+def test_benchmark_of_known_speakers(fitted):
+    features, truth = voices(seed=2)
+    rows = {"toy": benchmark.measure(fitted.average, features, truth)}
+    assert list(rows["toy"])[:2] == [benchmark.ALONE, "4 clips"]
+    assert all(ua == pytest.approx(accuracy) for ua, accuracy in rows["toy"].values()), (
+        "as many of each class"
+    )
+    assert rows["toy"][benchmark.ALONE][0] < 70 < 85 < rows["toy"]["24 clips"][0]
+    assert rows["toy"]["24 clips, 70 % angry"][0] > rows["toy"][benchmark.ALONE][0]
+    assert benchmark.markdown(rows).count("\n") == 1 + len(rows["toy"])
