@@ -31,7 +31,9 @@ def test_card(tmp_path: Path) -> None:
             "int8": {"layers": {"conv1": "int8", "conv2": "fp32"}},
         },
     )
+    assert "recognizer.speaker()" in card(folder, replace(bundle, speaker="speaker.npy"))
     text = card(folder, bundle)
+    assert "speaker" not in text
     body = ModelCard(text).text
     assert ModelCard(text).data.to_dict() == {
         "library_name": "mifuse",

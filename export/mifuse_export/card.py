@@ -30,6 +30,11 @@ print(Recognizer.load("path/of/this/folder").predict(samples, sample_rate))
 ```
 """
 
+_SPEAKER = """Where it is known who speaks, give each person a `speaker = recognizer.speaker()` and
+`recognizer.predict(samples, speaker=speaker)`: from the eighth clip on it knows the voice, without labels.
+The second output, `embedding`, and `speaker.npy` serve that.
+"""
+
 
 def card(folder: Path, bundle: Bundle) -> str:
     """The text of the card; `folder` holds the files that `bundle` names."""
@@ -43,6 +48,7 @@ def card(folder: Path, bundle: Bundle) -> str:
             window=bundle.window,
             classes=len(bundle.labels),
         ),
+        *([_SPEAKER] if bundle.speaker else []),
         _table("Files", ("precision", "engine", "file", "kB"), _files(folder, bundle)),
         _table("Measured by the export", ("what", "found"), _facts(bundle)),
         _table("Made from", ("what", "value"), _origin(bundle)),
