@@ -35,6 +35,7 @@ COUNTS = (4, 8, 12, 16, 24, 48)
 MIXED = 24  # clips of the mixes below
 DRAWS = 10  # of the clips that a speaker is known by
 ALONE = "unknown"
+PLAIN = ", clips count alike"  # instead of emotions
 
 
 def mixes() -> dict[str, list[float]]:
@@ -51,27 +52,37 @@ def mixes() -> dict[str, list[float]]:
 def measure(student: Student, features: Features, truth: NDArray[np.int64]) -> dict[str, list[float]]:
     """UA and accuracy in %, by what is known of the speaker."""
     values = embeddings(student, features)
+    strangers = student.norm(values)
+    shares = student.head(strangers).softmax(-1)
 
     def scored(z: torch.Tensor) -> list[float]:
         found = student.head(z).argmax(1).numpy()
         return [unweighted_accuracy(truth, found, len(LABELS)), 100 * float((found == truth).mean())]
 
-    def known(pick: str, draw: int) -> list[float]:
-        rng = np.random.default_rng(draw)
-        z = student.norm(values)
+    def known(way: str, draw: int) -> list[float]:
+        rng, z = np.random.default_rng(draw), strangers.clone()
         for rows in groups(features.speakers):
-            z[rows] = against(values[rows], values[_chosen(rows, truth, pick, rng)], student.norm.eps)
+            others = _chosen(rows, truth, way.removesuffix(PLAIN), rng)
+            weights = torch.ones(len(others)) if way.endswith(PLAIN) else alike(shares[others])
+            z[rows] = against(values[rows], values[others], weights, student.norm.eps)
         return scored(z)
 
     ways = [f"{count} clips" for count in COUNTS] + [*mixes(), f"{MIXED} clips, any mix"]
+    ways += [f"{way}{PLAIN}" for way in ways[-5:]]
     found = {way: np.mean([known(way, draw) for draw in range(DRAWS)], axis=0).tolist() for way in ways}
-    return {ALONE: scored(student.norm(values))} | found
+    return {ALONE: scored(strangers)} | found
 
 
-def against(values: torch.Tensor, others: torch.Tensor, eps: float) -> torch.Tensor:
+def alike(shares: torch.Tensor) -> torch.Tensor:
+    """Weights (m,) by which the emotions of probabilities (m, C) count alike, as in `mifuse_runtime.Speaker`."""
+    return (shares / (shares.sum(0) + 1)).sum(1)
+
+
+def against(values: torch.Tensor, others: torch.Tensor, weights: torch.Tensor, eps: float) -> torch.Tensor:
     """z-scores of the embeddings (n, D) within others (m, D) of the same speaker."""
-    variance, mean = torch.var_mean(others, dim=0, correction=0)
-    return (values - mean) / torch.sqrt(variance + eps)
+    weights = (weights / weights.sum())[:, None]
+    mean = (weights * others).sum(0)
+    return (values - mean) / torch.sqrt((weights * (others - mean) ** 2).sum(0) + eps)
 
 
 def _chosen(

@@ -23,14 +23,18 @@ class Speaker:
     """Mean and deviation of what one person's clips gave; made by `Recognizer.speaker`, for one thread.
 
     It learns from each clip that it is given to, without a label: `clips` counts them. With `learning` set to
-    False it stays as it is. 2 kB of statistics, from which no speech can be made again.
+    False it stays as it is. Statistics alone, from which no speech can be made again.
+
+    Emotions count alike, by the probabilities that they have for an unknown speaker: in training the clips
+    that a voice was held against were as often of each, and people are neutral most of the time.
     """
 
     def __init__(self, head: Floats, student: str) -> None:
         self._head, self._student = head, student
         self.learning = True
         self.clips = 0
-        self._mean = self._squares = np.zeros(head.shape[1] - 1)
+        self._counts = np.zeros(len(head))  # clips of each emotion
+        self._sums = self._squares = np.zeros((len(head), head.shape[1] - 1))
 
     def __repr__(self) -> str:
         return f"<Speaker {self.clips} clips>"
@@ -47,27 +51,33 @@ class Speaker:
             BundleError: the head is not that of the model.
         """
         values = np.concatenate([embedding, spectrum(power)], dtype=np.float64)
-        if values.shape != self._mean.shape:
+        if values.shape != self._sums.shape[1:]:
             raise BundleError(
-                f"the head for speakers takes {self._mean.size} values, the model gives {values.size}: "
+                f"the head for speakers takes {self._sums.shape[1]} values, the model gives {values.size}: "
                 "export the bundle again"
             )
-        if self.learning and learn:  # Welford (1962): no sums of squares that cancel out
+        shares = probs.astype(np.float64)
+        if self.learning and learn:
             self.clips += 1
-            ahead = values - self._mean
-            self._mean = self._mean + ahead / self.clips
-            self._squares = self._squares + ahead * (values - self._mean)
+            self._counts = self._counts + shares
+            self._sums = self._sums + np.outer(shares, values)
+            self._squares = self._squares + np.outer(shares, values**2)
         if self.clips < FEWEST:
-            return probs.astype(np.float64)
-        z = (values - self._mean) / np.sqrt(self._squares / self.clips + EPS)
+            return shares
+        weights = 1 / (self._counts + 1)  # one clip more of each: what hardly occurred counts for less
+        weights /= weights @ self._counts
+        mean = weights @ self._sums
+        variance = np.maximum(weights @ self._squares - mean**2, 0)
+        z = (values - mean) / np.sqrt(variance + EPS)
         scores = self._head[:, :-1] @ z + self._head[:, -1]
-        shares = np.exp(scores - scores.max())
-        return np.asarray(shares / shares.sum())
+        known = np.exp(scores - scores.max())
+        return np.asarray(known / known.sum())
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, whole or not at all."""
         content = {"student": self._student, "clips": self.clips}
-        content |= {"mean": self._mean.tolist(), "squares": self._squares.tolist()}
+        content |= {"counts": self._counts.tolist()}
+        content |= {"sums": self._sums.tolist(), "squares": self._squares.tolist()}
         partial = Path(path).with_name(f".{Path(path).name}.tmp")
         partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
         partial.replace(path)
@@ -81,17 +91,18 @@ class Speaker:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             clips, student = int(content["clips"]), content["student"]
-            mean, squares = (np.array(content[key], np.float64) for key in ("mean", "squares"))
+            found = [np.array(content[key], np.float64) for key in ("counts", "sums", "squares")]
         except OSError as error:
             raise MifuseError(f"{path} cannot be read ({error.strerror or error})") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MifuseError(f"{path} is no speaker's file ({error}): begin with a new one") from error
         if student != self._student:
             raise MifuseError(f"{path} was made with another student: begin with a new one")
-        there = mean.shape == squares.shape == self._mean.shape and clips >= 0 and (squares >= 0).all()
-        if not (there and np.isfinite(mean).all() and np.isfinite(squares).all()):
+        mine = (self._counts, self._sums, self._squares)
+        there = all(a.shape == b.shape and np.isfinite(a).all() for a, b in zip(found, mine, strict=True))
+        if not there or clips < 0 or (found[0] < 0).any() or (found[2] < 0).any():
             raise MifuseError(f"{path} is damaged: begin with a new one")
-        self.clips, self._mean, self._squares = clips, mean, squares
+        self.clips, (self._counts, self._sums, self._squares) = clips, found
         return self
 
 
