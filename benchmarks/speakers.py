@@ -74,7 +74,7 @@ def measure(student: Student, features: Features, truth: NDArray[np.int64]) -> d
 
 
 def alike(shares: torch.Tensor) -> torch.Tensor:
-    """Weights (m,) by which the emotions of probabilities (m, C) count alike, as in `mifuse_runtime.Speaker`."""
+    """Weights (m,) by which the emotions of probabilities (m, C) count alike, as in the runtime's `Speaker`."""
     return (shares / (shares.sum(0) + 1)).sum(1)
 
 
