@@ -212,6 +212,22 @@ def show(rows: Sequence[dict[str, Any]], found: dict[str, float]) -> None:
         print(f"| {what} | {found[what]:.2f} {unit} | {bound} | {'' if reached else 'missed'} |")
 
 
+def student_options(prog: str, about: str | None) -> argparse.ArgumentParser:
+    """Options of a benchmark of `students`."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--corpora", type=Path, required=True, help="folder of corpora")
+    parser.add_argument("--transfers", help="comma-separated SOURCE>TARGET; default: all pairs")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--newest", action="store_true", help="the last student, whatever its settings")
+    parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "mifuse" / "transfers")
+    parser.add_argument("--out", type=Path, help="JSON")
+    return parser
+
+
 def students(options: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
     """Name -> student and target manifest of every transfer and seed.
 
@@ -240,18 +256,7 @@ def students(options: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
 
 def main() -> int:
     """Print the tables and write the JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--corpora", type=Path, required=True, help="folder of corpora")
-    parser.add_argument("--transfers", help="comma-separated SOURCE>TARGET; default: all pairs")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--newest", action="store_true", help="the last student, whatever its settings")
-    parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "mifuse" / "transfers")
-    parser.add_argument("--out", type=Path, help="JSON")
-    options = parser.parse_args()
+    options = student_options("python -m benchmarks.export", __doc__).parse_args()
     torch.set_num_threads(1)
     cache, rows = AudioCache(), []
     try:

@@ -9,17 +9,15 @@ The clip itself may be among them, as it is on the device.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.export import students
+from benchmarks.export import student_options, students
 from mifuse.audio import AudioCache
 from mifuse.classifier import load_student
 from mifuse.errors import MifuseError
@@ -74,7 +72,7 @@ def measure(student: Student, features: Features, truth: NDArray[np.int64]) -> d
 
 
 def alike(shares: torch.Tensor) -> torch.Tensor:
-    """Weights (m,) by which the emotions of probabilities (m, C) count alike, as in the runtime's `Speaker`."""
+    """Weights (m,) by which the emotions of probabilities (m, C) count alike, as on the device."""
     return (shares / (shares.sum(0) + 1)).sum(1)
 
 
@@ -112,18 +110,7 @@ def markdown(rows: Mapping[str, Mapping[str, list[float]]]) -> str:
 
 def main() -> int:
     """Print the table and write the JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speakers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--corpora", type=Path, required=True, help="folder of corpora")
-    parser.add_argument("--transfers", help="comma-separated SOURCE>TARGET; default: all pairs")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--newest", action="store_true", help="the last student, whatever its settings")
-    parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "mifuse" / "transfers")
-    parser.add_argument("--out", type=Path, help="JSON")
-    options = parser.parse_args()
+    options = student_options("python -m benchmarks.speakers", __doc__).parse_args()
     torch.set_num_threads(1)
     cache, rows = AudioCache(), {}
     try:
