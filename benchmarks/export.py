@@ -31,7 +31,7 @@ from benchmarks.units import Transfer, Unit, named
 from mifuse.audio import AudioCache
 from mifuse.classifier import TrainConfig
 from mifuse.errors import MifuseError
-from mifuse.evaluate import Device, labelled_clips, open_model, predict, predict_known
+from mifuse.evaluate import Device, labelled_clips, predict, predict_known
 from mifuse.export import calibration_clips, export_student
 from mifuse.manifest import Clip, read_manifest
 from mifuse.metrics import unweighted_accuracy
@@ -42,8 +42,8 @@ from mifuse_export.onnx import INPUT, frozen, write_onnx
 from mifuse_export.openvino import write_openvino
 from mifuse_export.quantize import FRONT_END
 from mifuse_export.verify import Floats, Predict, compare, probabilities
+from mifuse_runtime import Recognizer, engines
 from mifuse_runtime import bundle as bundles
-from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
 
 SECONDS = 3.0
@@ -146,12 +146,12 @@ def known_speakers(
     """UA in % on clips of new speakers: alone, and as the device gets to know them; and how both agree."""
     known, found = {}, {}
     for precision in ("fp32", "int8"):
-        labels, device = open_model(folder, precision=precision)
-        assert isinstance(device, Device)
+        recognizer = Recognizer.load(folder, precision=precision)
+        device = Device(recognizer)
         probs = {"alone": predict(device, clips, cache), "known": predict_known(device, clips, cache)}
         known[precision] = probs["known"].argmax(axis=1)
         for way, answers in probs.items():
-            ua = unweighted_accuracy(classes, answers.argmax(axis=1), len(labels))
+            ua = unweighted_accuracy(classes, answers.argmax(axis=1), len(recognizer.labels))
             found[f"{precision} {way}"] = ua
     return found | {"agreement": 100 * float(np.mean(known["fp32"] == known["int8"]))}
 

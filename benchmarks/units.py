@@ -267,9 +267,10 @@ class _Work:
 
     def _int8(self) -> dict[str, Array]:
         """The exported student, run by the runtime as on the device."""
-        from mifuse.evaluate import Device, open_model, predict_known
+        from mifuse.evaluate import Device, predict_known
         from mifuse.evaluate import predict as run_model
         from mifuse.export import export_student
+        from mifuse_runtime import Recognizer
 
         recipe = replace(self.unit, method=replace(self.method, name=self.method.name[:-5], kind="recipe"))
         bundle = self.unit.file.with_suffix(".bundle")
@@ -285,8 +286,7 @@ class _Work:
         )
         result = {}
         for split in SPLITS:
-            _, device = open_model(bundle, precision="int8")
-            assert isinstance(device, Device)
+            device = Device(Recognizer.load(bundle, precision="int8"))
             if split == "test":
                 result[split] = run_model(device, self.clips[split], self.cache)
                 continue

@@ -110,12 +110,8 @@ class Student(nn.Module, PyTorchModelHubMixin):
         return heard
 
     def embed(self, logmel: Tensor, mask: Tensor, spectrum: Tensor) -> Tensor:
-        """Clip embedding: `pooled`, and the spectrum, (batch, D)."""
-        return torch.cat([self.pooled(logmel, mask), spectrum], dim=1)
-
-    def pooled(self, logmel: Tensor, mask: Tensor) -> Tensor:
-        """Mean and deviation of the blocks' output over the speech frames, (batch, D - 2 * N_MELS)."""
-        return _pooled(self.blocks, logmel, mask)
+        """Clip embedding: mean and deviation over the speech frames, and the spectrum, (batch, D)."""
+        return torch.cat([_pooled(self.blocks, logmel, mask), spectrum], dim=1)
 
     def relative(self, logmel: Tensor, mask: Tensor, spectrum: Tensor, each: int = 0) -> Tensor:
         """`embed` within the speaker, of whom `each` clips follow one another; 0: of nobody known."""

@@ -102,7 +102,7 @@ class Recognizer:
 
         Args:
             speaker: who speaks; learns from the clip, and from the eighth on the answer is held against the
-                others, which on new voices is far more often right.
+                others, which on new voices is more often right.
 
         Raises:
             AudioError: no samples, NaN or infinite ones, a type, shape or rate that cannot be used.

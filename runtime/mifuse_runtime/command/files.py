@@ -40,21 +40,20 @@ def predict(arguments: argparse.Namespace) -> int:
     """Recognise everything that is named; 1 if something could not be."""
     paths, failed = _paths(arguments.file)
     recognizer = _load(arguments)
-    if arguments.csv:
-        columns = ("path", "label", "state", "confidence", "start", "end", *recognizer.labels)
-        say(_csv_line(columns))
     jobs = min(arguments.jobs or os.cpu_count() or 1, -(-len(paths) // FEWEST))
     if arguments.speaker and jobs > 1:
         raise MifuseError("--speaker learns from one file after the other: leave out --jobs")
     with known(recognizer, arguments.speaker) as speaker:
         here = (_answer(recognizer, path, arguments, speaker) for path in paths)
         answers = _in_processes(arguments, paths, jobs) if jobs > 1 else here
-        return _tell(arguments, progress(answers, len(paths))) or failed
+        return _tell(arguments, recognizer.labels, progress(answers, len(paths))) or failed
 
 
-def _tell(arguments: argparse.Namespace, answers: Iterable[Answer]) -> int:
+def _tell(arguments: argparse.Namespace, labels: Sequence[str], answers: Iterable[Answer]) -> int:
     """Print the answers; 1 if something could not be recognised."""
     failed = 0
+    if arguments.csv:
+        say(_csv_line(("path", "label", "state", "confidence", "start", "end", *labels)))
     for path, found in answers:
         if isinstance(found, str):
             failed = complain(found)
