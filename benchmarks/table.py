@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,11 @@ class Results:
                 arrays = {name: file[name] for name in file.files}
             results.runs.setdefault((unit.method.name, unit.transfer), {})[unit.seed] = arrays
         return results
+
+    def hardware(self) -> dict[str, int]:
+        """What the results were made on, and how many of them."""
+        runs = [run for seeds in self.runs.values() for run in seeds.values()]
+        return dict(Counter(str(run["hardware"]) for run in runs if "hardware" in run))
 
     def has(self, method: str, transfers: Sequence[Transfer]) -> bool:
         """Whether there is a result of the method for each of the transfers."""

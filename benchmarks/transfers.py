@@ -72,6 +72,7 @@ def _main(options: argparse.Namespace) -> int:
         "date": time.strftime("%Y-%m-%d"),
         "machine": asdict(machine()),
         "versions": versions(),
+        "hardware": results.hardware(),
         "settings": {
             "methods": names,
             "seeds": options.seeds,

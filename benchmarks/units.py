@@ -20,6 +20,7 @@ import mifuse
 from mifuse.adapt import RECIPES, AdaptConfig, Adapted, adapt
 from mifuse.audio import AudioCache
 from mifuse.baselines import BASELINES, Task, distil
+from mifuse.bench import machine
 from mifuse.classifier import TrainConfig, load_student, train_classifier
 from mifuse.config import override
 from mifuse.draws import load_draws
@@ -154,9 +155,17 @@ def run(unit: Unit) -> float:
     seconds = time.perf_counter() - started
     partial = unit.file.with_suffix(".tmp")
     with partial.open("wb") as file:
-        np.savez(file, seconds=np.array(seconds), **result)
+        np.savez(file, seconds=np.array(seconds), hardware=np.array(_hardware()), **result)
     partial.replace(unit.file)
     return seconds
+
+
+def _hardware() -> str:
+    """What the students were fitted on here."""
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else machine().cpu
+    return f"{name}, torch {torch.__version__}"
 
 
 def _save_student(student: Student, folder: Path) -> None:

@@ -143,6 +143,7 @@ def test_a_small_run_is_resumed(
     document = json.loads(out.read_text())
     assert set(document["mean"]) == {"lalm", "average", "lalm-only", "default", "default int8", "oracle"}
     assert document["settings"]["seeds"] == 1
+    assert list(document["hardware"].values()) == [6]  # every result, all made here
     assert {f.name for f in tmp_path.glob("*.svg")} == {
         "transfers-adapt.svg",
         "transfers-test.svg",
