@@ -312,7 +312,7 @@ class Ramp(nn.Module):
 
 def test_layers_that_a_bundle_may_not_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"labels": ("a", "b"), "int8": False, "calibration": []}
-    with pytest.raises(ExportError, match="may not hold the graph of Ramp: the operator Range is not one"):
+    with pytest.raises(ExportError, match="may not hold the graph of Ramp: the operator 'Range' is not one"):
         export(Ramp(), tmp_path / "out", **options)
     monkeypatch.setattr("mifuse_export.onnx.MAX_FILE", 1000)
     with pytest.raises(ExportError, match="the graph of Tiny has 0 MB and the runtime loads"):

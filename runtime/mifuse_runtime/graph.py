@@ -72,7 +72,8 @@ def _node_problems(node: memoryview) -> Iterator[str]:
                 elif kind in (5, 10):
                     yield from _tensor_problems(_bytes(value))
     if domain not in ("", "ai.onnx") or operator not in ONNX_OPERATORS:
-        yield f"the operator {domain + '.' if domain else ''}{operator} is not one that a bundle may hold"
+        name = f"{domain}.{operator}" if domain else operator
+        yield f"the operator {name!r} is not one that a bundle may hold"
 
 
 def _tensor_problems(tensor: memoryview) -> Iterator[str]:
@@ -142,7 +143,7 @@ def openvino_problem(xml: bytes, weights: int) -> str | None:
         for layer in layers:
             data = layer.find("data")
             if layer.get("type") not in OPENVINO_OPERATORS:
-                return f"the operator {layer.get('type')} is not one that a bundle may hold"
+                return f"the operator {layer.get('type')!r} is not one that a bundle may hold"
             if layer.get("type") == "Const" and data is not None:
                 shape = [int(size) for size in data.get("shape", "").split(",") if size]
                 offset, size = int(data.get("offset", 0)), int(data.get("size", 0))
