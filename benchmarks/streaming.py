@@ -256,7 +256,7 @@ def make_bundle(folder: Path) -> Path:
         int8=True,
         max_drop=100,
         force_int8=True,
-        frontend=FrontEnd(HOP_SAMPLES, N_MELS, *MEL_RANGE),
+        frontend=FrontEnd(HOP_SAMPLES, N_MELS, *MEL_RANGE, folded=True),
     )
 
 

@@ -28,7 +28,7 @@ class AugmentConfig:
     time_masks: int = 2  # SpecAugment
     time_mask: int = 25  # frames at most
     mel_masks: int = 2
-    mel_mask: int = 10  # mel bins at most
+    mel_mask: int = 5  # mel bins at most
 
     def __post_init__(self) -> None:
         one, more = (0, 1), (0, math.inf)
@@ -58,7 +58,7 @@ def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig, each: int = 
     # Mel is nearly logarithmic above 12 bins below zero, so a scale of frequency is a scale there.
     voices = batch // each
     scale = torch.exp(torch.empty(voices).uniform_(-config.warp, config.warp)).repeat_interleave(each)
-    mel = ((torch.arange(N_MELS) + 12) * scale[:, None] - 12).clamp(0, N_MELS - 1)
+    mel = ((torch.arange(N_MELS) + 6) * scale[:, None] - 6).clamp(0, N_MELS - 1)
     grid = torch.stack(
         [
             (mel * (2 / (N_MELS - 1)) - 1)[:, None, :].expand(-1, frames, -1),

@@ -81,7 +81,7 @@ def export_student(
         signer(sign)
     int8 = int8 or budget is not None
     model, cache = load_model(student), cache or AudioCache()
-    frontend = FrontEnd(HOP, N_MELS, *MEL_RANGE) if isinstance(model, Student) else None
+    frontend = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True) if isinstance(model, Student) else None
     if not isinstance(model, Student):
         _check_exportable(student, model, qat=qat, budget=budget)
     source = calibration or _adapted_to(student, needed=int8)

@@ -91,7 +91,7 @@ def _statistics(logmel: NDArray[np.float32]) -> Array:
     return np.concatenate([mean, cepstrum.std(axis=0), low, high, steps.mean(axis=0), rest])
 
 
-_COSINES = np.cos(np.pi * (np.arange(N_MELS)[:, None] + 0.5) * np.arange(20) / N_MELS) / 8
+_COSINES = np.cos(np.pi * (np.arange(N_MELS)[:, None] + 0.5) * np.arange(20) / N_MELS) / math.sqrt(N_MELS)
 
 
 def within_groups(values: Array, groups: Sequence[str | None]) -> Array:

@@ -22,7 +22,7 @@ from mifuse.speakers import SpeakerNorm
 SIZES = {"xs": 4, "s": 8, "m": 24}
 
 CHANNELS = (3, 6, 8, 8, 8)  # of the blocks, in widths
-STRIDES = ((4, 2), (2, 2), (2, 1), (2, 1), (2, 1))  # of the blocks, in mel bins and frames
+STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1), (2, 1))  # of the blocks, in mel bins and frames
 
 
 def width_of(size: str) -> int:

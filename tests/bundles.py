@@ -9,7 +9,7 @@ import numpy as np
 
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.settings import Settings
+from mifuse_runtime.settings import FrontEnd, Settings
 
 LABELS = ("angry", "happy", "neutral", "sad")
 RATE = 16_000
@@ -126,13 +126,13 @@ def graph(classes: int = 4, scale: float = 1.0) -> bytes:
 
 
 def body(classes: int = 4) -> bytes:
-    """ONNX behind mel power (batch, frames, 64): log of the power below and above, dense layer, softmax."""
+    """ONNX behind mel power (batch, frames, mels): log of the power below and above, dense layer, softmax."""
     from onnx import TensorProto, helper, numpy_helper
 
     matrix, bias = weights(classes)
     constants = {
         "time": np.array([1], np.int64),
-        "halves": np.repeat(np.eye(2, dtype=np.float32), 32, axis=0),
+        "halves": np.repeat(np.eye(2, dtype=np.float32), FrontEnd().mels // 2, axis=0),
         "floor": np.array([1e-9], np.float32),
         "matrix": matrix,
         "bias": bias,
@@ -146,7 +146,7 @@ def body(classes: int = 4) -> bytes:
         node("Gemm", ["features", "matrix", "bias"], ["logits"]),
         node("Softmax", ["logits"], ["probs"], axis=-1),
     ]
-    inputs = [value("power", TensorProto.FLOAT, ["batch", "frames", 64])]
+    inputs = [value("power", TensorProto.FLOAT, ["batch", "frames", FrontEnd().mels])]
     outputs = [value("probs", TensorProto.FLOAT, ["batch", classes])]
     initial = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     made = helper.make_graph(nodes, "body", inputs, outputs, initial)

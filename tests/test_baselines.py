@@ -25,7 +25,7 @@ from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, predict
 
 CLIPS, CLASSES = 160, 4
-AUGMENT = AugmentConfig(crop=24, stretch=0.1, warp=0.02, noise=0.0, time_mask=4, mel_mask=4)
+AUGMENT = AugmentConfig(crop=24, stretch=0.1, warp=0.02, noise=0.0, time_mask=4, mel_mask=2)
 FIT = FitConfig(steps=60, steps_per_epoch=10, batch_size=32, augment=AUGMENT)
 METHODS = ["tent", "shot", "nrc", "plue", "dine", "prode"]
 
@@ -34,7 +34,7 @@ def recordings(seed, shift=0.0, gain=1.0, contrast=1.0):
     """Clips of noise in one of four mel bands, and which: (features, classes).
 
     Args:
-        shift: mel bins by which the domain's bands lie higher; 16 make a class look like the next.
+        shift: mel bins by which the domain's bands lie higher; 8 make a class look like the next.
         gain: how loud the bands are.
         contrast: of loud and soft.
     """
@@ -42,7 +42,7 @@ def recordings(seed, shift=0.0, gain=1.0, contrast=1.0):
     truth = rng.permutation(np.arange(CLIPS) % CLASSES)
     frames = []
     for k in truth:
-        band = np.exp(-0.5 * ((np.arange(N_MELS) - 8 - 16 * k - shift - rng.normal()) / 5) ** 2)
+        band = np.exp(-0.5 * ((np.arange(N_MELS) - 4 - 8 * k - shift - rng.normal() / 2) / 2.5) ** 2)
         sound = 3 * gain * band * rng.uniform(-1, 1, (24, 1))
         frames.append(-6 + contrast * (0.5 * rng.standard_normal((24, N_MELS)) + sound))
     return Features(np.concatenate(frames).astype(np.float16), np.arange(CLIPS + 1) * 24), truth
@@ -69,7 +69,7 @@ def classifier():
 @pytest.fixture(scope="module")
 def shifted(classifier):
     """A target whose clusters the classifier mistakes for each other, with a LALM that guesses 45 %."""
-    features, truth = recordings(seed=1, shift=7.6, gain=0.8)
+    features, truth = recordings(seed=1, shift=3.8, gain=0.8)
     rng = np.random.default_rng(5)
     heard = np.where(rng.random(CLIPS) < 0.45, rng.integers(0, CLASSES, CLIPS), truth)
     noise = rng.dirichlet(np.ones(CLASSES), (3, CLIPS))
@@ -260,4 +260,4 @@ def test_plue_pairs_that_shared_a_label_are_no_negatives(shifted):
     method.history[::2] = torch.tensor([1, 0])  # shared once
     assert float(method._contrast(embedding, clips, view)) == 0
     method.history[::2] = torch.tensor([1, 1])
-    assert float(method._contrast(embedding, clips, view)) > 1
+    assert float(method._contrast(embedding, clips, view)) > 0.5

@@ -15,6 +15,7 @@ from mifuse import compress
 from mifuse.compress import DISTIL, distilled, narrowed, within
 from mifuse.errors import MifuseError
 from mifuse.features import Features
+from mifuse.frontend import N_MELS
 from mifuse.student import Student, size_of, width_of
 from mifuse.training import Fit, predict
 from mifuse_export.budget import Budget, Cost
@@ -36,10 +37,12 @@ KINDS = np.arange(40) % 3  # of the clips
 def features() -> Features:
     """40 clips of half a second in three kinds, which differ in tempo and spectrum."""
     rng, kinds = np.random.default_rng(0), KINDS[:, None, None]
-    tempo, bins = np.array([0, 0.15, 0.6])[kinds], np.linspace(0, 1, 64)
+    tempo, bins = np.array([0, 0.15, 0.6])[kinds], np.linspace(0, 1, N_MELS)
     swell = np.sin(tempo * np.arange(50)[:, None] + rng.uniform(0, 6, (40, 1, 1)))
-    frames = 4 * swell * np.cos(3 * np.pi * (1 + kinds) * bins) + 0.5 * rng.standard_normal((40, 50, 64)) - 6
-    return Features(frames.reshape(-1, 64).astype(np.float16), np.arange(41) * 50)
+    frames = (
+        4 * swell * np.cos(3 * np.pi * (1 + kinds) * bins) + 0.5 * rng.standard_normal((40, 50, N_MELS)) - 6
+    )
+    return Features(frames.reshape(-1, N_MELS).astype(np.float16), np.arange(41) * 50)
 
 
 def test_no_channel_removed_no_change(student: Student) -> None:

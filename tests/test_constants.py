@@ -53,7 +53,7 @@ def test_engines_make_what_torch_holds(name: str) -> None:
     assert "frontend.matrix" not in {tensor.name for tensor in model.graph.initializer}
     assert model.ByteSize() < matrix.nbytes / 7
     assert onnx_problem(model.SerializeToString()) is None
-    zero = np.abs(matrix) < 1e-12  # torch's float64 cosine of 65,025 * 2π / 512 misses zero by as much
+    zero = np.abs(matrix) < 1e-12  # torch's float64 cosine of 16,129 * 2π / 256 misses zero by as much
     for found in made(model):
         assert np.array_equal(found, np.where(zero, 0, matrix))
 
@@ -78,7 +78,7 @@ def test_dft_of_any_length_that_four_divides(period: int) -> None:
 
 def untouched() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    bent = MATRICES["fine0"].copy()
+    bent = MATRICES["fine"].copy()
     bent[0, 7, 9] += 1e-6
     holed = MATRICES["filters"].copy()
     holed[100, 0] = holed[100, -1] = 1e-9
@@ -89,8 +89,8 @@ def untouched() -> dict[str, np.ndarray]:
         "nan": np.full((128, 128), np.nan, np.float32),
         "zero": np.zeros((128, 128), np.float32),
         "odd": rng.standard_normal((1, 9001)).astype(np.float32),
-        "doubles": MATRICES["fine0"].astype(np.float64),
-        "small": MATRICES["fine0"][0].copy(),
+        "doubles": MATRICES["fine"].astype(np.float64),
+        "small": MATRICES["fine"][0].copy(),
     }
 
 

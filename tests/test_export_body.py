@@ -24,7 +24,7 @@ from mifuse_runtime.settings import FrontEnd
 from tests.bundles import RATE, graph, speech
 from tests.test_export import lived_in
 
-FRONT = FrontEnd(HOP, N_MELS, *MEL_RANGE)
+FRONT = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True)
 
 
 def clips() -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from mifuse import shards
 from mifuse.audio import AudioCache
 from mifuse.errors import AudioError
 from mifuse.features import PADDING, Features
-from mifuse.frontend import LogMel
+from mifuse.frontend import N_MELS, LogMel
 from mifuse.manifest import read_manifest
 from mifuse.synth import make_domain
 
@@ -94,7 +94,7 @@ def test_killed_between_the_two_files(clips, cache, monkeypatch):
         patch.setattr(np, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             features_module._write(
-                [np.zeros((3, 64), np.float16)], cache.folder / "x.frames", cache.folder / "x.npy"
+                [np.zeros((3, N_MELS), np.float16)], cache.folder / "x.frames", cache.folder / "x.npy"
             )
     assert sorted(file.name for file in cache.folder.glob("x.*")) == ["x.frames"]
     first = np.array(Features.of(clips, cache).frames)
@@ -117,7 +117,7 @@ def test_batch_pads_with_silence(clips, cache):
     features = Features.of(clips, cache)
     batch = features.batch([0, 5])
     short, long = features.lengths[0], features.lengths[5]
-    assert batch.shape == (2, long, 64)
+    assert batch.shape == (2, long, N_MELS)
     assert (batch[0, short:] == PADDING).all()
     torch.testing.assert_close(batch[0, :short], features.batch([0])[0])
     # The student hears no difference between padding and silence.

@@ -144,6 +144,8 @@ def test_absent_key(folder: Path, key: str) -> None:
         ({"frontend": {"hops": 256}}, "did you mean 'hop'?"),
         ({"frontend": {"hop": 256.0}}, "frontend.hop is 256.0, 8 to 4096"),
         ({"frontend": {"mels": 10**9}}, "frontend.mels is 1000000000, 1 to 1024"),
+        ({"frontend": {"mels": True}}, "frontend.mels is True, 1 to 1024"),
+        ({"frontend": {"folded": 1}}, "frontend.folded is 1, False to True expected"),
         ({"frontend": {"low": 8000, "high": 60}}, "frontend goes from 8000 to 60 Hz"),
         ({"bodies": {"int8": {"onnxruntime": "body.onnx"}}}, "'body.onnx' has no SHA-256"),
         (

@@ -44,7 +44,7 @@ def export_known(folder: Path, formats: tuple[str, ...] = ("onnx",)) -> Path:
         int8=True,
         formats=formats,
         max_drop=50,
-        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE),
+        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True),
         speaker=student.speaker_head(),
     )
 

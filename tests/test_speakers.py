@@ -14,7 +14,7 @@ from mifuse.speakers import EACH, FEWEST, Sampler, SpeakerNorm, groups, numbers
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 
-VOICES, CLIPS, FRAMES = 6, 24, 30
+VOICES, CLIPS, FRAMES = 18, 24, 30
 
 
 def test_speakers_of_few_clips_are_not_known():

@@ -5,6 +5,7 @@ import torch
 
 from mifuse.classifier import load_model
 from mifuse.errors import MifuseError
+from mifuse.frontend import N_MELS
 from mifuse.student import SIZES, Student, size_of, width_of
 
 
@@ -39,7 +40,8 @@ def test_padding_hardly_matters(student):
 def test_features_and_logits_are_the_forward_pass(student):
     samples = torch.randn(2, 9_000) * 0.1
     logmel, mask, spectrum = student.features(samples)
-    assert logmel.shape[1] == 64 and mask.shape == (2, 1, logmel.shape[2]) and spectrum.shape == (2, 128)
+    assert logmel.shape[1] == N_MELS and mask.shape == (2, 1, logmel.shape[2])
+    assert spectrum.shape == (2, 2 * N_MELS)
     assert torch.equal(student.logits(logmel, mask, spectrum).softmax(-1), student(samples))
 
 

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchaudio
 
 from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
-from mifuse.frontend import HOP, MEL_RANGE, N_MELS, LogMel
 from mifuse.manifest import Clip
 from mifuse.prosody import F0_RANGE, MEASURES, Norm, Prosody, measure
 
 VERSION = 1  # one more whenever the picture or the table changes
+N_FFT, HOP = 512, 256  # samples: 32 and 16 ms
+N_MELS, MEL_RANGE = 64, (60.0, 7600.0)  # of the picture, HTK; Hz
+FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: black
 WIDTH, HEIGHT, DPI = 7.8, 4.9, 100  # inches and pixels an inch: 780 x 490, 510 tokens
-TEN_DB = np.log(10.0)  # of a power
 LEAST_OF_SPEAKER = 3  # clips, for a z-score within the speaker
 
 _DRAWING = threading.Lock()  # matplotlib keeps global state
@@ -110,16 +112,20 @@ def picture(samples: Samples, prosody: Prosody, kind: str = "png") -> bytes:
 
 
 def _spectrogram(axis: Any, samples: Samples) -> None:
-    with torch.inference_mode():
-        mel = LogMel().logmel(torch.from_numpy(np.ascontiguousarray(samples))[None])[0].numpy()
-    seconds = len(mel) * HOP / SAMPLE_RATE
-    decibels = 10 * mel.T / TEN_DB
+    low, high = MEL_RANGE
+    spectrogram = torchaudio.transforms.MelSpectrogram(
+        SAMPLE_RATE, N_FFT, hop_length=HOP, f_min=low, f_max=high, n_mels=N_MELS, pad_mode="constant"
+    )
+    whole = np.pad(samples, (0, -len(samples) % HOP))
+    power = spectrogram(torch.from_numpy(whole)).numpy()  # (N_MELS, frames)
+    seconds = power.shape[1] * HOP / SAMPLE_RATE
+    decibels = 10 * np.log10(power / max(power.sum(axis=0).max(), 1e-12) + FLOOR)
     axis.imshow(
         decibels, origin="lower", aspect="auto", cmap="magma", vmin=-60, vmax=0,
         extent=(0, seconds, 0, N_MELS), interpolation="nearest",
     )  # fmt: skip
     ticks = [hertz for hertz in (125, 250, 500, 1000, 2000, 4000) if hertz > MEL_RANGE[0]]
-    low, high = (_mel(hertz) for hertz in MEL_RANGE)
+    low, high = _mel(low), _mel(high)
     axis.set_yticks([N_MELS * (_mel(hertz) - low) / (high - low) for hertz in ticks], ticks)
     axis.set_ylabel("Hz (mel)")
     axis.set_xlim(0, seconds)

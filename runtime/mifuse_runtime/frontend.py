@@ -16,7 +16,7 @@ class MelPower:
     """Mel power of clips and of the windows of streams. Holds constants only: threads may share it."""
 
     def __init__(self, settings: FrontEnd, rate: int) -> None:
-        self.hop, self.mels = settings.hop, settings.mels
+        self.hop, self.mels, self._folded = settings.hop, settings.mels, settings.folded
         self._filters = filters(settings, rate)
         self._rows = max(1, ONE_THREAD // self._filters.size)
         window = np.hanning(2 * self.hop + 1)[:-1]
@@ -31,12 +31,10 @@ class MelPower:
         power = np.empty((len(hops) - 1, self.mels), np.float32)
         for at in range(0, len(power), CHUNK):
             out = power[at : at + CHUNK]
-            frames = np.empty((len(out), 2, self.hop), np.float32)
-            np.multiply(hops[at : at + len(out)], self._rising, out=frames[:, 0])
-            np.multiply(hops[at + 1 : at + len(out) + 1], self._falling, out=frames[:, 1])
-            spectra = np.fft.rfft(frames.reshape(len(out), -1))
-            squares = spectra.real**2
-            squares += spectra.imag**2
+            near = hops[at : at + len(out) + 1]
+            first, second = near[:-1] * self._rising, near[1:] * self._falling
+            spectra = np.fft.rfft(first + second if self._folded else np.concatenate([first, second], axis=1))
+            squares = spectra.real**2 + spectra.imag**2
             for first in range(0, len(out), self._rows):
                 part = slice(first, first + self._rows)
                 np.matmul(squares[part], self._filters, out=out[part])
@@ -78,10 +76,10 @@ class Frames:
 
 
 def filters(settings: FrontEnd, rate: int) -> Floats:
-    """Triangular filters over the bins of the real DFT, (hop + 1, mels)."""
+    """Triangular filters over the bins of the real DFT, (bins, mels)."""
     low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (settings.low, settings.high))
     centres = 700 * (10 ** (np.linspace(low, high, settings.mels + 2) / 2595) - 1)
-    bins = np.arange(settings.hop + 1)[:, None] * (rate / (2 * settings.hop))
+    bins = np.arange(0, settings.hop + 1, 1 + settings.folded)[:, None] * (rate / (2 * settings.hop))
     rising = (bins - centres[:-2]) / (centres[1:-1] - centres[:-2])
     falling = (centres[2:] - bins) / (centres[2:] - centres[1:-1])
     triangles: Floats = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)

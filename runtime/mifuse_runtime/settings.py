@@ -34,13 +34,14 @@ class FrontEnd:
     """
 
     hop: int = 256  # samples
-    mels: int = 64
+    mels: int = 32
     low: float = 60.0  # Hz
     high: float = 7600.0  # Hz
+    folded: bool = False  # a frame's halves are added before the DFT, which leaves every second bin
 
 
 _RANGES = {"smoothing": (0, 60), "level": (-200, 0), "hop": (8, 4096), "mels": (1, 1024)}
-_RANGES |= {"low": (0, 192_000), "high": (1, 192_000)}
+_RANGES |= {"low": (0, 192_000), "high": (1, 192_000), "folded": (False, True)}
 
 
 def problems(section: str, values: Settings | FrontEnd) -> Iterator[str]:
@@ -48,6 +49,6 @@ def problems(section: str, values: Settings | FrontEnd) -> Iterator[str]:
     for field in fields(values):
         low, high = _RANGES.get(field.name, (0, 1))
         value = getattr(values, field.name)
-        kinds = (int,) if isinstance(field.default, int) else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kinds = (int, float) if isinstance(field.default, float) else (type(field.default),)
+        if type(value) not in kinds or not low <= value <= high:
             yield f"{section}.{field.name} is {value!r}, {low} to {high} expected"
