@@ -38,7 +38,7 @@ class RefineConfig:
     rounds: int = 4  # fits of the probe
     folds: int = 5  # parts of the cross-fit
     trust: float = 2.0  # weight of the probe's log probability beside the fused label's
-    prior: float = 0.5  # 0 keeps the class prior of the labels, 1 makes it uniform
+    prior: float = 0.3  # 0 keeps the class prior of the labels, 1 makes it uniform
     l2: float = 0.1  # weight decay of the probe
     speakers: bool = True  # normalise within the speaker where the manifest names speakers
     labelled: float = 10.0  # clips that one clip with a true label counts for in the probe
