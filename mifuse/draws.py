@@ -110,7 +110,8 @@ class Summary:
         label, share = max(self.predicted.items(), key=lambda item: item[1])
         if len(self.predicted) > 2 and share > 2 / len(self.predicted):
             found.append(
-                f"{share:.0%} of clips are predicted {label}: the teacher collapses toward one class"
+                f"{share:.0%} of clips are predicted {label}: the teacher collapses toward one class; "
+                "if most recordings are that, adapt with --set refine.prior=0.1"
             )
         if self.draws == self.clips:
             found.append("one draw per clip: mutual information is 0 and cannot tell sure from unsure")

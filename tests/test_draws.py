@@ -237,7 +237,8 @@ def test_collapse_and_sameness_are_warned_of(tmp_path: Path) -> None:
     rows = [line(i, k, probs=same) for i in range(4) for k in range(2)] + [line(9, 0, teacher="t")]
     collapsed, single = summarise(write_lines(tmp_path / "w.jsonl", rows))
     assert collapsed.warnings() == [
-        "100% of clips are predicted angry: the teacher collapses toward one class",
+        "100% of clips are predicted angry: the teacher collapses toward one class; "
+        "if most recordings are that, adapt with --set refine.prior=0.1",
         "draws of a clip never differ: mutual information cannot tell sure from unsure",
     ]
     assert "one draw per clip" in single.warnings()[1]
