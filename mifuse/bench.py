@@ -17,6 +17,8 @@ from mifuse.errors import MifuseError
 from mifuse_runtime import Recognizer
 from mifuse_runtime.bundle import load
 
+# Instructions that decide how fast integer and bf16 kernels are, as Linux names them.
+INSTRUCTIONS = {"avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm"}
 WARM_UP = 5  # calls: the first ones allocate memory and fill the caches
 
 
@@ -37,7 +39,7 @@ class Latency:
 class Machine:
     """Where a measurement was made."""
 
-    cpu: str
+    cpu: str  # and which of `INSTRUCTIONS` it has
     cores: int  # that this process may use
     load: float | None  # other work in the last minute, in cores; None where the system does not tell
     system: str
@@ -60,8 +62,10 @@ def _cpu() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    said = {name.strip(): value.strip() for name, _, value in (t.partition(":") for t in text.splitlines())}
+    has = sorted(INSTRUCTIONS.intersection(said.get("flags", said.get("Features", "")).split()))
+    name = said.get("model name", platform.machine())
+    return f"{name} ({', '.join(has)})" if has else name
 
 
 def bench(
