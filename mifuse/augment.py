@@ -55,7 +55,7 @@ def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig, each: int = 
     frames = max(1, int(stretched.clamp(max=config.crop or math.inf).max()))
     first = torch.rand(batch) * (stretched - frames).clamp(min=0)
     time = (first[:, None] + torch.arange(frames)) / rate[:, None]
-    # Mel is nearly logarithmic above 12 bins below zero, so a scale of frequency is a scale there.
+    # Mel is nearly logarithmic above 6 bins below zero, so a scale of frequency is a scale there.
     voices = batch // each
     scale = torch.exp(torch.empty(voices).uniform_(-config.warp, config.warp)).repeat_interleave(each)
     mel = ((torch.arange(N_MELS) + 6) * scale[:, None] - 6).clamp(0, N_MELS - 1)
