@@ -31,10 +31,11 @@ class FrontEnd:
 
     Frames of two hops under a Hann window, one for each hop that begins in the clip and one more, since half
     a frame of silence is put on each side; filters that are triangles on the HTK mel scale.
+    The defaults are what holds for bundles that do not say.
     """
 
     hop: int = 256  # samples
-    mels: int = 32
+    mels: int = 64
     low: float = 60.0  # Hz
     high: float = 7600.0  # Hz
     folded: bool = False  # a frame's halves are added before the DFT, which leaves every second bin
