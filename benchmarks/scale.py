@@ -30,12 +30,13 @@ from mifuse.adapt import AdaptConfig
 from mifuse.audio import SAMPLE_RATE, AudioCache
 from mifuse.bench import machine
 from mifuse.classifier import classifier_draws
+from mifuse.clustering import within_voices
 from mifuse.draws import load_draws
 from mifuse.features import Features
 from mifuse.fusion import fuse
 from mifuse.labels import LABELS
 from mifuse.manifest import Clip, read_manifest, write_manifest
-from mifuse.refine import refine, within_groups
+from mifuse.refine import refine
 from mifuse.student import Student
 from mifuse.synth import make_domain
 from mifuse.training import Fit, FitConfig
@@ -122,8 +123,9 @@ def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
     draws = stage("classifier", lambda: classifier_draws(student, clips, cache, config.classifier_draws))
 
     def labels() -> np.ndarray:
-        statistics = within_groups(measured.in_memory(), [clip.speaker for clip in clips])
-        reference = refine(lalm.mean(axis=0), statistics, config.refine)
+        mean = lalm.mean(axis=0)
+        statistics = within_voices(measured.in_memory(), [clip.speaker for clip in clips], mean)
+        reference = refine(mean, statistics, config.refine)
         return refine(fuse(lalm, draws, config.weighting, 1.0, reference).probs, statistics, config.refine)
 
     targets = stage("labels", labels)

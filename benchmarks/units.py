@@ -38,8 +38,8 @@ SPLITS = {"adapt": "adapt", "test": "test", "known": "test"}
 # What a stored result depends on; a change of any of these files makes it another result.
 CODE = ("audio", "frontend", "features", "shards", "augment", "speakers", "student", "training", "classifier")
 MORE_CODE = {
-    "recipe": ("fusion", "refine", "prosody", "voices", "adapt"),
-    "int8": ("fusion", "refine", "prosody", "voices", "adapt", "export"),
+    "recipe": ("fusion", "refine", "clustering", "prosody", "voices", "adapt"),
+    "int8": ("fusion", "refine", "clustering", "prosody", "voices", "adapt", "export"),
     "baseline": ("fusion", "adapt", "baselines/*"),
     "labels": ("adapt", "baselines/method", "baselines/distillation"),
 }

@@ -23,6 +23,7 @@ from torch import nn
 
 from mifuse.audio import AudioCache
 from mifuse.classifier import classifier_draws, load_model
+from mifuse.clustering import within_voices
 from mifuse.config import require
 from mifuse.draws import load_draws
 from mifuse.errors import MifuseError, TrainingError
@@ -32,8 +33,9 @@ from mifuse.hub import HubClassifier
 from mifuse.manifest import Clip, read_manifest
 from mifuse.predictions import Predictions, key
 from mifuse.processes import on_main_process
-from mifuse.refine import RefineConfig, refine, within_groups
+from mifuse.refine import RefineConfig, refine
 from mifuse.run import close_run, open_run
+from mifuse.speakers import numbers
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 from mifuse.voices import voices
@@ -144,11 +146,9 @@ def adapt(
     @functools.cache
     def teaching() -> _Teaching:
         draws = classifier_draws(classifier, clips, cache, config.classifier_draws, seed)
-        speakers = [clip.speaker if config.refine.speakers else None for clip in clips]
-        statistics = np.empty((len(clips), 0))
-        if measured is not None:
-            statistics = within_groups(measured.in_memory(), speakers)
-        return _Teaching(lalm_draws, draws, follows, statistics, config, seed, known)
+        values = np.empty((len(clips), 0)) if measured is None else measured.in_memory()
+        speakers = [clip.speaker for clip in clips] if config.refine.speakers else ["all"] * len(clips)
+        return _Teaching(lalm_draws, draws, follows, values, speakers, config, seed, known)
 
     while fit.epoch < fit.epochs:
         if fit.epoch == 0 or (config.refresh > 0 and fit.epoch % config.refresh == 0):
@@ -183,7 +183,8 @@ class _Teaching:
     lalm: Array  # (K, N, C)
     draws: Array  # (M, N, C) of the classifier as it came
     follows: bool  # the student's weights fit into the classifier
-    statistics: Array  # (N, D) each voice within its speaker
+    values: Array  # (N, D) statistics of each clip
+    speakers: Sequence[str | None]
     config: AdaptConfig
     seed: int
     known: NDArray[np.int64] | None
@@ -208,8 +209,20 @@ class _Teaching:
     def _reference(self) -> Array:
         return self._refined(self.lalm.mean(axis=0))
 
+    @functools.cached_property
+    def _statistics(self) -> Array:
+        """Each clip within its voice, (N, D); better labels tell unnamed voices apart better."""
+        if self.config.refine.rounds == 0:
+            return self.values
+        labels = self.lalm.mean(axis=0)
+        statistics = within_voices(self.values, self.speakers, labels, self.seed)
+        if numbers(self.speakers).min() >= 0:
+            return statistics
+        labels = refine(labels, statistics, self.config.refine, self.seed, self.known)
+        return within_voices(self.values, self.speakers, labels, self.seed)
+
     def _refined(self, labels: Array) -> Array:
-        return refine(labels, self.statistics, self.config.refine, self.seed, self.known)
+        return refine(labels, self._statistics, self.config.refine, self.seed, self.known)
 
 
 def first_student(classifier: Student | HubClassifier, config: AdaptConfig, seed: int) -> Student:

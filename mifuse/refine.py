@@ -1,10 +1,10 @@
 """Fused labels that agree with the recordings: what neighbours in the archive say, without any true label.
 
 A teacher errs clip by clip; emotions move the whole voice. A linear probe on statistics of the utterance,
-spectral and prosodic ones, taken within the speaker where the manifest names speakers, is fitted to the
-fused labels of four fifths of the clips and predicts the other fifth: what other clips do not bear out
-is noise of the teacher. Fused label and prediction are multiplied, and again, a few times. Class priors
-are drawn towards uniform on the way, since a LALM's main error is to call too many clips by one name.
+spectral and prosodic ones, taken within the speaker, is fitted to the fused labels of four fifths of the
+clips and predicts the other fifth: what other clips do not bear out is noise of the teacher. Fused label
+and prediction are multiplied, and again, a few times. Class priors are drawn towards uniform on the way,
+since a LALM's main error is to call too many clips by one name.
 
 Sources: cross-fitting as in Northcutt et al., "Confident learning" (JAIR 2021); prior matching by iterative
 scaling as in Saerens et al. (Neural Computation 2002); normalisation within the speaker as in Busso et al.
@@ -28,6 +28,7 @@ from mifuse.frontend import N_MELS
 from mifuse.speakers import numbers
 
 Array = NDArray[np.float64]
+COEFFICIENTS = 20  # of the cepstrum; the first is its level
 FLOOR = 1e-3  # probability that a label leaves to each class at least: nobody is as sure as to rule one out
 
 
@@ -40,7 +41,7 @@ class RefineConfig:
     trust: float = 2.0  # weight of the probe's log probability beside the fused label's
     prior: float = 0.3  # 0 keeps the class prior of the labels, 1 makes it uniform
     l2: float = 0.1  # weight decay of the probe
-    speakers: bool = True  # normalise within the speaker where the manifest names speakers
+    speakers: bool = True  # normalise within the speaker, or voices that sound alike; false: one voice
     labelled: float = 10.0  # clips that one clip with a true label counts for in the probe
 
     def __post_init__(self) -> None:
@@ -91,7 +92,8 @@ def _statistics(logmel: NDArray[np.float32]) -> Array:
     return np.concatenate([mean, cepstrum.std(axis=0), low, high, steps.mean(axis=0), rest])
 
 
-_COSINES = np.cos(np.pi * (np.arange(N_MELS)[:, None] + 0.5) * np.arange(20) / N_MELS) / math.sqrt(N_MELS)
+_COSINES = np.cos(np.pi * (np.arange(N_MELS)[:, None] + 0.5) * np.arange(COEFFICIENTS) / N_MELS)
+_COSINES /= math.sqrt(N_MELS)
 
 
 def within_groups(values: Array, groups: Sequence[str | None]) -> Array:
@@ -150,7 +152,7 @@ def refine(
     """Refine fused labels (N, C) by what the other clips bear out; rows sum to 1.
 
     Args:
-        statistics: (N, D) of each clip, from `describe`, `mifuse.prosody.measures` and `within_groups`.
+        statistics: (N, D) of each clip, from `mifuse.voices` and `mifuse.clustering.within_voices`.
         known: class of each clip that has a true label, -1 of all others, (N,); these labels are kept.
     """
     known = np.full(len(labels), -1) if known is None else known

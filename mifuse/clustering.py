@@ -1,0 +1,74 @@
+"""Voices that sound alike, where nobody says who speaks: speaker clustering.
+
+A clip's mean cepstrum is that of a voice (speaker, microphone, room) plus that of an emotion. k-means finds
+the voices while each emotion's part, by labels that may be wrong, is fitted within the voices and taken out.
+How many voices there are is not known: what a clip is within its voice is averaged over clusterings of few
+and of many.
+
+Sources: Lloyd, "Least squares quantization in PCM" (IEEE Trans. Information Theory 1982); many clusterings
+instead of one as in Fred and Jain, "Combining multiple clusterings" (IEEE Trans. PAMI 2005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse.refine import COEFFICIENTS, within_groups
+from mifuse.speakers import FEWEST, numbers
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+COUNTS = (2, 3, 4, 6, 8) * 3  # voices of each clustering
+ROUNDS = 30
+
+
+def within_voices(values: Array, speakers: Sequence[str | None], labels: Array, seed: int = 0) -> Array:
+    """Each column as a z-score within the speaker, and where nobody says who speaks, within voices alike.
+
+    Args:
+        values: statistics of each clip, as from `mifuse.voices`, (N, D).
+        speakers: who speaks, None where nobody says, (N,); one of fewer than 8 clips is not known either.
+        labels: soft labels, (N, C), however wrong: they only keep emotions from being taken for voices.
+    """
+    out = within_groups(values, speakers)
+    strangers = np.flatnonzero(numbers(speakers) < 0)
+    groupings = clusterings(values[strangers], labels[strangers], seed)
+    if groupings:
+        total = sum(within_groups(values[strangers], [str(voice) for voice in found]) for found in groupings)
+        out[strangers] = within_groups(np.asarray(total), [None] * len(strangers))
+    return out
+
+
+def clusterings(values: Array, labels: Array, seed: int = 0) -> list[Indices]:
+    """Clusterings of N clips into 2 to 8 voices, each (N,); none when there are fewer than 16 clips."""
+    rng = np.random.default_rng(seed)
+    counts = [count for count in COUNTS if len(values) >= FEWEST * count]
+    cepstra = within_groups(values[:, 1:COEFFICIENTS], [None] * len(values)) if counts else values
+    return [_voices(cepstra, labels - labels.mean(axis=0), count, rng) for count in counts]
+
+
+def _voices(cepstra: Array, labels: Array, count: int, rng: np.random.Generator) -> Indices:
+    """k-means of the cepstra (N, D) without the part that the labels (N, C) explain: voice of each clip."""
+    rest = cepstra - labels @ _slopes(labels, cepstra)
+    centres = rest[rng.choice(len(rest), count, replace=False)]
+    voices = np.full(len(rest), -1)
+    for _ in range(ROUNDS):
+        nearest = ((centres**2).sum(axis=1) - 2 * rest @ centres.T).argmin(axis=1)
+        if (nearest == voices).all():
+            break
+        voices = nearest
+        member = np.eye(count)[voices]
+        sizes = np.maximum(member.sum(axis=0), 1)[:, None]
+        cepstrum, label = member.T @ cepstra / sizes, member.T @ labels / sizes  # means of each voice
+        slopes = _slopes(labels - label[voices], cepstra - cepstrum[voices])
+        rest, centres = cepstra - labels @ slopes, cepstrum - label @ slopes
+    return voices
+
+
+def _slopes(labels: Array, cepstra: Array) -> Array:
+    """Least squares, (C, D); the ridge holds labels that all say the same."""
+    ridge = 1e-3 * len(labels) * np.eye(labels.shape[1])
+    return np.asarray(np.linalg.solve(labels.T @ labels + ridge, labels.T @ cepstra))
