@@ -33,8 +33,10 @@ def mostly(clips: Sequence[Clip], emotion: str, share: float, seed: int = 0) -> 
     """All `adapt` clips of one emotion, and of each other as many as leave it its share, drawn at random.
 
     Raises:
-        MifuseError: a share is left with fewer than one clip.
+        MifuseError: no such share, or one that leaves the others fewer than one clip each.
     """
+    if not 0 < share < 1:
+        raise MifuseError(f"share = {share:g}: it must be above 0 and below 1")
     rows: dict[str | None, list[int]] = {label: [] for label in LABELS}
     for i, clip in enumerate(clips):
         if clip.split == "adapt":

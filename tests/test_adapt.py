@@ -17,6 +17,7 @@ from mifuse.adapt import RECIPES, AdaptConfig, adapt
 from mifuse.audio import AudioCache
 from mifuse.classifier import load_model
 from mifuse.cli import main
+from mifuse.clustering import within_voices
 from mifuse.draws import load_draws
 from mifuse.errors import TrainingError
 from mifuse.features import Features
@@ -345,3 +346,28 @@ def test_kill_9_and_resume(world, done, tmp_path):
     assert resumed.exit_code == 0, resumed.output
     assert weights(out) == weights(done[0])
     assert {p.name for p in tmp_path.iterdir()} == {"student"}
+
+
+@pytest.mark.parametrize("named", ["all", "some", "unwanted"])
+def test_unnamed_voices_are_told_apart_twice(world, monkeypatch, named):
+    """By the LALM's labels, then by what these are refined to; not where all are named, or not wanted."""
+    asked = []
+
+    def spy(values, speakers, labels, seed):
+        asked.append((list(speakers), labels))
+        return within_voices(values, speakers, labels, seed)
+
+    monkeypatch.setattr("mifuse.adapt.within_voices", spy)
+    refinement = replace(CONFIG.refine, speakers=named != "unwanted")
+    clips = [
+        replace(clip, speaker="ann" if named == "all" or i >= 4 else None)
+        for i, clip in enumerate(world.clips)
+    ]
+    config = replace(CONFIG, refine=refinement)
+    adapted = adapt(clips, world.lalm, world.classifier, world.cache, config=config)
+    assert np.isfinite(adapted.targets).all()
+    assert len(asked) == (2 if named == "some" else 1)
+    assert len(set(asked[0][0])) == (2 if named == "some" else 1)
+    np.testing.assert_array_equal(asked[0][1], world.lalm.mean(axis=0))
+    if named == "some":
+        assert not np.allclose(asked[1][1], asked[0][1])

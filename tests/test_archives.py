@@ -1,0 +1,64 @@
+"""Corpora with the archives that users have, made of others."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks import archives
+from mifuse.labels import LABELS
+from mifuse.manifest import read_manifest
+from mifuse.stand_in import stand_in_lalm
+from mifuse.synth import make_domain
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> Path:
+    """Two corpora of 3 speakers x 24 clips, the last of them in the test split."""
+    folder = tmp_path_factory.mktemp("corpora")
+    for seed, name in enumerate("xy"):
+        manifest = make_domain(
+            folder / name, "phone", speakers=3, clips_per_speaker=24, test_speakers=1, seed=seed, seconds=0.6
+        )
+        stand_in_lalm(read_manifest(manifest), folder / name / "lalm_draws.jsonl", draws=2)
+        for file in ("source.csv", "target.csv"):
+            shutil.copy(manifest, folder / name / file)
+    return folder
+
+
+def rows(folder: Path, split: str):
+    return read_manifest(folder / "x" / "target.csv").select(split).clips
+
+
+def test_nameless(corpora, tmp_path):
+    out = tmp_path / "out"
+    assert archives.main(["--corpora", str(corpora), "--out", str(out), "--nameless"]) == 0
+    assert {clip.speaker for clip in rows(out, "adapt")} == {None}
+    assert [c.speaker for c in rows(out, "test")] == [c.speaker for c in rows(corpora, "test")]
+    assert [c.name for c in rows(out, "adapt")] == [c.name for c in rows(corpora, "adapt")]
+    for name in ("source.csv", "lalm_draws.jsonl"):
+        assert (out / "x" / name).read_bytes() == (corpora / "x" / name).read_bytes()
+
+
+def test_mostly_one_emotion(corpora, tmp_path):
+    out, prevails = tmp_path / "out", LABELS[2]
+    arguments = ["--corpora", str(corpora), "--out", str(out), "--most", prevails, "--share", "0.7"]
+    assert archives.main(arguments) == 0
+    before = Counter(clip.label for clip in rows(corpora, "adapt"))
+    counts = Counter(clip.label for clip in rows(out, "adapt"))
+    assert counts[prevails] == before[prevails]
+    others = {counts[label] for label in LABELS if label != prevails}
+    assert others == {round(before[prevails] * 0.3 / 0.7 / 3)}
+    assert len(rows(out, "test")) == len(rows(corpora, "test"))
+
+
+def test_what_cannot_be_made_is_said(corpora, tmp_path, capsys):
+    arguments = ["--corpora", str(corpora), "--out", str(tmp_path / "out"), "--most", LABELS[0]]
+    assert archives.main([*arguments, "--share", "0.99"]) == 1
+    assert "too few to be 99%" in capsys.readouterr().err
+    assert archives.main([*arguments, "--share", "70"]) == 1
+    assert "share = 70" in capsys.readouterr().err
+    (tmp_path / "out" / "x").mkdir(parents=True)
+    assert archives.main([*arguments, "--share", "0.5"]) == 1
+    assert str(tmp_path / "out" / "x") in capsys.readouterr().err
