@@ -308,6 +308,7 @@ def adapt_manifest(
             "target": str(target.resolve()),
             "draws": str(draws.resolve()),
             "clips": len(clips),
+            "unnamed": int((numbers([clip.speaker for clip in clips]) < 0).sum()),
             "labelled": 0 if known is None else int((known >= 0).sum()),
             "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
             "history": adapted.history,

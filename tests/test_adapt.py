@@ -371,3 +371,11 @@ def test_unnamed_voices_are_told_apart_twice(world, monkeypatch, named):
     np.testing.assert_array_equal(asked[0][1], world.lalm.mean(axis=0))
     if named == "some":
         assert not np.allclose(asked[1][1], asked[0][1])
+
+
+def test_unnamed_speakers_are_said(world, tmp_path):
+    """The world's speakers have 4 clips each; where all are taken for one voice nothing is said."""
+    told = world.run(tmp_path / "out")
+    assert told.exit_code == 0, told.output
+    assert "12 clips name no speaker" in told.stderr
+    assert "name no speaker" not in world.run(tmp_path / "off", "--set", "refine.speakers=false").stderr

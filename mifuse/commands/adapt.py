@@ -83,6 +83,7 @@ def adapt(
     from mifuse.commands.progress import epochs
     from mifuse.config import override
     from mifuse.processes import is_main_process
+    from mifuse.speakers import FEWEST
 
     start = f"size={size or 's'}" if earlier is None else f"keep={KEEP}"
     config = override(RECIPES[recipe], [start, *settings])
@@ -110,6 +111,12 @@ def adapt(
         priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
         shares = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
         click.echo(f"{out}: adapted to {record['clips']} clips; it hears {shares}")
+        if record["unnamed"] and config.refine.speakers and config.refine.rounds > 0:
+            click.echo(
+                f"{record['unnamed']} clips name no speaker, or one of fewer than {FEWEST} clips: voices "
+                "were told apart by their sound; name them if you can, and if all are one voice, that one",
+                err=True,
+            )
 
 
 def _with_tensorboard(
