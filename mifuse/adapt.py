@@ -23,7 +23,7 @@ from torch import nn
 
 from mifuse.audio import AudioCache
 from mifuse.classifier import classifier_draws, load_model
-from mifuse.clustering import within_voices
+from mifuse.clustering import strangers, within_voices
 from mifuse.config import require
 from mifuse.draws import load_draws
 from mifuse.errors import MifuseError, TrainingError
@@ -35,7 +35,6 @@ from mifuse.predictions import Predictions, key
 from mifuse.processes import on_main_process
 from mifuse.refine import RefineConfig, refine
 from mifuse.run import close_run, open_run
-from mifuse.speakers import numbers
 from mifuse.student import Student
 from mifuse.training import Fit, FitConfig, mc_dropout_draws, predict
 from mifuse.voices import voices
@@ -216,7 +215,7 @@ class _Teaching:
             return self.values
         labels = self.lalm.mean(axis=0)
         statistics = within_voices(self.values, self.speakers, labels, self.seed)
-        if numbers(self.speakers).min() >= 0:
+        if not len(strangers(self.speakers)):
             return statistics
         labels = refine(labels, statistics, self.config.refine, self.seed, self.known)
         return within_voices(self.values, self.speakers, labels, self.seed)
@@ -308,7 +307,7 @@ def adapt_manifest(
             "target": str(target.resolve()),
             "draws": str(draws.resolve()),
             "clips": len(clips),
-            "unnamed": int((numbers([clip.speaker for clip in clips]) < 0).sum()),
+            "unnamed": len(strangers([clip.speaker for clip in clips])),
             "labelled": 0 if known is None else int((known >= 0).sum()),
             "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
             "history": adapted.history,

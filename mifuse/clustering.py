@@ -34,19 +34,25 @@ def within_voices(values: Array, speakers: Sequence[str | None], labels: Array, 
         labels: soft labels, (N, C), however wrong: they only keep emotions from being taken for voices.
     """
     out = within_groups(values, speakers)
-    strangers = np.flatnonzero(numbers(speakers) < 0)
-    groupings = clusterings(values[strangers], labels[strangers], seed)
-    if groupings:
-        total = sum(within_groups(values[strangers], [str(voice) for voice in found]) for found in groupings)
-        out[strangers] = within_groups(np.asarray(total), [None] * len(strangers))
+    rows = strangers(speakers)
+    if len(rows):
+        groupings = clusterings(values[rows], labels[rows], seed)
+        total = sum(within_groups(values[rows], [str(voice) for voice in found]) for found in groupings)
+        out[rows] = within_groups(np.asarray(total), [None] * len(rows))
     return out
 
 
+def strangers(speakers: Sequence[str | None]) -> Indices:
+    """The clips whose voices are told apart by their sound; none when they are too few for two voices."""
+    rows = np.flatnonzero(numbers(speakers) < 0)
+    return rows if len(rows) >= FEWEST * min(COUNTS) else rows[:0]
+
+
 def clusterings(values: Array, labels: Array, seed: int = 0) -> list[Indices]:
-    """Clusterings of N clips into 2 to 8 voices, each (N,); none when there are fewer than 16 clips."""
+    """Clusterings of N >= 16 clips into 2 to 8 voices, each (N,)."""
     rng = np.random.default_rng(seed)
     counts = [count for count in COUNTS if len(values) >= FEWEST * count]
-    cepstra = within_groups(values[:, 1:COEFFICIENTS], [None] * len(values)) if counts else values
+    cepstra = within_groups(values[:, 1:COEFFICIENTS], [None] * len(values))
     return [_voices(cepstra, labels - labels.mean(axis=0), count, rng) for count in counts]
 
 

@@ -360,22 +360,28 @@ def test_unnamed_voices_are_told_apart_twice(world, monkeypatch, named):
     monkeypatch.setattr("mifuse.adapt.within_voices", spy)
     refinement = replace(CONFIG.refine, speakers=named != "unwanted")
     clips = [
-        replace(clip, speaker="ann" if named == "all" or i >= 4 else None)
-        for i, clip in enumerate(world.clips)
+        replace(clip, speaker="ann" if named == "all" or i < 8 else None)
+        for i, clip in enumerate(world.clips * 2)
     ]
-    config = replace(CONFIG, refine=refinement)
-    adapted = adapt(clips, world.lalm, world.classifier, world.cache, config=config)
+    config, lalm = replace(CONFIG, refine=refinement), np.tile(world.lalm, (1, 2, 1))
+    adapted = adapt(clips, lalm, world.classifier, world.cache, config=config)
     assert np.isfinite(adapted.targets).all()
     assert len(asked) == (2 if named == "some" else 1)
     assert len(set(asked[0][0])) == (2 if named == "some" else 1)
-    np.testing.assert_array_equal(asked[0][1], world.lalm.mean(axis=0))
+    np.testing.assert_array_equal(asked[0][1], lalm.mean(axis=0))
     if named == "some":
         assert not np.allclose(asked[1][1], asked[0][1])
 
 
 def test_unnamed_speakers_are_said(world, tmp_path):
-    """The world's speakers have 4 clips each; where all are taken for one voice nothing is said."""
-    told = world.run(tmp_path / "out")
+    """Four speakers of 4 clips each; where all are taken for one voice, or are too few, nothing is said."""
+    target = make_domain(tmp_path / "phone", "phone", speakers=4, clips_per_speaker=4, seed=1, seconds=0.7)
+    stand_in_lalm(read_manifest(target), tmp_path / "draws.jsonl", draws=2)
+    files = {"target": target, "draws": tmp_path / "draws.jsonl"}
+    told = world.run(tmp_path / "out", **files)
     assert told.exit_code == 0, told.output
-    assert "12 clips name no speaker" in told.stderr
-    assert "name no speaker" not in world.run(tmp_path / "off", "--set", "refine.speakers=false").stderr
+    assert "16 clips name no speaker" in told.stderr
+    one_voice = world.run(tmp_path / "one", "--set", "refine.speakers=false", **files)
+    assert one_voice.exit_code == 0, one_voice.output
+    assert "name no speaker" not in one_voice.stderr
+    assert "name no speaker" not in world.run(tmp_path / "few").stderr
