@@ -33,13 +33,15 @@ def mostly(clips: Sequence[Clip], emotion: str, share: float, seed: int = 0) -> 
     """All `adapt` clips of one emotion, and of each other as many as leave it its share, drawn at random.
 
     Raises:
-        MifuseError: no such share, or one that leaves the others fewer than one clip each.
+        MifuseError: a clip has no label, or the share is none or leaves the others fewer than a clip each.
     """
     if not 0 < share < 1:
         raise MifuseError(f"share = {share:g}: it must be above 0 and below 1")
-    rows: dict[str | None, list[int]] = {label: [] for label in LABELS}
+    rows: dict[str, list[int]] = {label: [] for label in LABELS}
     for i, clip in enumerate(clips):
         if clip.split == "adapt":
+            if clip.label is None:
+                raise MifuseError(f"{clip.name} has no label: which emotion prevails is not known then")
             rows[clip.label].append(i)
     each = round(len(rows[emotion]) * (1 / share - 1) / (len(LABELS) - 1))
     if each < 1:

@@ -2,11 +2,13 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import archives
+from mifuse.errors import MifuseError
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest
 from mifuse.stand_in import stand_in_lalm
@@ -62,3 +64,9 @@ def test_what_cannot_be_made_is_said(corpora, tmp_path, capsys):
     (tmp_path / "out" / "x").mkdir(parents=True)
     assert archives.main([*arguments, "--share", "0.5"]) == 1
     assert str(tmp_path / "out" / "x") in capsys.readouterr().err
+
+
+def test_an_unlabelled_clip_is_named(corpora):
+    clips = read_manifest(corpora / "x" / "target.csv").clips
+    with pytest.raises(MifuseError, match=f"{clips[0].name} has no label"):
+        archives.mostly([replace(clips[0], label=None), *clips[1:]], LABELS[0], 0.5)
