@@ -67,7 +67,7 @@ def bill(server: LlmServer) -> float:
 
 def test_the_budget_is_never_passed_and_a_higher_one_goes_on(server: LlmServer, tmp_path: Path) -> None:
     make_speech(tmp_path, 100, seconds=0.05)
-    server.latency = 0.01
+    server.latency = 0.2  # far longer than a request costs a slow CPU, so that many are open at once
     whole = run(server, tmp_path, "--draws", 2, "--dry-run")["usd_at_most"]
     budget = 0.0603
     output = run(server, tmp_path, "--draws", 2, "--yes", "--budget-usd", budget, code=1)
