@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ from mifuse_runtime import MifuseError, Recognizer
 from mifuse_runtime import bundle as bundles
 from tests.bundles import RATE
 from tests.test_export import Tiny, clips, export
+
+PATHS = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,18 @@ def test_both_precisions_are_there_and_agree(bundle: Path) -> None:
     assert content.quality["parity"].keys() == {"onnxruntime", mobile.ENGINE}
     assert content.quality["int8"][mobile.ENGINE]["agreement"] == content.quality["int8"]["agreement"]
     assert "| int8 | onnxruntime-mobile | `mobile/model.int8.ort` |" in (bundle / "README.md").read_text()
+
+
+def test_each_process_writes_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from mifuse_export.mobile import write_ort; "
+    script += "write_ort(*map(Path, sys.argv[1:]))"
+    for name in ("model", "model.int8"):
+        written = {(bundle / "mobile" / f"{name}.ort").read_bytes()}
+        for i in range(3):
+            files = [str(bundle / f"{name}.onnx"), str(tmp_path / f"{i}.ort")]
+            subprocess.run([sys.executable, "-c", script, *files], check=True, env=os.environ | PATHS)
+            written.add(Path(files[1]).read_bytes())
+        assert len(written) == 1
 
 
 def test_verify_runs_it_and_the_device_says_what_it_cannot(bundle: Path) -> None:

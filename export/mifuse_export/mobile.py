@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
@@ -13,14 +14,13 @@ from mifuse_export.verify import Floats, Predict
 from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
 
+ALIGNMENT = 16  # bytes; of the largest numbers in an ORT file
 ENGINE = "onnxruntime-mobile"  # for Android and iOS; here ONNX Runtime itself reads its files
 OPERATORS = "required_operators_and_types.config"  # what its build takes, so named by its own tools
 
 
 def write_ort(source: Path, target: Path) -> None:
     """Convert the ONNX file `source`: optimised for any CPU, constants folded, since the phone cannot do it.
-
-    ONNX Runtime orders the content anew each time: of all that an export writes, these bytes differ.
 
     Raises:
         ExportError: ONNX Runtime cannot convert the graph.
@@ -40,6 +40,67 @@ def write_ort(source: Path, target: Path) -> None:
     except Exception as error:  # ONNX Runtime's errors share no base class
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"ONNX Runtime cannot convert {source.name} to ORT format: {line}") from error
+    target.write_bytes(settled(target.read_bytes()))
+
+
+def settled(data: bytes) -> bytes:
+    """The same ORT file, made of the same bytes each time.
+
+    Of a flatbuffer, which is written from its end, ONNX Runtime writes the model first and always alike, then
+    the operators' types in another order in each process. Here these are written anew in front of the model.
+    """
+    import flatbuffers
+    import onnxruntime.tools.ort_format_model  # noqa: F401  # puts ort_flatbuffers_py where Python finds it
+    from ort_flatbuffers_py.fbs import (
+        ArgTypeAndIndex,
+        InferenceSession,
+        KernelTypeStrArgsEntry,
+        KernelTypeStrResolver,
+        OpIdKernelTypeStrArgsEntry,
+    )
+
+    def table(kind: Any, **fields: Any) -> int:
+        kind.Start(builder)
+        for name, value in fields.items():
+            getattr(kind, f"Add{name}")(builder, value)
+        return int(kind.End(builder))
+
+    def vector(tables: list[int]) -> int:
+        builder.StartVector(4, len(tables), 4)
+        for offset in reversed(tables):
+            builder.PrependUOffsetTRelative(offset)
+        return int(builder.EndVector())
+
+    def argument(it: Any) -> int:
+        return table(ArgTypeAndIndex, ArgType=it.ArgType(), Index=it.Index())
+
+    def types(it: Any) -> int:
+        name = builder.CreateString(it.KernelTypeStr())
+        arguments = vector([argument(it.Args(i)) for i in range(it.ArgsLength())])
+        return table(KernelTypeStrArgsEntry, KernelTypeStr=name, Args=arguments)
+
+    def operator(it: Any) -> int:
+        name = builder.CreateString(it.OpId())
+        entries = vector([types(it.KernelTypeStrArgs(i)) for i in range(it.KernelTypeStrArgsLength())])
+        return table(OpIdKernelTypeStrArgsEntry, OpId=name, KernelTypeStrArgs=entries)
+
+    session = InferenceSession.InferenceSession.GetRootAs(data)
+    model, resolver = session.Model()._tab, session.KernelTypeStrResolver()
+    layout = model.Pos - int.from_bytes(data[model.Pos : model.Pos + 4], "little", signed=True)
+    builder = flatbuffers.Builder()
+    builder.Bytes, builder.head = bytearray(data[min(model.Pos, layout) :]), 0
+    builder.minalign = ALIGNMENT
+    operators = [
+        operator(resolver.OpKernelTypeStrArgs(i)) for i in range(resolver.OpKernelTypeStrArgsLength())
+    ]
+    root = table(
+        InferenceSession,
+        OrtVersion=builder.CreateString(session.OrtVersion()),
+        Model=len(data) - model.Pos,  # offsets are from the end
+        KernelTypeStrResolver=table(KernelTypeStrResolver, OpKernelTypeStrArgs=vector(operators)),
+    )
+    builder.Finish(root, file_identifier=data[4:8])
+    return bytes(builder.Output())
 
 
 def write_operators(folder: Path) -> None:
