@@ -75,12 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=0.7, help="its share")
     options = parser.parse_args(arguments)
     try:
-        for name in find_corpora(options.corpora):
-            corpus = options.corpora / name
-            clips = read_manifest(corpus / FILES[1]).clips
-            chosen = nameless(clips) if options.nameless else mostly(clips, options.most, options.share)
-            make(corpus, options.out / name, chosen)
-            print(f"{options.out / name}: {sum(clip.split == 'adapt' for clip in chosen)} clips to adapt to")
+        corpora = [options.corpora / name for name in find_corpora(options.corpora)]
+        manifests = [read_manifest(corpus / FILES[1]).clips for corpus in corpora]
+        chosen = [
+            nameless(clips) if options.nameless else mostly(clips, options.most, options.share)
+            for clips in manifests
+        ]
+        for corpus, clips in zip(corpora, chosen, strict=True):
+            out = options.out / corpus.name
+            make(corpus, out, clips)
+            print(f"{out}: {sum(clip.split == 'adapt' for clip in clips)} clips to adapt to")
     except (MifuseError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

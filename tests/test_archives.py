@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import archives
-from mifuse.errors import MifuseError
 from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
+from mifuse.manifest import read_manifest, write_manifest
 from mifuse.stand_in import stand_in_lalm
 from mifuse.synth import make_domain
 
@@ -66,7 +65,13 @@ def test_what_cannot_be_made_is_said(corpora, tmp_path, capsys):
     assert str(tmp_path / "out" / "x") in capsys.readouterr().err
 
 
-def test_an_unlabelled_clip_is_named(corpora):
-    clips = read_manifest(corpora / "x" / "target.csv").clips
-    with pytest.raises(MifuseError, match=f"{clips[0].name} has no label"):
-        archives.mostly([replace(clips[0], label=None), *clips[1:]], LABELS[0], 0.5)
+def test_an_unlabelled_clip_is_named_and_nothing_is_left(corpora, tmp_path, capsys):
+    manifest = corpora / "y" / "target.csv"  # the second, so that the first could have been made
+    clips = read_manifest(manifest).clips
+    text = manifest.read_text()
+    write_manifest(manifest, [replace(clips[0], label=None), *clips[1:]])
+    arguments = ["--corpora", str(corpora), "--out", str(tmp_path / "out"), "--most", LABELS[0]]
+    assert archives.main([*arguments, "--share", "0.5"]) == 1
+    assert f"{clips[0].name} has no label" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    manifest.write_text(text)
