@@ -31,7 +31,7 @@ REQUIREMENTS = {
         "matplotlib",
     ),
     "teachers": ("anthropic", "openai"),
-    "export": ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
+    "export": ("onnx", "onnxscript", "onnxruntime", "openvino", "flatbuffers"),
 }
 # Instructions that make int8 faster than float32; without any of them int8 only saves memory.
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
