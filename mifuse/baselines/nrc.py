@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, nearest, source_copy
+from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, gently, nearest, source_copy
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Nrc(Method):
     """Predictions are drawn to those of the neighbours, most of all to reciprocal ones (Eq. 2-7)."""
 
     def __init__(self, task: Task, settings: NrcConfig | None = None) -> None:
-        super().__init__(task, source_copy(task))
+        super().__init__(task, source_copy(task), gently(task))
         self.settings = settings or NrcConfig()
         self.bank, log_probs = self.survey()
         self.scores = log_probs.exp()

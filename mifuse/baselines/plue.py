@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, nearest, source_copy
+from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, gently, nearest, source_copy
 from mifuse.training import View
 
 
@@ -32,7 +32,7 @@ class Plue(Method):
     """
 
     def __init__(self, task: Task, settings: PlueConfig | None = None) -> None:
-        super().__init__(task, source_copy(task))
+        super().__init__(task, source_copy(task), gently(task))
         self.settings = settings or PlueConfig()
         self.bank, log_probs = self.survey()
         self.scores = log_probs.exp()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, entropy, source_copy
+from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, entropy, gently, source_copy
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Shot(Method):
     def __init__(self, task: Task, settings: ShotConfig | None = None) -> None:
         student = source_copy(task)
         student.head.requires_grad_(False)
-        super().__init__(task, student)
+        super().__init__(task, student, gently(task))
         self.settings = settings or ShotConfig()
         self.labels = torch.empty(0, dtype=torch.int64)
 
