@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,13 @@ class Results:
         truth = self.truth[transfer.target, split]
         return truth[truth >= 0]
 
-    def recalls(self, method: str, transfer: Transfer, split: str) -> Array:
-        """(seeds, C) in %."""
+    def recalls(self, method: str, transfer: Transfer, split: str, names: Ints | None = None) -> Array:
+        """(seeds, C) in %; `names`: what each emotion that the method predicts is taken for, (C,)."""
+        taken = np.arange(len(LABELS)) if names is None else names
         truth = self.truth[transfer.target, split]
         rows = []
         for _, run in sorted(self.runs[method, transfer].items()):
-            right = run[split].argmax(axis=1) == truth
+            right = taken[run[split].argmax(axis=1)] == truth
             asked = run["told"] < 0 if split == "adapt" and "told" in run else np.full(len(truth), True)
             rows.append([_mean(right[asked & (truth == c)]) for c in range(len(LABELS))])
         return 100 * np.array(rows)
@@ -82,6 +84,20 @@ class Results:
     def uas(self, method: str, transfer: Transfer, split: str) -> Array:
         """UA of each seed, %."""
         return np.asarray(np.nanmean(self.recalls(method, transfer, split), axis=1))
+
+    def names(self, transfer: Transfer) -> Ints:
+        """What the LALM calls each emotion of the archive, one name for each, (C,).
+
+        The most likely one by the mean of its answers to the clips of each true emotion. Where it is not the
+        true one, a student that told the emotions apart without an error would learn a wrong name, and
+        nothing but a label could tell.
+        """
+        truth = self.truth[transfer.target, "adapt"]
+        (run,) = self.runs["lalm", transfer].values()
+        answers = [run["adapt"][truth == c] for c in range(len(LABELS))]
+        said = np.log([a.mean(axis=0) + 1e-9 if len(a) else np.ones(len(LABELS)) for a in answers])
+        emotions = range(len(LABELS))
+        return np.array(max(permutations(emotions), key=lambda names: said[emotions, names].sum()))
 
     def mean_uas(self, method: str, transfers: Sequence[Transfer], split: str) -> Array:
         """Mean over the transfers, for each seed that all of them have, %."""
@@ -189,10 +205,17 @@ def comparisons(
                 results, recipe, best, transfers, split
             )
         if {"lalm", "oracle"} <= set(done):
-            way = means["oracle"] - means["lalm"]
-            share = 100 * (means[recipe] - means["lalm"]) / way if way > 0 else None
-            part["share of the way from LALM to oracle, %"] = share
+            named = [results.recalls("oracle", t, split, results.names(t)).mean() for t in transfers]
+            for what, end in (("oracle", means["oracle"]), ("an oracle named by it", float(np.mean(named)))):
+                way = end - means["lalm"]
+                share = 100 * (means[recipe] - means["lalm"]) / way if way > 0 else None
+                part[f"share of the way from LALM to {what}, %"] = share
         out[split] = part
+    if results.has("lalm", transfers):
+        out["emotions that the LALM names wrongly"] = {
+            t.target: {LABELS[c]: LABELS[name] for c, name in enumerate(results.names(t)) if name != c}
+            for t in transfers
+        }
     aucs = {str(t): trust_auc(results, recipe, t) for t in transfers}
     out["AUC of the trust weight"] = {"mean": float(np.mean(list(aucs.values())))} | aucs
     return out
@@ -292,6 +315,11 @@ def comparison_lines(parts: Mapping[str, Any]) -> list[str]:
             else:
                 shown = "there is none" if value is None else f"{value:.0f}"
                 lines.append(f"{split}: {what}: {shown}")
+    for target, names in parts.get("emotions that the LALM names wrongly", {}).items():
+        wrong = ", ".join(f"{emotion} as {name}" for emotion, name in names.items())
+        lines.append(
+            f"one name for each emotion of {target}, by the LALM's answers: {wrong or 'the true ones'}"
+        )
     if parts:
         lines.append(
             f"AUC of the trust weight, mean of transfers: {parts['AUC of the trust weight']['mean']:.3f}"
