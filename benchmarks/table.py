@@ -19,7 +19,7 @@ from mifuse.manifest import read_manifest
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 ROUNDS = 2000  # bootstrap samples
-NO_BASELINES = ("paper", "default", "few", "oracle")  # and what is made of them
+NO_BASELINES = ("paper", "default", "few", "asked", "oracle")  # and what is made of them
 
 Hits = NDArray[np.float64]  # share of the seeds that are right, one number a clip
 

@@ -4,7 +4,7 @@
 
 Each corpus is a folder with source.csv, target.csv and lalm_draws.jsonl. Stopped, it goes on where it was:
 every result is a small file under --work. True labels are used for scoring and by the methods
-`oracle` and `few` (5 a class) alone.
+`oracle`, `few` (5 a class) and `asked` (of 20 clips that `mifuse choose` chooses) alone.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ TITLES = {name: baseline.title for name, baseline in BASELINES.items()} | {
     "default": "MI-Fuse, default",
     "default int8": "MI-Fuse, default, int8",
     "few": "MI-Fuse, default, and 5 labels a class",
+    "asked": "MI-Fuse, default, and 20 labels asked for",
     "oracle": "oracle (true labels)",
 }
 
@@ -158,7 +159,7 @@ def choose_methods(options: argparse.Namespace) -> list[Method]:
         names.insert(names.index("oracle"), options.recipe)
     if options.int8 and options.recipe in names:
         names.insert(names.index(options.recipe) + 1, f"{options.recipe} int8")
-    known = [*COLUMNS[:3], *BASELINES, *RECIPES, "few", "oracle"]
+    known = [*COLUMNS[:3], *BASELINES, *RECIPES, "few", "asked", "oracle"]
     for name in names:
         if name.removesuffix(" int8") not in known:
             raise MifuseError(f"no method {name!r}: use {', '.join(known)}, all or baselines")

@@ -21,6 +21,7 @@ from mifuse.adapt import RECIPES, AdaptConfig, Adapted, adapt
 from mifuse.audio import AudioCache
 from mifuse.baselines import BASELINES, Task, distil
 from mifuse.bench import machine
+from mifuse.choosing import choose
 from mifuse.classifier import TrainConfig, load_student, train_classifier
 from mifuse.config import override
 from mifuse.draws import load_draws
@@ -75,6 +76,7 @@ class Method:
     config: AdaptConfig
     draws: int = 0  # LALM draws that are used; 0: all
     told: int = 0  # true labels of each class that the recipe is given; the table leaves these clips out
+    asked: int = 0  # true labels that it asks for, of clips that it chooses; they are left out, too
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,12 @@ class Unit:
         if self.method is not None:
             settings |= {"config": asdict(self.method.config), "draws": self.method.draws, "kind": kind}
             settings |= {"told": self.method.told} if self.method.told else {}
+            settings |= {"asked": self.method.asked} if self.method.asked else {}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         package = Path(mifuse.__file__).parent
-        files = [f for name in (*CODE, *MORE_CODE.get(kind, ())) for f in sorted(package.glob(f"{name}.py"))]
+        names = (*CODE, *MORE_CODE.get(kind, ()))
+        names += ("choosing",) if self.method is not None and self.method.asked else ()
+        files = [f for name in names for f in sorted(package.glob(f"{name}.py"))]
         files += [self.corpora / name / "source.csv" for name in self.transfer.sources]
         if self.method is not None:
             files += [self.corpora / self.transfer.target / name for name in FILES[1:]]
@@ -240,10 +245,13 @@ class _Work:
 
     def _told(self) -> NDArray[np.int64] | None:
         """Classes of the few clips whose labels are given, -1 of all others."""
-        if not self.method.told:
+        if not self.method.told and not self.method.asked:
             return None
         truth = self._truth()
         rng, known = np.random.default_rng(self.unit.seed), np.full(len(truth), -1)
+        if self.method.asked:
+            few = choose(self.clips["adapt"], self.cache, self.method.asked, self.unit.seed)
+            known[few] = truth[few]
         for label in range(len(LABELS)):
             some = rng.permutation(np.flatnonzero(truth == label))[: self.method.told]
             known[some] = label
@@ -345,5 +353,7 @@ def named(name: str, overrides: list[str]) -> Method:
         return Method(name, "baseline", plain)
     if name == "few":
         return Method(name, "recipe", default, told=5)
+    if name == "asked":
+        return Method(name, "recipe", default, asked=20)
     recipe = name.removesuffix(" int8")
     return Method(name, "recipe" if recipe == name else "int8", override(RECIPES[recipe], overrides))

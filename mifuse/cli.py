@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a source classifier from a labelled manifest.",
     "label": "Get draws from a LALM for every clip of a manifest.",
     "draws": "Look into a draws store, and move draws in and out.",
+    "choose": "Choose the few target clips whose labels would help most.",
     "adapt": "Adapt a student to unlabelled target clips by MI-Fuse.",
     "evaluate": "Score a student or a bundle on a labelled manifest.",
     "export": "Turn a student into a bundle: ONNX, int8, OpenVINO.",

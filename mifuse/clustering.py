@@ -53,28 +53,28 @@ def clusterings(values: Array, labels: Array, seed: int = 0) -> list[Indices]:
     rng = np.random.default_rng(seed)
     counts = [count for count in COUNTS if len(values) >= FEWEST * count]
     cepstra = within_groups(values[:, 1:COEFFICIENTS], [None] * len(values))
-    return [_voices(cepstra, labels - labels.mean(axis=0), count, rng) for count in counts]
+    return [k_means(cepstra, labels - labels.mean(axis=0), count, rng) for count in counts]
 
 
-def _voices(cepstra: Array, labels: Array, count: int, rng: np.random.Generator) -> Indices:
-    """k-means of the cepstra (N, D) without the part that the labels (N, C) explain: voice of each clip."""
-    rest = cepstra - labels @ _slopes(labels, cepstra)
+def k_means(values: Array, labels: Array, count: int, rng: np.random.Generator) -> Indices:
+    """k-means of the values (N, D) without the part that the labels (N, C) explain: group of each clip."""
+    rest = values - labels @ _slopes(labels, values)
     centres = rest[rng.choice(len(rest), count, replace=False)]
-    voices = np.full(len(rest), -1)
+    groups = np.full(len(rest), -1)
     for _ in range(ROUNDS):
         nearest = ((centres**2).sum(axis=1) - 2 * rest @ centres.T).argmin(axis=1)
-        if (nearest == voices).all():
+        if (nearest == groups).all():
             break
-        voices = nearest
-        member = np.eye(count)[voices]
+        groups = nearest
+        member = np.eye(count)[groups]
         sizes = np.maximum(member.sum(axis=0), 1)[:, None]
-        cepstrum, label = member.T @ cepstra / sizes, member.T @ labels / sizes  # means of each voice
-        slopes = _slopes(labels - label[voices], cepstra - cepstrum[voices])
-        rest, centres = cepstra - labels @ slopes, cepstrum - label @ slopes
-    return voices
+        value, label = member.T @ values / sizes, member.T @ labels / sizes  # means of each group
+        slopes = _slopes(labels - label[groups], values - value[groups])
+        rest, centres = values - labels @ slopes, value - label @ slopes
+    return groups
 
 
-def _slopes(labels: Array, cepstra: Array) -> Array:
+def _slopes(labels: Array, values: Array) -> Array:
     """Least squares, (C, D); the ridge holds labels that all say the same."""
     ridge = 1e-3 * len(labels) * np.eye(labels.shape[1])
-    return np.asarray(np.linalg.solve(labels.T @ labels + ridge, labels.T @ cepstra))
+    return np.asarray(np.linalg.solve(labels.T @ labels + ridge, labels.T @ values))

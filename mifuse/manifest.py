@@ -101,8 +101,11 @@ def read_manifest(path: Path | str, labels: Sequence[str] | None = LABELS) -> Ma
     return Manifest(path, tuple(clips))
 
 
-def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
+def write_manifest(path: Path | str, clips: Iterable[Clip], empty: Sequence[str] = ()) -> None:
     """Write clips as a manifest with paths relative to it; columns without a value are left out.
+
+    Args:
+        empty: columns that are written even so, for somebody to fill.
 
     Raises:
         ManifestError: a clip that is not at or below the manifest's folder.
@@ -110,7 +113,7 @@ def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
     path = Path(path)
     rows = [_row(clip, path) for clip in clips]
     names = {name: None for row in rows for name, value in row.items() if value or name not in COLUMNS}
-    columns = ["path", *(name for name in COLUMNS[1:] if name in names)]
+    columns = ["path", *(name for name in COLUMNS[1:] if name in names or name in empty)]
     columns += [name for name in names if name not in COLUMNS]
     # Before Python 3.13 the csv module leaves a bare carriage return unquoted and then cannot read it.
     odd = any("\r" in value for row in rows for value in (*row, *row.values()))

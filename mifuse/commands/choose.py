@@ -1,0 +1,45 @@
+"""`mifuse choose`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from mifuse.audio import AudioCache
+from mifuse.choosing import choose as chosen
+from mifuse.errors import ManifestError
+from mifuse.manifest import read_manifest, write_manifest
+
+
+@click.command(epilog="Example: mifuse choose target.csv -o few.csv --clips 20")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Manifest, at or above the clips."
+)
+@click.option("--clips", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another one chooses others.")
+@click.option("--force", is_flag=True, help="Replace the manifest if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def choose(*, target: Path, output: Path, clips: int, seed: int, force: bool, as_json: bool) -> None:
+    """Choose the clips of the manifest TARGET whose labels would help most, before or after adapting.
+
+    Listen to them, write what you hear into the column `label` (remove the rows of which you are not sure),
+    and give the manifest to `mifuse adapt --labelled`. Of the manifest, rows of split `adapt` are used where
+    it has that column; its labels are not read.
+    """
+    if output.exists() and not force:
+        raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
+    archive = read_manifest(target, labels=None).select("adapt").clips
+    few = [replace(archive[i], label=None) for i in chosen(archive, AudioCache(), clips, seed)]
+    write_manifest(output, few, empty=("label",))
+    if as_json:
+        result = {"manifest": str(output), "clips": [clip.name for clip in few], "of": len(archive)}
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    click.echo(
+        f"{output}: {len(few)} of {len(archive)} clips. Listen to them and write each one's emotion "
+        f"into the column label, then: mifuse adapt … --labelled {output}"
+    )
