@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mifuse.audio import AudioCache
+from mifuse.choosing import doubted
 from mifuse.classifier import classifier_draws, load_model
 from mifuse.clustering import strangers, within_voices
 from mifuse.config import require
@@ -309,6 +310,7 @@ def adapt_manifest(
             "clips": len(clips),
             "unnamed": len(strangers([clip.speaker for clip in clips])),
             "labelled": 0 if known is None else int((known >= 0).sum()),
+            "doubted": [labels[c] for c in doubted(adapted.targets, adapted.lalm)],
             "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
             "history": adapted.history,
             "seconds": time.perf_counter() - started,

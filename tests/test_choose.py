@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from mifuse.choosing import typical
+from mifuse.choosing import doubted, typical
 from mifuse.cli import main
 from mifuse.manifest import read_manifest
 from mifuse.synth import make_domain
@@ -79,3 +79,17 @@ def test_what_cannot_be_chosen_is_said(target: Path) -> None:
     assert f"{few} exists: choose another name, or add --force" in run(target, "-o", few, code=1).output
     assert few.read_text() == "mine"
     run(target, "-o", few, "--force", "--clips", 0, code=2)
+
+
+def test_names_that_the_lalm_does_not_bear_out() -> None:
+    truth = np.tile(np.arange(4), 25)
+    labels = 0.1 / 3 + (0.9 - 0.1 / 3) * np.eye(4)[truth]
+    biased = 0.5 * np.eye(4)[truth] + np.array(
+        [0.0, 0.0, 0.4, 0.1]
+    )  # calls many neutral, but knows what is what
+    assert doubted(labels, biased) == []
+    swapped = np.where(truth == 3, 0, truth)
+    said = 0.6 * np.eye(4)[swapped] + 0.1  # sad clips are called angry
+    assert doubted(labels, said) == [3]
+    assert doubted(labels, np.full((100, 4), 0.25)) == [0, 1, 2, 3]
+    assert doubted(labels[:40], said[:40]) == [], "too few to tell"

@@ -117,6 +117,13 @@ def adapt(
                 "were told apart by their sound; name them if you can, and if all are one voice, that one",
                 err=True,
             )
+        if record["doubted"] and not record["labelled"]:
+            click.echo(
+                f"the LALM hardly bears out the name {' or '.join(record['doubted'])}: it may take one "
+                f"emotion for another; label some clips (mifuse choose {target} -o few.csv) and adapt with "
+                "--labelled few.csv",
+                err=True,
+            )
 
 
 def _with_tensorboard(
