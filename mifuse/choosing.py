@@ -43,8 +43,8 @@ def doubted(labels: Array, lalm: Array) -> list[int]:
 
     Where it takes one emotion for another throughout, every clip bears that out, and a student learns the
     wrong name. What is compared is how much more often it says an emotion of the clips with that label than
-    of all clips, in nats. On the corpora of benchmarks.transfers that was 0.15 more than of any other emotion
-    where names are right, -0.08 to 0.02 where two are swapped, and 0.0 to 0.14 in archives of mostly one emotion.
+    of all clips, in nats. On the corpora of benchmarks.transfers that was 0.15 or more above every other
+    emotion where names are right, and -0.08 to 0.02 where two are swapped (docs/LOG.md).
 
     Args:
         labels: what the student is taught, (N, C).
