@@ -399,6 +399,8 @@ def test_a_lalm_that_bears_out_no_name_is_said(world, tmp_path):
     assert told.exit_code == 0, told.output
     assert "the LALM hardly bears out the name angry or happy or neutral or sad" in told.stderr
     assert f"mifuse choose {target} -o few.csv" in told.stderr
+    as_json = world.run(tmp_path / "json", "--json", **files)
+    assert json.loads(as_json.stdout)["doubted"] == ["angry", "happy", "neutral", "sad"]
     write_manifest(tmp_path / "phone" / "few.csv", clips[:1])
     labelled = world.run(tmp_path / "few", "--labelled", str(tmp_path / "phone" / "few.csv"), **files)
     assert labelled.exit_code == 0, labelled.output

@@ -106,7 +106,7 @@ def adapt(
     if not is_main_process():
         return
     if as_json:
-        click.echo(json.dumps({"out": str(out), **record["fusion"]}))
+        click.echo(json.dumps({"out": str(out), "doubted": record["doubted"], **record["fusion"]}))
     else:
         priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
         shares = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
