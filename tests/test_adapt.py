@@ -22,7 +22,7 @@ from mifuse.draws import load_draws
 from mifuse.errors import TrainingError
 from mifuse.features import Features
 from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest, write_manifest
+from mifuse.manifest import read_manifest
 from mifuse.predictions import read_predictions
 from mifuse.refine import RefineConfig
 from mifuse.stand_in import stand_in_lalm
@@ -385,23 +385,3 @@ def test_unnamed_speakers_are_said(world, tmp_path):
     assert one_voice.exit_code == 0, one_voice.output
     assert "name no speaker" not in one_voice.stderr
     assert "name no speaker" not in world.run(tmp_path / "few").stderr
-
-
-def test_a_lalm_that_bears_out_no_name_is_said(world, tmp_path):
-    """It answers the same of 64 clips; with a label that may be used, nothing is said."""
-    target = make_domain(tmp_path / "phone", "phone", speakers=8, clips_per_speaker=8, seed=1, seconds=0.5)
-    clips = read_manifest(target).clips
-    probs = {"angry": 0.2, "happy": 0.2, "neutral": 0.4, "sad": 0.2}
-    draws = [{"path": clip.name, "teacher": "t", "draw": k, "probs": probs} for clip in clips for k in (0, 1)]
-    (tmp_path / "draws.jsonl").write_text("\n".join(map(json.dumps, draws)))
-    files = {"target": target, "draws": tmp_path / "draws.jsonl"}
-    told = world.run(tmp_path / "out", **files)
-    assert told.exit_code == 0, told.output
-    assert "the LALM hardly bears out the name angry or happy or neutral or sad" in told.stderr
-    assert f"mifuse choose {target} -o few.csv" in told.stderr
-    as_json = world.run(tmp_path / "json", "--json", **files)
-    assert json.loads(as_json.stdout)["doubted"] == ["angry", "happy", "neutral", "sad"]
-    write_manifest(tmp_path / "phone" / "few.csv", clips[:1])
-    labelled = world.run(tmp_path / "few", "--labelled", str(tmp_path / "phone" / "few.csv"), **files)
-    assert labelled.exit_code == 0, labelled.output
-    assert "bears out" not in labelled.stderr

@@ -86,7 +86,7 @@ def test_names_that_the_lalm_does_not_bear_out() -> None:
     labels = 0.1 / 3 + (0.9 - 0.1 / 3) * np.eye(4)[truth]
     biased = 0.5 * np.eye(4)[truth] + np.array(
         [0.0, 0.0, 0.4, 0.1]
-    )  # calls many neutral, but knows what is what
+    )  # many neutral, but it knows what is what
     assert doubted(labels, biased) == []
     swapped = np.where(truth == 3, 0, truth)
     said = 0.6 * np.eye(4)[swapped] + 0.1  # sad clips are called angry

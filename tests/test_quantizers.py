@@ -36,9 +36,8 @@ def test_it_quantises_what_it_is_told_to(graph: Path) -> None:
     chosen = body(onnx.load(graph))
     convs = [name for name in chosen if "Conv" in name]
     assert layers(same_layers(chosen)(openvino.convert_model(graph), clips)) == len(convs) == 4
-    assert (
-        layers(as_it_comes(openvino.convert_model(graph), clips)) == 6
-    )  # the first convolution, and the head
+    # The first convolution and the head, too.
+    assert layers(as_it_comes(openvino.convert_model(graph), clips)) == 6
     kept = accuracy_control(openvino.convert_model(graph), clips)
     fp32 = openvino.compile_model(openvino.convert_model(graph), "CPU")
     int8 = openvino.compile_model(kept, "CPU")
