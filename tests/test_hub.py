@@ -85,6 +85,13 @@ def test_the_head_on_kept_states_is_the_saved_model(domain, tmp_path, family):
     assert states.std(dim=0).max() > 1e-2  # clips differ
 
 
+@pytest.mark.parametrize("family", ["WavLM", "Wav2Vec2", "Hubert", "Whisper"])
+def test_a_new_head_weighs_all_layers_alike(tmp_path, family):
+    encoder = str(save_encoder(tmp_path / "encoder", family))
+    weights = HubClassifier(encoder, dropout=0.0).model.layer_weights
+    assert weights.tolist() == [1 / len(weights)] * len(weights)
+
+
 def test_the_encoder_hears_each_clip_once(domain, tmp_path, monkeypatch):
     clips = domain[1]
     encoder, records = str(save_encoder(tmp_path / "encoder", "WavLM")), []
