@@ -55,12 +55,8 @@ class Keeping(nn.Module):
         self.kept: Tensor | None = None
         self.start = self.final = self.turn = 0  # in activations since the stream began
 
-    def forward(self, x: Tensor, mask: Tensor, first: int, fresh: bool = False) -> Tensor:
-        """Activations (1, channels, bins, n) of features (1, 1, mels, frames) from frame `first` on.
-
-        Args:
-            mask: where there is speech, (1, 1, frames).
-        """
+    def forward(self, x: Tensor, first: int, fresh: bool = False) -> Tensor:
+        """Activations (1, channels, bins, n) of features (1, 1, mels, frames) from frame `first` on."""
         start, frames = first // STRIDE, x.shape[3]
         count = -(-frames // STRIDE)
         ready = 0 if self.kept is None or fresh else min(max(0, self.final - start), count)
@@ -72,8 +68,7 @@ class Keeping(nn.Module):
             if begin == end:
                 continue
             low, high = max(0, begin * STRIDE - CONTEXT), min(frames, end * STRIDE + CONTEXT)
-            made = self.blocks(x[..., low:high], mask[..., low:high])
-            made = made[..., begin - low // STRIDE :][..., : end - begin]
+            made = self.blocks(x[..., low:high])[..., begin - low // STRIDE :][..., : end - begin]
             if not found.numel():
                 found = made.new_zeros(*made.shape[:3], count)
                 if self.kept is not None and ready:
@@ -115,7 +110,7 @@ def windows(samples: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
 
 def pooled(student: Student, activations: Tensor, mask: Tensor) -> np.ndarray:
     """Probabilities (C,) from the activations of the blocks."""
-    blocks, student.blocks = student.blocks, Given(activations)
+    blocks, student.blocks = student.blocks, nn.Sequential(Given(activations))
     spectrum = activations.new_zeros(1, student.norm.spectrum)  # of an unknown speaker
     scores = student.logits(activations.new_zeros(1, 1, 1), mask, spectrum)
     probs = torch.softmax(scores, dim=-1)[0].numpy()
@@ -130,7 +125,7 @@ class Given(nn.Module):
         super().__init__()
         self.answer = answer
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return self.answer
 
 
@@ -165,7 +160,7 @@ def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -
         for name, start in starts.items():
             window = torch.from_numpy(samples[start * HOP : end])[None]
             features, mask, _ = student.features(window)
-            found[name].append(pooled(student, student.blocks(features[:, None], mask), mask))
+            found[name].append(pooled(student, student.blocks(features[:, None]), mask))
             if name == ANEW:
                 x, heard = features[:, None], mask
                 loudest = float(student.frontend.power(window).sum(dim=-1).max())
@@ -173,10 +168,10 @@ def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -
         level = loudest if fresh else level
         for name, keeper in keepers.items():
             if name != KEPT:
-                found[name].append(pooled(student, keeper(x, heard, first, fresh and name == jumping), heard))
+                found[name].append(pooled(student, keeper(x, first, fresh and name == jumping), heard))
         part, heard = (value[..., first : first + x.shape[3]] for value in steady)
-        found[STEADY].append(pooled(student, student.blocks(part[:, None], heard), heard))
-        found[KEPT].append(pooled(student, keepers[KEPT](part[:, None], heard, first), heard))
+        found[STEADY].append(pooled(student, student.blocks(part[:, None]), heard))
+        found[KEPT].append(pooled(student, keepers[KEPT](part[:, None], first), heard))
     rows = {}
     for name, rows_found in found.items():
         probs, reference = np.stack(rows_found), np.stack(found[STEADY if name == KEPT else ANEW])

@@ -174,7 +174,6 @@ def test_int8_covers_the_body_and_nothing_else(bundle: Path) -> None:
     assert first not in chosen  # reads the log-mel, one channel: no integer kernel is faster there
     assert all(name in chosen for name in others)
     assert not [name for name in chosen if name.startswith("frontend") or by_name[name] == "Gemm"]
-    assert [by_name[name] for name in chosen].count("Mul") == len(others) - 1  # masks from one to the next
     quantised = onnx.load(bundle / "model.int8.onnx")
     stored = {t.name: t.data_type for t in quantised.graph.initializer}
     weights = [kind for name, kind in stored.items() if name.endswith(".weight_quantized")]

@@ -19,7 +19,7 @@ Ranges = Mapping[str, tuple[float, float]]  # value of the graph -> lowest, high
 FRONT_END = "frontend"  # module whose nodes stay float: a logarithm's input spans 70 dB
 # ONNX Runtime has integer kernels for these; each chain of them runs without leaving 8 bits.
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
-_FOLLOWING = ("Relu", "Clip", "Add", "Mul", "MaxPool", "Concat", "AveragePool", "GlobalAveragePool")
+_FOLLOWING = ("Relu", "Clip", "Add", "MaxPool", "Concat", "AveragePool", "GlobalAveragePool")
 
 
 THIN = 16  # weights over one channel, below which a convolution stays float
@@ -100,12 +100,8 @@ def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
         weighted = weighted and (node.op_type == "Conv" or behind)
         quantised = weighted and node.name not in floats and not _thin(node, weights)
         follows = node.op_type in _FOLLOWING and any(name in inside for name in node.input)
-        others = [name for name in node.input if name not in inside]
-        if node.op_type == "Mul":  # by a mask, which no layer made; else it is a gate, or part of a GELU
-            others = [name for name in others if name in reached or name in weights]
-        elif node.op_type not in ("Add", "Concat"):  # a bound of Clip is no activation
-            others = []
-        # An Add with a constant belongs to the pooling or to a norm.
+        # A bound of Clip is no activation; an Add with a constant belongs to the pooling or to a norm.
+        others = [n for n in node.input if n not in inside and node.op_type in ("Add", "Concat")]
         if quantised or (follows and not others):
             chosen.append(node.name)
             inside.update(node.output)
