@@ -19,10 +19,9 @@ import numpy.typing as npt
 from mifuse.errors import AudioError
 from mifuse.manifest import Clip
 from mifuse.wal import use_write_ahead_log
+from mifuse_runtime.audio import trim_silence
 
 SAMPLE_RATE = 16_000  # Hz, of everything behind `read_audio`
-SILENCE_DB = 40.0  # dB: audio this far below the loudest frame does not count
-SILENCE_FRAME = SAMPLE_RATE // 40  # samples: 25 ms
 BLOCK = 1 << 21  # values decoded at a time, 8 MB: ten minutes of 8 channels at 192 kHz would be 3.7 GB
 
 Samples = npt.NDArray[np.float32]
@@ -156,25 +155,6 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def trim_silence(samples: Samples, db: float = SILENCE_DB, frame: int = SILENCE_FRAME) -> Samples:
-    """Leave out the leading and trailing frames that are more than `db` below the loudest one.
-
-    Args:
-        samples: (n,), n >= 1.
-        frame: samples a frame.
-
-    Returns:
-        A view of `samples`; all of them when every frame is silent.
-
-    >>> len(trim_silence(np.r_[np.zeros(800), np.ones(400), np.zeros(900)].astype(np.float32)))
-    400
-    """
-    starts = np.arange(0, len(samples), frame)
-    energy = np.add.reduceat(np.square(samples), starts)
-    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-db / 10))
-    return samples[loud[0] * frame : (loud[-1] + 1) * frame]
-
-
 class AudioCache:
     """Decoded clips on disk: int16, 16 kHz mono, named by content, least recently used ones dropped.
 
@@ -224,7 +204,7 @@ class AudioCache:
             stored = np.round(decoded * scale).astype(np.int16)
             self._store(digest, stored)
         samples: Samples = np.multiply(stored, np.float32(1 / 32767), dtype=np.float32)
-        return trim_silence(samples) if trim else samples
+        return trim_silence(samples, SAMPLE_RATE) if trim else samples
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

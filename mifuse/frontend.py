@@ -13,7 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mifuse.audio import SAMPLE_RATE, SILENCE_DB
+from mifuse.audio import SAMPLE_RATE
+from mifuse_runtime.audio import SILENCE_DB
 
 __all__ = ["HOP", "N_MELS", "SAMPLE_RATE", "WINDOW", "LogMel", "mel_filters"]
 

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mifuse.audio import SILENCE_DB
 from mifuse.config import require
 from mifuse.features import Features
 from mifuse.frontend import N_MELS
 from mifuse.speakers import numbers
+from mifuse_runtime.audio import SILENCE_DB
 
 Array = NDArray[np.float64]
 COEFFICIENTS = 20  # of the cepstrum; the first is its level

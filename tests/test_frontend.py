@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from mifuse.audio import SILENCE_DB
 from mifuse.frontend import FLOOR, HOP, N_MELS, SAMPLE_RATE, WINDOW, LogMel, mel_filters
+from mifuse_runtime.audio import SILENCE_DB
 
 FRONTEND = LogMel()
 

@@ -42,6 +42,14 @@ def test_answer_is_the_graphs(recognizer: Recognizer) -> None:
     assert (prediction.start, prediction.end) == (0.0, 1.5)
 
 
+def test_silence_at_the_ends_is_not_heard(recognizer: Recognizer) -> None:
+    room = 1e-4 * np.sin(np.arange(RATE, dtype=np.float32))  # 80 dB below full scale
+    found = recognizer.predict(np.concatenate([room, tone(1.5), room, room]))
+    assert found.scores == recognizer.predict(tone(1.5)).scores
+    assert (found.start, found.end) == (0.0, 4.5)
+    assert recognizer.predict(room).scores != found.scores  # the loudest frame decides, not a level
+
+
 def test_repr_is_a_card(recognizer: Recognizer) -> None:
     assert "angry, happy, neutral, sad; fp32 on onnxruntime, threads=1" in repr(recognizer)
     assert recognizer.sample_rate == RATE

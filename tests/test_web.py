@@ -83,7 +83,14 @@ def test_version_and_defaults_are_the_runtimes(ask: Ask, bundle: Path) -> None:
 
 def test_a_clip_is_what_it_is_in_python(ask: Ask, bundle: Path, python: Recognizer, tmp_path: Path) -> None:
     stereo = np.stack([speech(1.3), tone(1.3)], axis=1)
-    for samples in (speech(2.0), (speech(0.7) * 32767).astype(np.int16), stereo, tone(0.02).astype(float)):
+    ends = np.pad(speech(1.0), (9000, 5000))
+    for samples in (
+        speech(2.0),
+        (speech(0.7) * 32767).astype(np.int16),
+        stereo,
+        tone(0.02).astype(float),
+        ends,
+    ):
         same(ask("predict", bundle=bundle, **written(samples, tmp_path)), python.predict(samples))
 
 

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     "--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Precision of a bundle; its own default."
 )
 @click.option(
-    "--trim/--no-trim", default=True, show_default=True, help="Leave out silence at both ends of a clip."
+    "--trim/--no-trim",
+    default=True,
+    show_default=True,
+    help="Leave out silence at both ends of a clip; a bundle always does.",
 )
 @click.option(
     "--speakers",

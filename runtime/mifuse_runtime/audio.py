@@ -10,6 +10,7 @@ from mifuse_runtime.errors import AudioError
 Floats = NDArray[np.float32]
 
 MAX_CHANNELS = 64
+SILENCE_DB, SILENCE_FRAME = 40.0, 0.025  # so far below the loudest frame, in seconds, audio does not count
 MAX_PEAK = 8.0  # decoders overshoot full scale a little; more means integers passed as floats
 
 
@@ -58,3 +59,21 @@ def checked(samples: Floats) -> Floats:
 def peak(samples: Floats) -> float:
     """The largest magnitude; NaN if there is a NaN."""
     return max(float(samples.max()), -float(samples.min()))
+
+
+def trim_silence(samples: Floats, rate: float) -> Floats:
+    """Leave out the leading and trailing frames that are more than `SILENCE_DB` below the loudest one.
+
+    Args:
+        samples: (n,), n >= 1.
+
+    Returns:
+        A view of `samples`; all of them when every frame is silent.
+
+    >>> len(trim_silence(np.r_[np.zeros(800), np.ones(400), np.zeros(900)].astype(np.float32), 16_000))
+    400
+    """
+    frame = max(1, int(rate * SILENCE_FRAME))
+    energy = np.add.reduceat(np.square(samples), np.arange(0, samples.size, frame))
+    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-SILENCE_DB / 10))
+    return samples[loud[0] * frame : (loud[-1] + 1) * frame]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
-from mifuse_runtime.audio import Floats, checked, mono
+from mifuse_runtime.audio import Floats, checked, mono, trim_silence
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction
 from mifuse_runtime.errors import AudioError, BundleError
@@ -98,7 +98,7 @@ class Recognizer:
     def predict(
         self, samples: ArrayLike, sample_rate: float | None = None, speaker: Speaker | None = None
     ) -> Prediction:
-        """The emotion of one clip, looked at as a whole.
+        """The emotion of one clip, looked at as a whole; silence at its ends is not.
 
         Args:
             speaker: who speaks; learns from the clip, and from the eighth on the answer is held against the
@@ -174,12 +174,11 @@ class Recognizer:
 
     def _clip(self, samples: Floats, speaker: Speaker | None) -> Steps:
         end = samples.size / self.sample_rate
-        missing = int(SHORTEST * self.sample_rate) - samples.size
-        if missing > 0:
-            samples = np.pad(samples, (0, missing))
+        samples = trim_silence(samples, self.sample_rate)  # as of the clips that students learn from
+        missing = max(0, int(SHORTEST * self.sample_rate) - samples.size)
+        samples = np.pad(samples, (0, missing))
         taken = self._front.clip(samples) if self._front else samples
-        answer = yield taken
-        probs = heard(answer, len(self.labels), taken, speaker)
+        probs = heard((yield taken), len(self.labels), taken, speaker)
         return [Decider(self.labels, self.bundle.stream, 1.0).decide(probs, 0.0, end)]
 
     def _run(self, batch: Floats) -> Floats:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mifuse_runtime.audio import Floats
+from mifuse_runtime.audio import SILENCE_DB, Floats
 from mifuse_runtime.bundle import NAME, Bundle
 from mifuse_runtime.decision import Shares
 from mifuse_runtime.errors import BundleError, MifuseError
 
 FEWEST = 8  # clips that make a norm; until then the answer is that for an unknown speaker
 EPS = 1e-3  # added to each variance
-FLOOR, SPEECH, SILENT = 1e-7, 1e-4, 1e-12  # power against that of the loudest frame, and that of no sound
+FLOOR, SILENT = 1e-7, 1e-12  # power against that of the loudest frame, and that of no sound
+SPEECH = 10 ** (-SILENCE_DB / 10)  # power against that of the loudest frame
 
 
 class Speaker:

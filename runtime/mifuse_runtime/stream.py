@@ -76,8 +76,7 @@ class Stream:
         self._filled = 0  # samples in the buffer, the last of them the latest
         self._heard = self._sensed = 0  # samples since the start, and those that the voice gate has heard
         self._next = 0  # index of the next window's first sample
-        self._done = 0  # index behind the last window
-        self._learnt = 0  # index behind the last window that the speaker has learnt from
+        self._done = self._learnt = 0  # indices behind the last window, and the last that was learnt from
         self._warned = self._closed = False
 
     def feed(self, chunk: ArrayLike) -> list[Prediction]:
@@ -114,9 +113,7 @@ class Stream:
             if not self._warned:
                 import logging  # 0.7 MB that hardly any stream needs
 
-                logging.getLogger(__name__).warning(
-                    "the stream holds NaN or infinite samples: they count as silence"
-                )
+                logging.getLogger(__name__).warning("NaN or infinite samples count as silence")
             self._warned = True
         return checked(samples) if samples.size else samples
 
@@ -172,9 +169,8 @@ class Stream:
             ago = self._filled - self._heard
             samples = self._buffer[first * self._grid + ago : end + ago]
             taken = self._frames.window(samples, first) if self._frames else samples
-            answer = yield taken
             new = start >= self._learnt
-            probs = heard(answer, self._classes, taken, self._speaker, learn=new)
+            probs = heard((yield taken), self._classes, taken, self._speaker, learn=new)
             self._learnt = end if new else self._learnt
         self._next += self._hop
         self._done = end

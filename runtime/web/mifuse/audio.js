@@ -2,6 +2,7 @@
 import { AudioError } from "./errors.js";
 import { resample } from "./resample.js";
 
+const [SILENCE_DB, SILENCE_FRAME] = [40, 0.025]; // so far below the loudest frame, in seconds, audio does not count
 const MAX_PEAK = 8; // decoders overshoot full scale a little; more means integers passed as floats
 const DECODED = 48_000; // Hz: what compressed files are decoded at
 const [PCM, FLOAT, EXTENSIBLE] = [1, 3, 0xfffe];
@@ -44,6 +45,19 @@ export function checked(samples) {
     throw new AudioError(`float samples reach ${peak}: divide them to [-1, 1], or pass an Int16Array`);
   }
   return samples;
+}
+
+/**
+ * The samples without the leading and trailing frames that are more than `SILENCE_DB` below the loudest one; all of
+ * them when every frame is silent.
+ */
+export function trimSilence(samples, rate) {
+  const frame = Math.max(1, Math.floor(rate * SILENCE_FRAME));
+  const energy = new Float64Array(Math.ceil(samples.length / frame));
+  samples.forEach((sample, i) => (energy[Math.floor(i / frame)] += sample * sample));
+  const least = energy.reduce((most, value) => Math.max(most, value), 0) * 10 ** (-SILENCE_DB / 10);
+  const last = energy.findLastIndex((value) => value >= least);
+  return samples.subarray(energy.findIndex((value) => value >= least) * frame, (last + 1) * frame);
 }
 
 /**

@@ -1,5 +1,5 @@
 /** The recogniser: a loaded bundle that turns samples into emotions. */
-import { checked, mono } from "./audio.js";
+import { checked, mono, trimSilence } from "./audio.js";
 import { loadBundle } from "./bundle.js";
 import { Decider } from "./decision.js";
 import { BundleError } from "./errors.js";
@@ -74,7 +74,7 @@ export class Recognizer {
   }
 
   /**
-   * The emotion of one clip, looked at as a whole.
+   * The emotion of one clip, looked at as a whole; silence at its ends is not.
    *
    * @param {Float32Array | Float64Array | Int16Array | Array} samples mono, or an array of channels
    * @param {number} [sampleRate] Hz
@@ -82,7 +82,7 @@ export class Recognizer {
    */
   async predict(samples, sampleRate = this.sampleRate) {
     const ready = resample(checked(mono(samples)), sampleRate, this.sampleRate);
-    const probs = await this.#run(ready);
+    const probs = await this.#run(trimSilence(ready, this.sampleRate)); // as of the clips that students learn from
     return new Decider(this.labels, this.#bundle.settings, 1).decide(probs, 0, ready.length / this.sampleRate);
   }
 
