@@ -175,8 +175,8 @@ class Recognizer:
     def _clip(self, samples: Floats, speaker: Speaker | None) -> Steps:
         end = samples.size / self.sample_rate
         samples = trim_silence(samples, self.sample_rate)  # as of the clips that students learn from
-        missing = max(0, int(SHORTEST * self.sample_rate) - samples.size)
-        samples = np.pad(samples, (0, missing))
+        missing = int(SHORTEST * self.sample_rate) - samples.size
+        samples = np.pad(samples, (0, missing)) if missing > 0 else samples
         taken = self._front.clip(samples) if self._front else samples
         probs = heard((yield taken), len(self.labels), taken, speaker)
         return [Decider(self.labels, self.bundle.stream, 1.0).decide(probs, 0.0, end)]
