@@ -163,5 +163,5 @@ def test_reserving_stays_fast_with_many_draws_in_the_store(store: DrawsStore) ->
     store.add(StoredDraw(A, f"c{i}", 0, Answer({"angry": 1.0})) for i in range(20_000))
     started = time.monotonic()
     store.reserve([wanted(clip=f"n{i}") for i in range(500)], 1000.0, owner(), 60)
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 1.0
     assert ledger.totals(store._db) == (0.0, 500.0)

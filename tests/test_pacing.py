@@ -58,7 +58,7 @@ def test_too_much_halts_all_and_shrinks_once_a_second() -> None:
     after, grown, waited = asyncio.run(run())
     assert after == pytest.approx(7.0)
     assert after < grown < after + 0.5  # no doubling any more
-    assert 0.19 < waited < 5.0  # on a busy machine, too
+    assert 0.19 < waited < 1.0
 
 
 def test_bad_luck_does_not_slow_down() -> None:
@@ -78,8 +78,7 @@ def test_requests_wait_for_the_room_that_headers_tell_of() -> None:
                 pass
         return time.monotonic() - started
 
-    # Once of three times: a busy machine may take half a second for nothing.
-    assert any(0.25 < asyncio.run(run()) < 0.8 for _ in range(3))
+    assert 0.25 < asyncio.run(run()) < 0.8
 
 
 def test_a_limit_refills_steadily_and_a_request_above_it_can_pass() -> None:
