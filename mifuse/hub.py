@@ -102,7 +102,7 @@ class HubClassifier(nn.Module):
                 f"hf:{name} ({self.model.config.model_type}) has no weighted layers to put a head on: "
                 "choose a WavLM, HuBERT, wav2vec2 or Whisper checkpoint"
             )
-        if dropout is not None and "layer_weights" in absent:
+        if "layer_weights" in absent:
             # `transformers` leaves whatever was in memory there, for WavLM and wav2vec2.
             nn.init.constant_(self.model.layer_weights, 1 / len(self.model.layer_weights))
         self.labels = tuple(labels)

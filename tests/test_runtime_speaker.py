@@ -24,7 +24,7 @@ from mifuse_runtime.settings import FrontEnd
 from tests.bundles import RATE, make_bundle, speech
 from tests.test_export import lived_in
 
-CLIPS = [speech(0.4 + 0.1 * (seed % 7), seed=seed) for seed in range(20)]
+CLIPS = [speech(0.8 + 0.1 * (seed % 7), seed=seed) for seed in range(20)]
 
 
 def made() -> Student:
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("int8", 0.1)])
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-4), ("int8", 0.1)])
 def test_device_says_what_the_student_says(
     folder: Path, student: Student, engine: str, precision: str, close: float
 ) -> None:
@@ -74,8 +74,9 @@ def test_device_says_what_the_student_says(
     found = [list(p.scores.values()) for p in recognizer.predict_batch(CLIPS, speaker=anna)]
     assert anna.clips == len(CLIPS)
     with torch.no_grad():
-        trimmed = [trim_silence(clip, RATE) for clip in CLIPS]
-        raw = [student.embed(*student.features(torch.from_numpy(clip)[None])) for clip in trimmed]
+        heard = [trim_silence(clip, RATE) for clip in CLIPS]
+        heard = [np.pad(clip, (0, max(0, RATE // 10 - clip.size))) for clip in heard]
+        raw = [student.embed(*student.features(torch.from_numpy(clip)[None])) for clip in heard]
         values = torch.cat(raw)
         shares = student.head(student.norm(values)).softmax(-1)
         weights = (shares / (shares.sum(0) + 1)).sum(1)[:, None]  # emotions count alike
@@ -85,7 +86,7 @@ def test_device_says_what_the_student_says(
         expected = student.head(z).softmax(-1).numpy()
     np.testing.assert_allclose(found, expected, atol=close)
     alone = [list(recognizer.predict(clip).scores.values()) for clip in CLIPS]
-    assert np.abs(np.array(alone) - expected).max() > 0.15, "a stranger's answers are others"
+    assert np.abs(np.array(alone) - expected).max() > 0.2, "a stranger's answers are others"
 
 
 def test_a_stranger_until_the_eighth_clip(folder: Path) -> None:

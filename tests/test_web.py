@@ -83,7 +83,10 @@ def test_version_and_defaults_are_the_runtimes(ask: Ask, bundle: Path) -> None:
 
 def test_a_clip_is_what_it_is_in_python(ask: Ask, bundle: Path, python: Recognizer, tmp_path: Path) -> None:
     stereo = np.stack([speech(1.3), tone(1.3)], axis=1)
-    ends = np.pad(speech(1.0), (9000, 5000))
+    faint, quiet = (
+        tone(0.4) * np.float32(10 ** (-db / 20)) for db in (43, 37)
+    )  # below what is cut, and above
+    ends = np.concatenate([faint, quiet, faint, tone(0.5), quiet, faint])
     for samples in (
         speech(2.0),
         (speech(0.7) * 32767).astype(np.int16),

@@ -10,7 +10,7 @@ from mifuse_runtime.errors import AudioError
 Floats = NDArray[np.float32]
 
 MAX_CHANNELS = 64
-SILENCE_DB, SILENCE_FRAME = 40.0, 0.025  # so far below the loudest frame, in seconds, audio does not count
+SILENCE_DB, SILENCE_FRAME = 40.0, 0.025  # dB below the loudest frame, and seconds of a frame
 MAX_PEAK = 8.0  # decoders overshoot full scale a little; more means integers passed as floats
 
 

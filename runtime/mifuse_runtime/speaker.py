@@ -15,7 +15,7 @@ from mifuse_runtime.errors import BundleError, MifuseError
 FEWEST = 8  # clips that make a norm; until then the answer is that for an unknown speaker
 EPS = 1e-3  # added to each variance
 FLOOR, SILENT = 1e-7, 1e-12  # power against that of the loudest frame, and that of no sound
-SPEECH = 10 ** (-SILENCE_DB / 10)  # power against that of the loudest frame
+SPEECH = 10 ** (-SILENCE_DB / 10)  # as FLOOR: frames above it are speech
 
 
 class Speaker:

@@ -113,7 +113,7 @@ class Stream:
             if not self._warned:
                 import logging  # 0.7 MB that hardly any stream needs
 
-                logging.getLogger(__name__).warning("NaN or infinite samples count as silence")
+                logging.getLogger(__name__).warning("the stream's NaN or infinite samples count as silence")
             self._warned = True
         return checked(samples) if samples.size else samples
 

@@ -2,7 +2,7 @@
 import { AudioError } from "./errors.js";
 import { resample } from "./resample.js";
 
-const [SILENCE_DB, SILENCE_FRAME] = [40, 0.025]; // so far below the loudest frame, in seconds, audio does not count
+const [SILENCE_DB, SILENCE_FRAME] = [40, 0.025]; // dB below the loudest frame, and seconds of a frame
 const MAX_PEAK = 8; // decoders overshoot full scale a little; more means integers passed as floats
 const DECODED = 48_000; // Hz: what compressed files are decoded at
 const [PCM, FLOAT, EXTENSIBLE] = [1, 3, 0xfffe];
