@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mifuse.adapt import first_student
-from mifuse.baselines.method import Array, Task
+from mifuse.baselines.method import THIRD, Array, Task, gently
 from mifuse.fusion import fuse
 from mifuse.student import Student
 from mifuse.training import Fit, mc_dropout_draws
 
 
-def distil(task: Task, targets: Array) -> Student:
-    """A student fitted to soft labels (N, C) that stay as they are; with true labels: the oracle."""
-    fit = Fit(
-        first_student(task.classifier, task.config, task.seed), task.features, task.config.fit, task.seed
-    )
+def distil(task: Task, targets: Array, share: float = 1.0) -> Student:
+    """A student fitted to soft labels (N, C) that stay as they are; with true labels: the oracle.
+
+    Args:
+        share: of the learning rate, see `gently`.
+    """
+    student = first_student(task.classifier, task.config, task.seed)
+    fit = Fit(student, task.features, gently(task, share), task.seed)
     while fit.epoch < fit.epochs:
         fit.run_epoch(targets)
     return fit.average.cpu().eval()
@@ -23,7 +26,7 @@ def distil(task: Task, targets: Array) -> Student:
 
 def lalm_only(task: Task) -> Student:
     """Distillation of the LALM's mean draw alone ("LALM SFUDA" in Huang, Lin, Lee, arXiv 2509.20706)."""
-    return distil(task, task.lalm_draws.mean(axis=0))
+    return distil(task, task.lalm_draws.mean(axis=0), THIRD)
 
 
 def fusion(weighting: str) -> Callable[[Task], Student]:
@@ -32,6 +35,7 @@ def fusion(weighting: str) -> Callable[[Task], Student]:
     def run(task: Task) -> Student:
         config = task.config
         draws = mc_dropout_draws(task.classifier, task.features, config.classifier_draws, task.seed)
-        return distil(task, fuse(task.lalm_draws, draws, weighting, config.temperature).probs)
+        fused = fuse(task.lalm_draws, draws, weighting, config.temperature)
+        return distil(task, fused.probs, THIRD)
 
     return run

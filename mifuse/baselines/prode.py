@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mifuse.baselines.method import Indices, Method, Task, Terms, diversity, source_copy
+from mifuse.baselines.method import THIRD, Indices, Method, Task, Terms, diversity, gently, source_copy
 
 FLOOR = 1e-3  # of a LALM's probability: it says 0 where it means little
 
@@ -30,7 +30,7 @@ class Prode(Method):
     """
 
     def __init__(self, task: Task, settings: ProdeConfig | None = None) -> None:
-        super().__init__(task, source_copy(task))
+        super().__init__(task, source_copy(task), gently(task, THIRD))
         self.settings = settings or ProdeConfig()
         lalm = torch.from_numpy(task.lalm_draws.mean(axis=0)).float().to(self.device)
         self.lalm = lalm.clamp(min=FLOOR).log()
