@@ -31,11 +31,11 @@ from mifuse.student import STRIDES, Student
 
 STEP = SAMPLE_RATE // 4  # samples from window to window
 STRIDE = math.prod(stride for _, stride in STRIDES)  # frames of an activation
-CONTEXT = 16  # frames on each side that an activation hears, 15, in whole strides
+CONTEXT = 8  # frames on each side that an activation hears
 RUN = 20.0  # seconds of one speaker in one emotion
 BUDGETS = (0, 128, 192)  # frames a hop through the convolutions; 0: the new ones
 ANEW, DEVICE = "anew", "anew, window from its own frame, as the device does"
-SHIFTS = {"anew, window from 16 ms earlier": 1, "anew, window from 64 ms earlier": STRIDE}  # frames
+SHIFTS = {"anew, window from 16 ms earlier": 1, "anew, window from 32 ms earlier": STRIDE}  # frames
 STEADY, KEPT = "statistics of the stream, anew", "the same, kept, against it"
 RATIO = 10**0.1  # by how much the loudest frame may change before everything is made anew, 1 dB
 

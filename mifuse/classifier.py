@@ -212,7 +212,7 @@ def load_model(path: str | Path) -> Student | HubClassifier:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if "model_type" in config:
                 return HubClassifier(text)
-            return Student.from_pretrained(folder).eval()
+            return Student.from_pretrained(folder, strict=True).eval()
     except (ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
         raise MifuseError(
             f"{folder}: not a student of ours ({first_line(error)}): train it again or give another folder"

@@ -22,7 +22,9 @@ from mifuse.speakers import SpeakerNorm
 SIZES = {"xs": 4, "s": 8, "m": 24}
 
 CHANNELS = (3, 6, 8, 8, 8)  # of the blocks, in widths
-STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1), (2, 1))  # of the blocks, in mel bins and frames
+# Of the blocks, in mel bins and frames. Time is halved once, behind the first block: at a quarter of the
+# frames a student hears recordings on a grid of 64 ms, and new speakers 1 to 3 points worse (docs/LOG.md).
+STRIDES = ((2, 1), (2, 2), (2, 1), (2, 1), (2, 1))
 
 
 def width_of(size: str) -> int:
@@ -103,6 +105,9 @@ class Student(nn.Module, PyTorchModelHubMixin):
         values = 2 * channels[-1] * bins + 2 * N_MELS
         self.norm = SpeakerNorm(values, spectrum=2 * N_MELS)
         self.head = nn.Linear(values, len(self.labels))
+        # Weights of other strides have the same shapes, so a checkpoint says which ones it was fitted with.
+        self.register_buffer("strides", torch.tensor(STRIDES))
+        self.register_load_state_dict_pre_hook(_same_strides)  # type: ignore[no-untyped-call]
 
     def features(self, samples: Tensor) -> Heard:
         """Log-mel (batch, N_MELS, frames), mask (batch, 1, frames) and spectrum of (batch, samples)."""
@@ -135,6 +140,12 @@ class Student(nn.Module, PyTorchModelHubMixin):
     def standalone(self) -> Standalone:
         """A copy that knows no speaker, for the device: the norm is part of its head."""
         return Standalone(copy.deepcopy(self))
+
+
+def _same_strides(_: nn.Module, weights: dict[str, Tensor], prefix: str, *__: object) -> None:
+    strides = weights.get(f"{prefix}strides")
+    if strides is None or strides.tolist() != [list(stride) for stride in STRIDES]:
+        raise RuntimeError("its blocks have the strides of an earlier version")
 
 
 class Standalone(nn.Module):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mifuse.classifier import load_model
 from mifuse.errors import MifuseError
@@ -60,6 +61,16 @@ def test_save_and_load(student, tmp_path, capsys):
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert capsys.readouterr().out == ""  # --json owns it
+
+
+def test_weights_of_other_strides_are_refused(student, tmp_path):
+    student.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for strides in ({"strides": 2 * weights["strides"]}, {}):  # earlier versions named none
+        rest = {name: value for name, value in weights.items() if name != "strides"}
+        save_file(rest | strides, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(MifuseError, match=r"not a student of ours .*strides of an earlier version"):
+            load_model(tmp_path)
 
 
 def test_widths_between_the_sizes(tmp_path):
