@@ -216,7 +216,7 @@ def _probe(manifest: Manifest, labels: Sequence[str], cache: AudioCache, bar: Ba
 
 
 def _samples(clips: Sequence[Clip], cache: AudioCache, bar: Bar) -> list[Samples]:
-    return [cache.samples(clip, trim=False)[:LONGEST] for clip in bar(clips)]
+    return [cache.samples(clip)[:LONGEST] for clip in bar(clips)]  # as the device hears them
 
 
 def _spread(clips: Sequence[T], count: int) -> list[T]:

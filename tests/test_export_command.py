@@ -18,7 +18,7 @@ from mifuse.classifier import load_model
 from mifuse.cli import main
 from mifuse.commands.export import compression, speed
 from mifuse.compress import DISTIL
-from mifuse.export import calibration_clips, export_student, probe_clips, stratified
+from mifuse.export import calibration_clips, export_student, judges, probe_clips, stratified
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest
 from mifuse.student import Student
@@ -168,6 +168,15 @@ def test_clips_are_spread_over_durations_and_labels_of_adapt_rows_stay_unread(pl
     assert {clip.split for clip in calibration_clips(manifest)} == {"adapt"}
     assert {clip.split for clip in probe_clips(manifest, LABELS)} == {"test"}
     assert probe_clips(manifest, ("bored",)) == []
+
+
+def test_int8_is_judged_on_what_the_device_hears(tmp_path: Path) -> None:
+    speech = np.random.default_rng(0).uniform(-0.5, 0.5, SAMPLE_RATE).astype(np.float32)
+    silence = np.zeros(SAMPLE_RATE, np.float32)
+    soundfile.write(tmp_path / "clip.wav", np.concatenate([silence, speech, silence]), SAMPLE_RATE)
+    (tmp_path / "target.csv").write_text(f"path,label,split\nclip.wav,{LABELS[0]},test\n")
+    (clip,) = judges(tmp_path / "target.csv", LABELS, cache=AudioCache(tmp_path / "cache")).clips
+    assert clip.size < 1.1 * SAMPLE_RATE
 
 
 @pytest.mark.parametrize("count", [1, 7, 40, 60, 100])
