@@ -1,6 +1,6 @@
 """Other ways to use the same clips, draws and classifier: same student, same budget, same selection.
 
-Every baseline is a student trained with `config.fit`, at the share of its learning rate that serves it best
+Every baseline is a student trained with `config.fit`, at a share of its learning rate where that is better
 (`gently`), and the moving average after the last step is what counts: none of them sees a label. Each
 published method is written from its paper's equations, with the paper's settings. Soft labels are fitted on
 augmented clips; the others learn from clips as they are, see `Method.plain`, PLUE from both.
