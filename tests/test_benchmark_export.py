@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.export import ENGINES, GOALS, front_end, show, students, summary
+from benchmarks.export import ENGINES, GOALS, dense_front_end, front_end, show, students, summary
 from mifuse.errors import MifuseError
 from mifuse.student import Student
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_runtime import engines
 
-FOUND = {"drop": 0.1, "test_drop": 0.0, "agreement": 99.0, "speed": 1.5, "body_speed": 2.0, "p50_ms": 0.5}
+FOUND = {
+    "drop": 0.1,
+    "test_drop": 0.0,
+    "agreement": 99.0,
+    "speed": 1.5,
+    "body_speed": 2.0,
+    "front_share": 30.0,
+    "p50_ms": 0.5,
+}
 
 
 def row(name: str, **changes: float) -> dict:
@@ -35,6 +43,15 @@ def test_the_front_end_alone_makes_the_students_features(tmp_path: Path) -> None
     expected = student.features(torch.from_numpy(samples))[0].detach().numpy()
     for engine in ENGINES:
         found = engines.start(tmp_path, front, engine, "fp32", 1)(samples)
+        assert np.abs(found.reshape(expected.shape) - expected).max() < 1e-3
+
+
+def test_a_dense_dft_gives_the_same_features(tmp_path: Path) -> None:
+    dense = dense_front_end(tmp_path / "dense")
+    samples = 0.1 * np.random.default_rng(0).standard_normal((1, 9000)).astype(np.float32)
+    expected = Student(size="xs").features(torch.from_numpy(samples))[0].numpy()
+    for engine in ENGINES:
+        found = engines.start(tmp_path / "dense", dense, engine, "fp32", 1)(samples)
         assert np.abs(found.reshape(expected.shape) - expected).max() < 1e-3
 
 
