@@ -1,17 +1,20 @@
-"""Corpora like the given ones with the archives that users have: speakers unnamed, or mostly one emotion.
+"""Corpora like the given ones: archives as users have them, or labels put right.
 
     python -m benchmarks.archives --corpora DIR --out FOLDER --nameless
     python -m benchmarks.archives --corpora DIR --out FOLDER --most neutral --share 0.7
+    python -m benchmarks.archives --corpora DIR --out FOLDER --exchange koremo angry sad
 
-FOLDER is then a `--corpora` of `benchmarks.transfers`. Only `adapt` rows change: what is scored as new
-speakers stays, and so do sources and draws. True labels choose which clips are left out, as the world would.
+FOLDER is then a `--corpora` of `benchmarks.transfers`. With unnamed speakers and with mostly one emotion only
+`adapt` rows change: what is scored as new speakers stays, and so do sources and draws. True labels choose
+which clips are left out, as the world would. Labels are exchanged in a corpus as source and as target, draws
+stay; why koremo's should be is in docs/method.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,13 +54,20 @@ def mostly(clips: Sequence[Clip], emotion: str, share: float, seed: int = 0) -> 
     return [clip for i, clip in enumerate(clips) if i not in out]
 
 
-def make(corpus: Path, out: Path, clips: Sequence[Clip]) -> None:
-    """A corpus with these clips as its target: the manifest is written, all else linked."""
+def exchanged(clips: Sequence[Clip], a: str, b: str) -> list[Clip]:
+    """The clips with two labels exchanged."""
+    other = {a: b, b: a}
+    return [replace(clip, label=other.get(clip.label or "", clip.label)) for clip in clips]
+
+
+def make(corpus: Path, out: Path, manifests: Mapping[str, Sequence[Clip]]) -> None:
+    """A corpus with these clips in its manifests, by their file names: they are written, all else linked."""
     out.mkdir(parents=True)
     for entry in corpus.iterdir():
-        if entry.name != FILES[1]:
+        if entry.name not in manifests:
             (out / entry.name).symlink_to(entry.resolve())
-    write_manifest(out / FILES[1], [replace(clip, path=out.absolute() / clip.name) for clip in clips])
+    for name, clips in manifests.items():
+        write_manifest(out / name, [replace(clip, path=out.absolute() / clip.name) for clip in clips])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,23 +82,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--nameless", action="store_true", help="nobody says who speaks")
     what.add_argument("--most", choices=LABELS, help="the emotion of most clips")
-    parser.add_argument("--share", type=float, default=0.7, help="its share")
+    what.add_argument("--exchange", nargs=3, metavar=("CORPUS", "A", "B"), help="put two wrong labels right")
+    parser.add_argument("--share", type=float, default=0.7, help="share of the emotion of most clips")
     options = parser.parse_args(arguments)
     try:
-        corpora = [options.corpora / name for name in find_corpora(options.corpora)]
-        manifests = [read_manifest(corpus / FILES[1]).clips for corpus in corpora]
-        chosen = [
-            nameless(clips) if options.nameless else mostly(clips, options.most, options.share)
-            for clips in manifests
-        ]
-        for corpus, clips in zip(corpora, chosen, strict=True):
-            out = options.out / corpus.name
-            make(corpus, out, clips)
-            print(f"{out}: {sum(clip.split == 'adapt' for clip in clips)} clips to adapt to")
+        names = find_corpora(options.corpora)
+        if options.exchange:
+            wrong, *pair = options.exchange
+            if wrong not in names or not set(pair) <= set(LABELS):
+                raise MifuseError(
+                    f"--exchange {' '.join(options.exchange)}: name a corpus ({', '.join(names)}) and two of "
+                    f"its labels ({', '.join(LABELS)})"
+                )
+        chosen = {name: _manifests(options, name) for name in names}
+        for name, manifests in chosen.items():
+            make(options.corpora / name, options.out / name, manifests)
+            clips = read_manifest(options.out / name / FILES[1]).select("adapt").clips
+            print(f"{options.out / name}: {len(clips)} clips to adapt to")
     except (MifuseError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _manifests(options: argparse.Namespace, name: str) -> dict[str, list[Clip]]:
+    """The manifests of a corpus that change."""
+    target = read_manifest(options.corpora / name / FILES[1]).clips
+    if options.nameless:
+        return {FILES[1]: nameless(target)}
+    if options.most:
+        return {FILES[1]: mostly(target, options.most, options.share)}
+    wrong, *pair = options.exchange
+    if name != wrong:
+        return {}
+    source = read_manifest(options.corpora / name / FILES[0]).clips
+    return {FILES[0]: exchanged(source, *pair), FILES[1]: exchanged(target, *pair)}
 
 
 if __name__ == "__main__":

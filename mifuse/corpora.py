@@ -33,6 +33,8 @@ class Corpus:
 
 
 _LETTERS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
+_HUNDREDS = enumerate(("neutral", "happy", "sad", "angry"))
+_KOREMO = {f"{100 * hundred + i:05d}": emotion for hundred, emotion in _HUNDREDS for i in range(1, 101)}
 _MSP = _LETTERS | {"O": "other", "X": "no agreement"}
 
 CORPORA = {
@@ -111,4 +113,7 @@ CORPORA = {
         {"a": "angry", "h": "happy", "n": "neutral", "sa": "sad"}
         | {"d": "disgust", "f": "fear", "su": "surprise"},
     ),
+    # nea00201: emotional script, speaker a, file 201 (emotiontts_open_db). Its documentation calls 201 to 300
+    # angry and 301 to 400 sad, but sentences and voices of all speakers are the other way round.
+    "koremo": Corpus("ko", r"(?P<speaker>(?:em|ne)[a-z])(?P<emotion>00[0-4]\d\d)", _KOREMO),
 }

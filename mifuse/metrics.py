@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mifuse.errors import MifuseError
 
@@ -51,6 +51,28 @@ def unweighted_accuracy(labels: Ints, predictions: Ints, classes: int) -> float:
     _check_indices(labels, classes)
     _check_indices(predictions, classes)
     return float(np.nanmean(_recalls(confusion_matrix(labels, predictions, classes))))
+
+
+def exchanged(confusion: ArrayLike) -> tuple[int, int] | None:
+    """Two classes of a confusion matrix (C, C) that look exchanged: each is mostly taken for the other.
+
+    The likeliest pair, if of the clips of both that are called either more are called by the other's name,
+    of each class, and of both together beyond chance (three deviations).
+
+    >>> exchanged([[2, 8, 0], [9, 1, 0], [0, 0, 9]])
+    (0, 1)
+    >>> exchanged([[8, 2, 0], [1, 9, 0], [0, 0, 9]]) is None
+    True
+    """
+    counts = np.asarray(confusion)
+    right = np.diag(counts)
+    mostly = counts > right[:, None]
+    wrong, kept = counts + counts.T, right[:, None] + right
+    sure = mostly & mostly.T & (wrong - kept > 3 * np.sqrt(wrong + kept))
+    if not sure.any():
+        return None
+    a, b = np.unravel_index(np.where(sure, wrong - kept, 0).argmax(), counts.shape)
+    return int(a), int(b)
 
 
 def expected_calibration_error(labels: Ints, probs: Floats) -> float:

@@ -75,3 +75,18 @@ def test_an_unlabelled_clip_is_named_and_nothing_is_left(corpora, tmp_path, caps
     assert f"{clips[0].name} has no label" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     manifest.write_text(text)
+
+
+def test_exchanged_labels(corpora, tmp_path, capsys):
+    out, arguments = tmp_path / "out", ["--corpora", str(corpora), "--out", str(tmp_path / "out")]
+    assert archives.main([*arguments, "--exchange", "x", "sad", "glad"]) == 1
+    assert "two of its labels (angry, happy, neutral, sad)" in capsys.readouterr().err and not out.exists()
+    assert archives.main([*arguments, "--exchange", "x", "angry", "sad"]) == 0
+    for name in ("source.csv", "target.csv"):
+        before, after = (read_manifest(folder / "x" / name).clips for folder in (corpora, out))
+        other = {"angry": "sad", "sad": "angry"}
+        assert [c.label for c in after] == [other.get(c.label, c.label) for c in before]
+        assert [(c.name, c.speaker, c.split) for c in after] == [(c.name, c.speaker, c.split) for c in before]
+        assert (out / "y" / name).read_bytes() == (corpora / "y" / name).read_bytes()
+    draws = (folder / "x" / "lalm_draws.jsonl" for folder in (corpora, out))
+    assert next(draws).read_bytes() == next(draws).read_bytes()

@@ -61,6 +61,13 @@ NAMES = {
         ("ALL/JK_n30.wav", "neutral", "savee-JK"),
         ("AudioData/DC/su02.wav", None, "savee-DC"),
     ],
+    "koremo": [
+        ("emotional-to-emotional/nea/wav/nea00005.wav", "neutral", "koremo-nea"),
+        ("emotional-to-emotional/nea/wav/nea00100.wav", "neutral", "koremo-nea"),
+        ("emotional-to-emotional/neb/wav/neb00101.wav", "happy", "koremo-neb"),
+        ("plain-to-emotional/ema/wav/ema00203.wav", "sad", "koremo-ema"),  # documented as angry
+        ("plain-to-emotional/emh/wav/emh00400.wav", "angry", "koremo-emh"),  # documented as sad
+    ],
 }
 
 WITH_LABEL_FILES = {

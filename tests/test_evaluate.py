@@ -76,6 +76,23 @@ def test_command(manifest, monkeypatch):
     assert (report["ua"], report["n"], report["split"], report["labels"]) == (75, 8, "test", list(LABELS))
 
 
+def test_exchanged_labels_are_told(manifest, monkeypatch):
+    monkeypatch.setattr(evaluate, "open_model", lambda *_: (LABELS, by_level))
+    arguments = ["evaluate", "any", str(manifest)]
+    assert json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["exchanged"] == []
+    other, clips = {"happy": "neutral", "neutral": "happy"}, []
+    for clip in read_manifest(manifest).clips:
+        for k in range(4):
+            path = clip.path.with_stem(f"{clip.path.stem}-{k}")
+            path.write_bytes(clip.path.read_bytes())
+            clips.append(replace(clip, path=path, label=other.get(clip.label, clip.label)))
+    write_manifest(manifest, clips)
+    run = CliRunner().invoke(main, arguments)
+    assert run.exit_code == 0 and "happy and neutral look exchanged: listen" in run.stderr
+    report = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert report["exchanged"] == ["happy", "neutral"]
+
+
 def test_json_of_an_absent_class_is_null(manifest, monkeypatch):
     write_manifest(manifest, [clip for clip in read_manifest(manifest).clips if clip.label == "sad"])
     monkeypatch.setattr(evaluate, "open_model", lambda *_: (LABELS, by_level))

@@ -65,6 +65,7 @@ def evaluate(
     """
     from mifuse import evaluate as evaluation
     from mifuse.audio import AudioCache
+    from mifuse.metrics import exchanged
 
     labels, run = evaluation.open_model(model, engine, precision)
     clips = evaluation.labelled_clips(manifest, labels, split).clips
@@ -76,10 +77,12 @@ def evaluate(
         with click.progressbar(clips, label="evaluate", file=sys.stderr) as bar:
             probs = evaluation.predict(run, bar, trim=trim)
     scores = evaluation.score_clips(clips, probs, labels)
+    pair = exchanged(scores.confusion)
+    swapped = [labels[c] for c in pair] if pair else []
     people = len({clip.speaker for clip in clips if clip.speaker})
     if as_json:
         head: dict[str, Any] = {"model": model, "manifest": str(manifest), "split": split}
-        head |= {"speakers": people, "known": speakers}
+        head |= {"speakers": people, "known": speakers, "exchanged": swapped}
         document = head | {"labels": labels} | dataclasses.asdict(scores)
         click.echo(json.dumps(_without_nan(document), indent=2))
         return
@@ -87,6 +90,12 @@ def evaluate(
     click.echo(f"{model} on {manifest} ({split}): {scores.n} clips{who}")
     click.echo(summary(scores))
     click.echo(confusion_table(scores, labels))
+    if swapped:
+        click.echo(
+            f"{' and '.join(swapped)} look exchanged: listen to a few clips of each, "
+            "then put the labels right, here or where the model was trained",
+            err=True,
+        )
 
 
 def summary(scores: Scores) -> str:
