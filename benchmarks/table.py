@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.units import SPLITS, Transfer, Unit
 from mifuse.labels import LABELS
 from mifuse.manifest import read_manifest
+from mifuse.metrics import confusion_matrix, exchanged
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -70,13 +70,12 @@ class Results:
         truth = self.truth[transfer.target, split]
         return truth[truth >= 0]
 
-    def recalls(self, method: str, transfer: Transfer, split: str, names: Ints | None = None) -> Array:
-        """(seeds, C) in %; `names`: what each emotion that the method predicts is taken for, (C,)."""
-        taken = np.arange(len(LABELS)) if names is None else names
+    def recalls(self, method: str, transfer: Transfer, split: str) -> Array:
+        """(seeds, C) in %."""
         truth = self.truth[transfer.target, split]
         rows = []
         for _, run in sorted(self.runs[method, transfer].items()):
-            right = taken[run[split].argmax(axis=1)] == truth
+            right = run[split].argmax(axis=1) == truth
             asked = run["told"] < 0 if split == "adapt" and "told" in run else np.full(len(truth), True)
             rows.append([_mean(right[asked & (truth == c)]) for c in range(len(LABELS))])
         return 100 * np.array(rows)
@@ -85,19 +84,12 @@ class Results:
         """UA of each seed, %."""
         return np.asarray(np.nanmean(self.recalls(method, transfer, split), axis=1))
 
-    def names(self, transfer: Transfer) -> Ints:
-        """What the LALM calls each emotion of the archive, one name for each, (C,).
-
-        The most likely one by the mean of its answers to the clips of each true emotion. Where it is not the
-        true one, a student that told the emotions apart without an error would learn a wrong name, and
-        nothing but a label could tell.
-        """
-        truth = self.truth[transfer.target, "adapt"]
-        (run,) = self.runs["lalm", transfer].values()
-        answers = [run["adapt"][truth == c] for c in range(len(LABELS))]
-        said = np.log([a.mean(axis=0) + 1e-9 if len(a) else np.ones(len(LABELS)) for a in answers])
-        emotions = range(len(LABELS))
-        return np.array(max(permutations(emotions), key=lambda names: said[emotions, names].sum()))
+    def exchanged(self, method: str, transfer: Transfer) -> list[str]:
+        """Two labels of the target's archive that look exchanged, by the method's first seed; or none."""
+        truth, run = self.truth[transfer.target, "adapt"], self.runs[method, transfer]
+        predicted = run[min(run)]["adapt"].argmax(axis=1)
+        confusion = confusion_matrix(truth[truth >= 0], predicted[truth >= 0], len(LABELS))
+        return [LABELS[c] for c in exchanged(confusion) or ()]
 
     def mean_uas(self, method: str, transfers: Sequence[Transfer], split: str) -> Array:
         """Mean over the transfers, for each seed that all of them have, %."""
@@ -205,17 +197,12 @@ def comparisons(
                 results, recipe, best, transfers, split
             )
         if {"lalm", "oracle"} <= set(done):
-            named = [results.recalls("oracle", t, split, results.names(t)).mean() for t in transfers]
-            for what, end in (("oracle", means["oracle"]), ("an oracle named by it", float(np.mean(named)))):
-                way = end - means["lalm"]
-                share = 100 * (means[recipe] - means["lalm"]) / way if way > 0 else None
-                part[f"share of the way from LALM to {what}, %"] = share
+            way = means["oracle"] - means["lalm"]
+            share = 100 * (means[recipe] - means["lalm"]) / way if way > 0 else None
+            part["share of the way from LALM to oracle, %"] = share
         out[split] = part
-    if results.has("lalm", transfers):
-        out["emotions that the LALM names wrongly"] = {
-            t.target: {LABELS[c]: LABELS[name] for c, name in enumerate(results.names(t)) if name != c}
-            for t in transfers
-        }
+    found = {str(t): results.exchanged(recipe, t) for t in transfers}
+    out["labels that look exchanged"] = {t: pair for t, pair in found.items() if pair}
     aucs = {str(t): trust_auc(results, recipe, t) for t in transfers}
     out["AUC of the trust weight"] = {"mean": float(np.mean(list(aucs.values())))} | aucs
     return out
@@ -315,11 +302,8 @@ def comparison_lines(parts: Mapping[str, Any]) -> list[str]:
             else:
                 shown = "there is none" if value is None else f"{value:.0f}"
                 lines.append(f"{split}: {what}: {shown}")
-    for target, names in parts.get("emotions that the LALM names wrongly", {}).items():
-        wrong = ", ".join(f"{emotion} as {name}" for emotion, name in names.items())
-        lines.append(
-            f"one name for each emotion of {target}, by the LALM's answers: {wrong or 'the true ones'}"
-        )
+    for transfer, pair in parts.get("labels that look exchanged", {}).items():
+        lines.append(f"labels of the target that look exchanged, by {transfer}: {' and '.join(pair)}")
     if parts:
         lines.append(
             f"AUC of the trust weight, mean of transfers: {parts['AUC of the trust weight']['mean']:.3f}"
