@@ -77,12 +77,11 @@ def evaluate(
         with click.progressbar(clips, label="evaluate", file=sys.stderr) as bar:
             probs = evaluation.predict(run, bar, trim=trim)
     scores = evaluation.score_clips(clips, probs, labels)
-    pair = exchanged(scores.confusion)
-    swapped = [labels[c] for c in pair] if pair else []
+    pair = [labels[c] for c in exchanged(scores.confusion) or ()]
     people = len({clip.speaker for clip in clips if clip.speaker})
     if as_json:
         head: dict[str, Any] = {"model": model, "manifest": str(manifest), "split": split}
-        head |= {"speakers": people, "known": speakers, "exchanged": swapped}
+        head |= {"speakers": people, "known": speakers, "exchanged": pair}
         document = head | {"labels": labels} | dataclasses.asdict(scores)
         click.echo(json.dumps(_without_nan(document), indent=2))
         return
@@ -90,9 +89,9 @@ def evaluate(
     click.echo(f"{model} on {manifest} ({split}): {scores.n} clips{who}")
     click.echo(summary(scores))
     click.echo(confusion_table(scores, labels))
-    if swapped:
+    if pair:
         click.echo(
-            f"{' and '.join(swapped)} look exchanged: listen to a few clips of each, "
+            f"{' and '.join(pair)} look exchanged: listen to a few clips of each, "
             "then put the labels right, here or where the model was trained",
             err=True,
         )
