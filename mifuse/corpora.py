@@ -33,8 +33,7 @@ class Corpus:
 
 
 _LETTERS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
-_HUNDREDS = enumerate(("neutral", "happy", "sad", "angry"))
-_KOREMO = {f"{100 * hundred + i:05d}": emotion for hundred, emotion in _HUNDREDS for i in range(1, 101)}
+_KOREMO = {f"{i + 1:05d}": ("neutral", "happy", "sad", "angry")[i // 100] for i in range(400)}
 _MSP = _LETTERS | {"O": "other", "X": "no agreement"}
 
 CORPORA = {
