@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import mifuse_runtime  # noqa: F401  # before ONNX Runtime, which reports itself otherwise
+
 try:
     from hypothesis import settings
 except ImportError:  # the runtime's tests also run where only NumPy and ONNX Runtime are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mifuse_runtime  # noqa: F401  # first: it keeps ONNX Runtime from reporting itself
 from mifuse_export.budget import Budget, OverBudgetError
 from mifuse_export.bundle import Probe, export_bundle
 from mifuse_export.errors import ExportError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from mifuse_runtime.errors import AudioError, BundleError, MifuseError
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from mifuse_runtime.settings import NO_SPEECH, NOT_SURE
     from mifuse_runtime.speaker import Speaker
     from mifuse_runtime.stream import Stream
+
+# ONNX Runtime 1.32 writes a device id and a database of events to the home and looks up a collector when it
+# is imported; `disable_telemetry_events()` comes too late for that. This module is imported before it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = [
