@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from benchmarks import workers
 from benchmarks.latency import machine, speech_like
 from benchmarks.transfers import find_corpora
 from benchmarks.units import Transfer, Unit, named
@@ -168,8 +167,8 @@ def measure(
     row["kb"] = {name: (out / name).stat().st_size / 1000 for name in bundle.files}
     fp32 = probabilities(engines.start(out, bundle, "onnxruntime", "fp32", 1), samples)
     # In this process, which has decoded thousands of clips, int8 took 0.35 ms at first and 0.55 in the end.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        timed = pool.submit(speeds, out, bundle, front, dense).result()
+    with workers.pool(1) as process:
+        timed = process.submit(speeds, out, bundle, front, dense).result()
     for engine in ENGINES:
         int8 = probabilities(engines.start(out, bundle, engine, "int8", 1), samples)
         every, new = compare(fp32, int8, classes), compare(fp32[test], int8[test], classes[test])

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.workers import popen
 from mifuse.bench import machine
 from mifuse.teachers.prices import price_of
 
@@ -63,9 +64,7 @@ def make_clips(folder: Path, count: int, seconds: float = 0.25) -> Path:
 def server(**options: float) -> Iterator[str]:
     """Address of a server in a process of its own."""
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.llm_server", *words], stdout=subprocess.PIPE, text=True
-    )
+    process = popen("tests.llm_server", words, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         yield process.stdout.readline().strip()
@@ -86,11 +85,8 @@ def start(url: str, manifest: Path, store: Path, draws: int, *more: str) -> subp
     words = ["label", manifest, "--teacher", "openai", "--model", "m", "--price", PRICE, "--yes", "--json"]
     words += ["--base-url", f"{url}/v1", "--store", store, "--draws", draws, "--per-request", 1, *more]
     environment = {**os.environ, **KEY, "MIFUSE_CACHE": str(manifest.parent / "cache")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "mifuse", *map(str, words)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+    return popen(
+        "mifuse", [*map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
 
 

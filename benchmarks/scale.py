@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.workers import popen
 from mifuse.adapt import AdaptConfig
 from mifuse.audio import SAMPLE_RATE, AudioCache
 from mifuse.bench import machine
@@ -193,10 +194,13 @@ def main() -> None:
     found: dict[int, dict[str, Stage]] = {}
     for count in counts:
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
-            command = [sys.executable, "-m", "benchmarks.scale", "--one", str(count), "--work", folder]
-            command += ["--seconds", str(options.seconds)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found[count] = {name: Stage(**stage) for name, stage in json.loads(done.stdout).items()}
+            arguments = ["--one", str(count), "--work", folder, "--seconds", str(options.seconds)]
+            with popen("benchmarks.scale", arguments, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout
+                output = process.stdout.read()
+        if process.returncode:
+            sys.exit(process.returncode)
+        found[count] = {name: Stage(**stage) for name, stage in json.loads(output).items()}
     show(counts, found)
     if options.out:
         rows = {str(count): {k: asdict(v) for k, v in stages.items()} for count, stages in found.items()}

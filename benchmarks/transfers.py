@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks import charts, table, units
 from benchmarks.units import FILES, SPLITS, Method, Transfer, Unit, ablations, named
+from benchmarks.workers import pool
 from mifuse.adapt import RECIPES
 from mifuse.baselines import BASELINES
 from mifuse.bench import machine
@@ -195,9 +195,11 @@ def work_through(todo: Sequence[Unit], jobs: int, fresh: bool) -> list[str]:
     started, stages = time.perf_counter(), (teachers, students, exports)
     stages = tuple([u for u in stage if fresh or not u.file.exists()] for stage in stages)
     total, done = sum(map(len, stages)), 0
-    with workers(jobs) as pool:
+    with workers(jobs) as processes:
         for stage in stages:
-            waiting = {pool.submit(units.run, unit): unit for unit in sorted(stage, key=_cost, reverse=True)}
+            waiting = {
+                processes.submit(units.run, unit): unit for unit in sorted(stage, key=_cost, reverse=True)
+            }
             for future in as_completed(waiting):
                 done += 1
                 text, error = str(waiting[future]), future.exception()
@@ -210,9 +212,8 @@ def work_through(todo: Sequence[Unit], jobs: int, fresh: bool) -> list[str]:
 
 
 def workers(jobs: int) -> Executor:
-    """Processes that know the parent's hashes. Spawned: a forked child of a process with threads may hang."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, context, units.hashes.update, (dict(units.hashes),))
+    """Processes that know the parent's hashes."""
+    return pool(jobs, units.hashes.update, dict(units.hashes))
 
 
 def _cost(unit: Unit) -> int:
