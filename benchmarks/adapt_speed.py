@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mifuse.audio import AudioCache
-from mifuse.features import Features
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.student import SIZES, Student
-from mifuse.training import Fit, FitConfig
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
+from mifuse.models.features import Features
+from mifuse.models.student import SIZES, Student
+from mifuse.models.training import FitConfig, Trainer
 
 
 def measure(features: Features, size: str, epochs: int) -> dict[str, float | str]:
     """Medians over the epochs after the first."""
     config = FitConfig()
     config = replace(config, steps=(epochs + 1) * config.steps_per_epoch)
-    fit = Fit(Student(size=size), features, config)
+    fit = Trainer(Student(size=size), features, config)
     targets = np.full((len(features), len(LABELS)), 1 / len(LABELS))
     records = [fit.run_epoch(targets) for _ in range(epochs + 1)][1:]
     return {

@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks.transfers import find_corpora
 from benchmarks.units import FILES
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, read_manifest, write_manifest
 from mifuse.errors import MifuseError
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip, read_manifest, write_manifest
 
 
 def nameless(clips: Sequence[Clip]) -> list[Clip]:

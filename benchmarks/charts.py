@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mifuse.pictures import colour, draw
+from mifuse.runs.pictures import colour, draw
 
 NAMES = {"adapt": "own archive", "test": "new speakers", "known": "new speakers, known voices"}
 

@@ -27,19 +27,19 @@ import torch
 from benchmarks import charts
 from benchmarks.export import students
 from benchmarks.latency import machine, speech_like
-from mifuse.adapt import RECIPES, adapt
-from mifuse.audio import AudioCache
-from mifuse.classifier import load_model, load_student
-from mifuse.compress import DISTIL, distilled, narrowed
-from mifuse.draws import load_draws
+from mifuse.adaptation import RECIPES, adapt
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
-from mifuse.export import export_student
-from mifuse.features import Features
-from mifuse.manifest import read_manifest
-from mifuse.metrics import unweighted_accuracy
-from mifuse.student import Student, size_of, width_of
+from mifuse.exporting.compress import DISTIL, distilled, narrowed
+from mifuse.exporting.student import export_student
+from mifuse.models.classifier import load_model, load_student
+from mifuse.models.features import Features
+from mifuse.models.student import Student, size_of, width_of
+from mifuse.runs.metrics import unweighted_accuracy
+from mifuse.teachers.draws import load_draws
 from mifuse_export import speed
-from mifuse_export.verify import Floats, Predict, probabilities
+from mifuse_export.parity import Floats, Predict, probabilities
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 

@@ -22,19 +22,19 @@ import torch
 
 from benchmarks import units
 from benchmarks.units import SPLITS, Transfer, Unit, named
-from mifuse.adapt import KEEP, RECIPES, adapt
-from mifuse.audio import AudioCache
-from mifuse.bench import machine
-from mifuse.classifier import TrainConfig, load_student
+from mifuse.adaptation import KEEP, RECIPES, adapt
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.config import override
-from mifuse.draws import load_draws
-from mifuse.features import Features
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip, read_manifest
-from mifuse.metrics import unweighted_accuracy
-from mifuse.run import versions
-from mifuse.student import Student
-from mifuse.training import predict
+from mifuse.exporting.bench import machine
+from mifuse.models.classifier import TrainConfig, load_student
+from mifuse.models.features import Features
+from mifuse.models.student import Student
+from mifuse.models.training import predict
+from mifuse.runs.folder import versions
+from mifuse.runs.metrics import unweighted_accuracy
+from mifuse.teachers.draws import load_draws
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

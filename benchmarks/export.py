@@ -31,21 +31,21 @@ from benchmarks import workers
 from benchmarks.latency import machine, speech_like
 from benchmarks.transfers import find_corpora
 from benchmarks.units import Transfer, Unit, named
-from mifuse.audio import SAMPLE_RATE, AudioCache
-from mifuse.classifier import TrainConfig
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.errors import MifuseError
-from mifuse.evaluate import Device, labelled_clips, predict, predict_known
-from mifuse.export import calibration_clips, export_student
-from mifuse.frontend import HOP, WINDOW, LogMel, mel_filters
-from mifuse.manifest import Clip, read_manifest
-from mifuse.metrics import unweighted_accuracy
-from mifuse.student import Student
+from mifuse.evaluation import Device, labelled_clips, predict, predict_known
+from mifuse.exporting.student import calibration_clips, export_student
+from mifuse.models.classifier import TrainConfig
+from mifuse.models.frontend import HOP, WINDOW, LogMel, mel_filters
+from mifuse.models.student import Student
+from mifuse.runs.metrics import unweighted_accuracy
 from mifuse_export import ExportError, speed
 from mifuse_export.calibration import calibrate
 from mifuse_export.onnx import INPUT, frozen, write_onnx
 from mifuse_export.openvino import write_openvino
+from mifuse_export.parity import Floats, Predict, compare, probabilities
 from mifuse_export.quantize import FRONT_END
-from mifuse_export.verify import Floats, Predict, compare, probabilities
 from mifuse_runtime import Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle

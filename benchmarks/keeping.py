@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.export import students
-from mifuse.audio import SAMPLE_RATE, AudioCache
-from mifuse.classifier import load_student
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
 from mifuse.errors import MifuseError
-from mifuse.evaluate import labelled_clips
-from mifuse.frontend import HOP
-from mifuse.student import STRIDES, Student
+from mifuse.evaluation import labelled_clips
+from mifuse.models.classifier import load_student
+from mifuse.models.frontend import HOP
+from mifuse.models.student import STRIDES, Student
 
 STEP = SAMPLE_RATE // 4  # samples from window to window
 STRIDE = math.prod(stride for _, stride in STRIDES)  # frames of an activation

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workers import popen
-from mifuse.bench import machine
+from mifuse.exporting.bench import machine
 from mifuse.teachers.prices import price_of
 
 PRICE = "2.5,10,2.5"  # audio priced as text: the server counts both together

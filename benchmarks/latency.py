@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mifuse import bench
-from mifuse.frontend import SAMPLE_RATE
-from mifuse.student import SIZES, Student
+from mifuse.exporting import bench
+from mifuse.models.frontend import SAMPLE_RATE
+from mifuse.models.student import SIZES, Student
 from mifuse_export import export_bundle, speed
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines

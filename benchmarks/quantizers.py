@@ -28,14 +28,14 @@ import torch
 
 from benchmarks.export import SECONDS, student_options, students
 from benchmarks.latency import machine, speech_like
-from mifuse.audio import AudioCache
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
-from mifuse.evaluate import labelled_clips
-from mifuse.export import calibration_clips, export_student
-from mifuse.manifest import read_manifest
+from mifuse.evaluation import labelled_clips
+from mifuse.exporting.student import calibration_clips, export_student
 from mifuse_export import speed
+from mifuse_export.parity import Floats, Predict, compare, probabilities
 from mifuse_export.quantize import FRONT_END, body
-from mifuse_export.verify import Floats, Predict, compare, probabilities
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle

@@ -27,21 +27,21 @@ import numpy as np
 import torch
 
 from benchmarks.workers import popen
-from mifuse.adapt import AdaptConfig
-from mifuse.audio import SAMPLE_RATE, AudioCache
-from mifuse.bench import machine
-from mifuse.classifier import classifier_draws
-from mifuse.clustering import within_voices
-from mifuse.draws import load_draws
-from mifuse.features import Features
-from mifuse.fusion import fuse
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip, read_manifest, write_manifest
-from mifuse.refine import refine
-from mifuse.student import Student
-from mifuse.synth import make_domain
-from mifuse.training import Fit, FitConfig
-from mifuse.voices import voices
+from mifuse.adaptation import AdaptConfig
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, read_manifest, write_manifest
+from mifuse.demo.synth import make_domain
+from mifuse.exporting.bench import machine
+from mifuse.fusion.refinement import refine
+from mifuse.fusion.weighting import fuse
+from mifuse.models.classifier import classifier_draws
+from mifuse.models.features import Features
+from mifuse.models.student import Student
+from mifuse.models.training import FitConfig, Trainer
+from mifuse.teachers.draws import load_draws
+from mifuse.voices.clustering import within_voices
+from mifuse.voices.statistics import voices
 
 VOICES = 200  # clips that are synthesised; all others are these, cut and scaled at random
 SPEAKERS = 20
@@ -130,7 +130,7 @@ def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
         return refine(fuse(lalm, draws, config.weighting, 1.0, reference).probs, statistics, config.refine)
 
     targets = stage("labels", labels)
-    fit = Fit(student, features, fit_config)
+    fit = Trainer(student, features, fit_config)
     fit.run_epoch(targets)  # warms up
     stage("training", lambda: fit.run_epoch(targets))
     return stages

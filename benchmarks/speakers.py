@@ -18,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.export import student_options, students
-from mifuse.audio import AudioCache
-from mifuse.classifier import load_student
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
-from mifuse.features import Features
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.metrics import unweighted_accuracy
-from mifuse.speakers import groups
-from mifuse.student import Student
-from mifuse.training import embeddings
+from mifuse.models.classifier import load_student
+from mifuse.models.features import Features
+from mifuse.models.speaker_norm import groups
+from mifuse.models.student import Student
+from mifuse.models.training import embeddings
+from mifuse.runs.metrics import unweighted_accuracy
 
 COUNTS = (4, 8, 12, 16, 24, 48)
 MIXED = 24  # clips of the mixes below

@@ -238,9 +238,9 @@ def make_bundle(folder: Path) -> Path:
     """The int8 student `s` with random weights."""
     import torch
 
-    from mifuse.frontend import HOP as HOP_SAMPLES
-    from mifuse.frontend import MEL_RANGE, N_MELS
-    from mifuse.student import Student
+    from mifuse.models.frontend import HOP as HOP_SAMPLES
+    from mifuse.models.frontend import MEL_RANGE, N_MELS
+    from mifuse.models.student import Student
     from mifuse_export import export_bundle
     from mifuse_runtime.settings import FrontEnd
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.units import SPLITS, Transfer, Unit
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.metrics import confusion_matrix, exchanged
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
+from mifuse.runs.metrics import confusion_matrix, exchanged
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import charts, table, units
+from benchmarks.baselines import BASELINES
 from benchmarks.units import FILES, SPLITS, Method, Transfer, Unit, ablations, named
 from benchmarks.workers import pool
-from mifuse.adapt import RECIPES
-from mifuse.baselines import BASELINES
-from mifuse.bench import machine
-from mifuse.classifier import TrainConfig
+from mifuse.adaptation import RECIPES
 from mifuse.config import override
 from mifuse.errors import MifuseError
-from mifuse.run import versions
+from mifuse.exporting.bench import machine
+from mifuse.models.classifier import TrainConfig
+from mifuse.runs.folder import versions
 
 COLUMNS = ["classifier", "lalm", "average", "lalm-only", "paper", "default", "oracle"]
 TITLES = {name: baseline.title for name, baseline in BASELINES.items()} | {

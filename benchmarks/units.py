@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mifuse
-from mifuse.adapt import RECIPES, AdaptConfig, Adapted, adapt
-from mifuse.audio import AudioCache
-from mifuse.baselines import BASELINES, Task, distil
-from mifuse.bench import machine
-from mifuse.choosing import choose
-from mifuse.classifier import TrainConfig, load_student, train_classifier
+from benchmarks.baselines import BASELINES, Task, distil
+from mifuse.adaptation import RECIPES, AdaptConfig, Adapted, adapt
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.config import override
-from mifuse.draws import load_draws
-from mifuse.features import Features
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip, read_manifest
-from mifuse.student import Student
-from mifuse.training import mc_dropout_draws, predict
+from mifuse.exporting.bench import machine
+from mifuse.models.classifier import TrainConfig, load_student, train_classifier
+from mifuse.models.features import Features
+from mifuse.models.student import Student
+from mifuse.models.training import mc_dropout_draws, predict
+from mifuse.teachers.draws import load_draws
+from mifuse.voices.choosing import choose
 
 Array = NDArray[np.float64]
 FILES = ("source.csv", "target.csv", "lalm_draws.jsonl")
@@ -37,12 +37,16 @@ FILES = ("source.csv", "target.csv", "lalm_draws.jsonl")
 # of which no label is read; `test`: each clip by itself.
 SPLITS = {"adapt": "adapt", "test": "test", "known": "test"}
 # What a stored result depends on; a change of any of these files makes it another result.
-CODE = ("audio", "frontend", "features", "shards", "augment", "speakers", "student", "training", "classifier")
+CODE = (
+    *("clips/audio", "clips/shards", "models/frontend", "models/features", "models/augment"),
+    *("models/speaker_norm", "models/student", "models/training", "models/classifier"),
+)
+RECIPE = ("fusion/*", "voices/*", "adaptation")
 MORE_CODE = {
-    "recipe": ("fusion", "refine", "clustering", "prosody", "voices", "adapt"),
-    "int8": ("fusion", "refine", "clustering", "prosody", "voices", "adapt", "export"),
-    "baseline": ("fusion", "adapt", "baselines/*"),
-    "labels": ("adapt", "baselines/method", "baselines/distillation"),
+    "recipe": RECIPE,
+    "int8": (*RECIPE, "exporting/*"),
+    "baseline": ("fusion/weighting", "adaptation", "baselines/*"),
+    "labels": ("adaptation", "baselines/method", "baselines/distillation"),
 }
 hashes: dict[Path, str] = {}
 """SHA-256 of each file, read once. Workers get the parent's: a file edited meanwhile does not part them."""
@@ -104,10 +108,9 @@ class Unit:
             settings |= {"told": self.method.told} if self.method.told else {}
             settings |= {"asked": self.method.asked} if self.method.asked else {}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        package = Path(mifuse.__file__).parent
+        folders = (Path(mifuse.__file__).parent, Path(__file__).parent)
         names = (*CODE, *MORE_CODE.get(kind, ()))
-        names += ("choosing",) if self.method is not None and self.method.asked else ()
-        files = [f for name in names for f in sorted(package.glob(f"{name}.py"))]
+        files = [f for name in names for folder in folders for f in sorted(folder.glob(f"{name}.py"))]
         files += [self.corpora / name / "source.csv" for name in self.transfer.sources]
         if self.method is not None:
             files += [self.corpora / self.transfer.target / name for name in FILES[1:]]
@@ -284,9 +287,9 @@ class _Work:
 
     def _int8(self) -> dict[str, Array]:
         """The exported student, run by the runtime as on the device."""
-        from mifuse.evaluate import Device, predict_known
-        from mifuse.evaluate import predict as run_model
-        from mifuse.export import export_student
+        from mifuse.evaluation import Device, predict_known
+        from mifuse.evaluation import predict as run_model
+        from mifuse.exporting.student import export_student
         from mifuse_runtime import Recognizer
 
         recipe = replace(self.unit, method=replace(self.method, name=self.method.name[:-5], kind="recipe"))

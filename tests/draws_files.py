@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mifuse.labels import LABELS
-from mifuse.manifest import Manifest, read_manifest
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Manifest, read_manifest
 
 
 def make_manifest(folder: Path, clips: int, splits: Sequence[str] = ()) -> Manifest:

@@ -13,22 +13,22 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mifuse.adapt import RECIPES, AdaptConfig, adapt
-from mifuse.audio import AudioCache
-from mifuse.classifier import load_model
+from mifuse.adaptation import RECIPES, AdaptConfig, adapt
 from mifuse.cli import main
-from mifuse.clustering import within_voices
-from mifuse.draws import load_draws
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.stand_in import stand_in_lalm
+from mifuse.demo.synth import make_domain
 from mifuse.errors import TrainingError
-from mifuse.features import Features
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.predictions import read_predictions
-from mifuse.refine import RefineConfig
-from mifuse.stand_in import stand_in_lalm
-from mifuse.student import Student
-from mifuse.synth import make_domain
-from mifuse.training import FitConfig, predict
+from mifuse.fusion.refinement import RefineConfig
+from mifuse.models.classifier import load_model
+from mifuse.models.features import Features
+from mifuse.models.student import Student
+from mifuse.models.training import FitConfig, predict
+from mifuse.runs.predictions import read_predictions
+from mifuse.teachers.draws import load_draws
+from mifuse.voices.clustering import within_voices
 from tests.test_classifier import save_hub
 
 ROOT = Path(__file__).parent.parent
@@ -357,7 +357,7 @@ def test_unnamed_voices_are_told_apart_twice(world, monkeypatch, named):
         asked.append((list(speakers), labels))
         return within_voices(values, speakers, labels, seed)
 
-    monkeypatch.setattr("mifuse.adapt.within_voices", spy)
+    monkeypatch.setattr("mifuse.adaptation.within_voices", spy)
     refinement = replace(CONFIG.refine, speakers=named != "unwanted")
     clips = [
         replace(clip, speaker="ann" if named == "all" or i < 8 else None)

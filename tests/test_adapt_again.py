@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from mifuse.cli import main
-from mifuse.predictions import read_predictions
+from mifuse.runs.predictions import read_predictions
 from tests.test_adapt import SETTINGS, World
 from tests.test_classifier import save_hub
 

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest, write_manifest
-from mifuse.predictions import read_predictions
-from mifuse.synth import make_domain
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest, write_manifest
+from mifuse.demo.synth import make_domain
+from mifuse.runs.predictions import read_predictions
 from tests.test_adapt import World
 
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mifuse.labels import LABELS
-from mifuse.predictions import read_predictions
+from mifuse.clips.labels import LABELS
+from mifuse.runs.predictions import read_predictions
 from tests.test_adapt import ROOT, World, environment
 
 COUNTED = """
 import sys
 
-import mifuse.adapt
-from mifuse import prosody
+import mifuse.adaptation
+from mifuse.voices import prosody
 from mifuse.cli import main
 
 
@@ -32,7 +32,7 @@ def counted(function, text):
 
 
 prosody.measure = counted(prosody.measure, "measured a clip")
-mifuse.adapt.refine = counted(mifuse.adapt.refine, "refined")
+mifuse.adaptation.refine = counted(mifuse.adaptation.refine, "refined")
 main()
 """
 

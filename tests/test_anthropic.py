@@ -15,19 +15,19 @@ import pytest
 from click.testing import CliRunner
 from draws_files import make_speech
 
-from mifuse.audio import AudioCache
 from mifuse.cli import main
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import Manifest
 from mifuse.errors import MifuseError
-from mifuse.manifest import Manifest
 from mifuse.teachers import batches, pacing
 from mifuse.teachers.anthropic import PICTURE_TOKENS, AnthropicConfig, AnthropicTeacher
 from mifuse.teachers.batches import label_by_batches
 from mifuse.teachers.labelling import label_clips, plan
-from mifuse.teachers.ledger import Wanted, batch_owner
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.run import Labelled
 from mifuse.teachers.service import ServiceError
-from mifuse.teachers.store import DrawsStore
+from mifuse.teachers.session import Labelled
+from mifuse.teachers.store.database import DrawsStore
+from mifuse.teachers.store.ledger import Wanted, batch_owner
 from tests.llm_server import LlmServer
 
 MODEL = "claude-haiku-4-5"
@@ -266,7 +266,7 @@ def test_a_batch_that_another_process_is_sending_is_left_to_it(
     _, teacher = label(server, manifest, tmp_path / "d.db", draws=1)
     with DrawsStore(tmp_path / "d.db") as store:
         with monkeypatch.context() as patch:
-            patch.setattr("mifuse.teachers.ledger.owner", lambda: "another-machine:1")
+            patch.setattr("mifuse.teachers.store.ledger.owner", lambda: "another-machine:1")
             number = store.open_batch(teacher.source)
         clip = AudioCache().hash(manifest.clips[0])
         store.reserve([Wanted(teacher.source, clip, (1,), 1, 0.1)], None, batch_owner(number), 60)

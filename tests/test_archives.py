@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import archives
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest, write_manifest
-from mifuse.stand_in import stand_in_lalm
-from mifuse.synth import make_domain
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest, write_manifest
+from mifuse.demo.stand_in import stand_in_lalm
+from mifuse.demo.synth import make_domain
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mifuse import audio
-from mifuse.audio import SAMPLE_RATE, AudioCache, read_audio
+from mifuse.clips import audio
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache, read_audio
+from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.errors import AudioError
-from mifuse.manifest import Clip, read_manifest
 from mifuse_runtime.audio import trim_silence
 
 
@@ -358,8 +358,8 @@ def test_kill_while_filling(tmp_path: Path) -> None:
     clips = [clip(old(wav(tmp_path / f"{i}.wav", tone(1.0, level=0.01 + i / 1000)))) for i in range(200)]
     script = f"""
         from pathlib import Path
-        from mifuse.audio import AudioCache
-        from mifuse.manifest import Clip
+        from mifuse.clips.audio import AudioCache
+        from mifuse.clips.manifest import Clip
         cache = AudioCache(Path({str(tmp_path / "cache")!r}))
         for i in range(200):
             path = Path({str(tmp_path)!r}) / f"{{i}}.wav"

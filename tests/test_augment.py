@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mifuse.augment import AugmentConfig, distort, mask
 from mifuse.errors import MifuseError
-from mifuse.features import PADDING
-from mifuse.frontend import N_MELS
+from mifuse.models.augment import AugmentConfig, distort, mask
+from mifuse.models.features import PADDING
+from mifuse.models.frontend import N_MELS
 
 OFF = AugmentConfig(
     stretch=0.0, warp=0.0, noise=0.0, crop=0, time_masks=0, time_mask=0, mel_masks=0, mel_mask=0

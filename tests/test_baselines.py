@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mifuse.adapt import AdaptConfig
-from mifuse.augment import AugmentConfig
-from mifuse.baselines import BASELINES, Task
-from mifuse.baselines.dine import Dine, DineConfig, divergence, smooth
-from mifuse.baselines.method import diversity, entropy, nearest
-from mifuse.baselines.nrc import Nrc, NrcConfig, affinity
-from mifuse.baselines.plue import Plue, PlueConfig, certainty, negative_loss
-from mifuse.baselines.prode import Prode, denoise, mutual_information
-from mifuse.baselines.shot import Shot, centroid_labels
-from mifuse.baselines.tent import Tent, TentConfig
-from mifuse.features import Features
-from mifuse.frontend import N_MELS
-from mifuse.student import Student
-from mifuse.training import Fit, FitConfig, predict
+from benchmarks.baselines import BASELINES, Task
+from benchmarks.baselines.dine import Dine, DineConfig, divergence, smooth
+from benchmarks.baselines.method import diversity, entropy, nearest
+from benchmarks.baselines.nrc import Nrc, NrcConfig, affinity
+from benchmarks.baselines.plue import Plue, PlueConfig, certainty, negative_loss
+from benchmarks.baselines.prode import Prode, denoise, mutual_information
+from benchmarks.baselines.shot import Shot, centroid_labels
+from benchmarks.baselines.tent import Tent, TentConfig
+from mifuse.adaptation import AdaptConfig
+from mifuse.models.augment import AugmentConfig
+from mifuse.models.features import Features
+from mifuse.models.frontend import N_MELS
+from mifuse.models.student import Student
+from mifuse.models.training import FitConfig, Trainer, predict
 
 CLIPS, CLASSES = 160, 4
 AUGMENT = AugmentConfig(crop=24, stretch=0.1, warp=0.02, noise=0.0, time_mask=4, mel_mask=2)
@@ -60,7 +60,7 @@ def mean_entropy(student, features):
 def classifier():
     features, truth = recordings(seed=0)
     torch.manual_seed(0)
-    fit = Fit(Student(labels="abcd", size="s"), features, replace(FIT, steps=80))
+    fit = Trainer(Student(labels="abcd", size="s"), features, replace(FIT, steps=80))
     while fit.epoch < fit.epochs:
         fit.run_epoch(np.eye(CLASSES)[truth])
     return fit.average.eval()

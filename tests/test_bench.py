@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mifuse.bench import WARM_UP, bench, machine
 from mifuse.cli import main
 from mifuse.errors import MifuseError
+from mifuse.exporting.bench import WARM_UP, bench, machine
 from mifuse_runtime import Recognizer
 from tests.bundles import make_bundle
 

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.export import ENGINES, GOALS, dense_front_end, front_end, show, students, summary
 from mifuse.errors import MifuseError
-from mifuse.student import Student
+from mifuse.models.student import Student
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_runtime import engines
 

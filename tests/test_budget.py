@@ -19,7 +19,7 @@ from draws_files import make_speech
 
 from mifuse.cli import main
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.store import DrawsStore
+from mifuse.teachers.store.database import DrawsStore
 from tests.llm_server import LlmServer
 
 PRICES = "2.5,10,2.5"  # audio as text: the server's own count tells them apart only within a request

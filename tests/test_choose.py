@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from mifuse.choosing import doubted, typical
 from mifuse.cli import main
-from mifuse.manifest import read_manifest
-from mifuse.synth import make_domain
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.synth import make_domain
+from mifuse.voices.choosing import doubted, typical
 
 
 def run(*arguments: object, code: int = 0) -> Result:

@@ -7,8 +7,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mifuse.audio import AudioCache
-from mifuse.classifier import (
+from mifuse.cli import main
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.synth import make_domain
+from mifuse.errors import MifuseError, TrainingError
+from mifuse.models.classifier import (
     HubClassifier,
     TrainConfig,
     _held_out,
@@ -16,14 +21,9 @@ from mifuse.classifier import (
     load_model,
     train_classifier,
 )
-from mifuse.cli import main
-from mifuse.errors import MifuseError, TrainingError
-from mifuse.features import Features
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.student import Student
-from mifuse.synth import make_domain
-from mifuse.training import FitConfig, predict
+from mifuse.models.features import Features
+from mifuse.models.student import Student
+from mifuse.models.training import FitConfig, predict
 
 FIT = FitConfig(steps=200, steps_per_epoch=50, batch_size=24, lr=0.005, momentum=0.9)
 CONFIG = TrainConfig(size="xs", fit=FIT)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mifuse.clustering import COUNTS, clusterings, within_voices
-from mifuse.metrics import unweighted_accuracy
-from mifuse.refine import COEFFICIENTS, RefineConfig, refine, within_groups
+from mifuse.fusion.refinement import COEFFICIENTS, RefineConfig, refine, within_groups
+from mifuse.runs.metrics import unweighted_accuracy
+from mifuse.voices.clustering import COUNTS, clusterings, within_voices
 
 CLASSES = 4
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from mifuse import compress
-from mifuse.compress import DISTIL, distilled, narrowed, within
 from mifuse.errors import MifuseError
-from mifuse.features import Features
-from mifuse.frontend import N_MELS
-from mifuse.student import Student, size_of, width_of
-from mifuse.training import Fit, predict
+from mifuse.exporting import compress
+from mifuse.exporting.compress import DISTIL, distilled, narrowed, within
+from mifuse.models.features import Features
+from mifuse.models.frontend import N_MELS
+from mifuse.models.student import Student, size_of, width_of
+from mifuse.models.training import Trainer, predict
 from mifuse_export.budget import Budget, Cost
 
 
@@ -82,7 +82,7 @@ def test_channels_of_large_filters_go_first(student: Student) -> None:
 
 def test_it_learns_what_the_student_says(student: Student, features: Features) -> None:
     config = replace(DISTIL, steps=40, steps_per_epoch=20, batch_size=16, collapse=0.0)
-    fit = Fit(student.train(), features, config)
+    fit = Trainer(student.train(), features, config)
     while fit.epoch < fit.epochs:
         fit.run_epoch(np.eye(3)[KINDS])
     teacher = fit.average

@@ -3,10 +3,10 @@ from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from mifuse.adapt import RECIPES, AdaptConfig
-from mifuse.classifier import TrainConfig
+from mifuse.adaptation import RECIPES, AdaptConfig
 from mifuse.config import from_dict, override, require
 from mifuse.errors import MifuseError
+from mifuse.models.classifier import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import openvino
 import pytest
 from onnx import helper, numpy_helper
 
-from mifuse.frontend import LogMel
+from mifuse.models.frontend import LogMel
 from mifuse_export.constants import compact
 from mifuse_runtime.graph import onnx_problem
 

@@ -8,12 +8,12 @@ import torch
 
 from benchmarks import continual
 from benchmarks.units import SPLITS, Transfer, Unit, named
-from mifuse.audio import AudioCache
-from mifuse.classifier import TrainConfig
-from mifuse.manifest import read_manifest
-from mifuse.stand_in import stand_in_lalm
-from mifuse.student import Student
-from mifuse.synth import make_domain
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.stand_in import stand_in_lalm
+from mifuse.demo.synth import make_domain
+from mifuse.models.classifier import TrainConfig
+from mifuse.models.student import Student
 
 
 def test_a_chain(tmp_path, capsys):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mifuse.corpora import CORPORA
+from mifuse.clips.corpora import CORPORA
+from mifuse.clips.folders import scan
+from mifuse.clips.labels import LABELS, canonical
 from mifuse.errors import ManifestError
-from mifuse.folders import scan
-from mifuse.labels import LABELS, canonical
 
 # corpus -> path, label (None: left out), speaker
 NAMES = {
@@ -198,7 +198,7 @@ def test_nothing_left(tmp_path: Path) -> None:
 
 def test_real_names(corpora: Path) -> None:
     """The names give the labels and speakers that the corpora's own manifests list."""
-    from mifuse.manifest import read_manifest
+    from mifuse.clips.manifest import read_manifest
 
     for name in ("ravdess", "nemo"):
         listed = read_manifest(corpora / name / "source.csv").clips

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mifuse.audio import AudioCache
 from mifuse.cli import main
-from mifuse.demo import QUICK, DemoConfig, Row, given_inputs, make_inputs, run_demo, table_row
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.demo import QUICK, DemoConfig, Row, given_inputs, make_inputs, run_demo, table_row
 from mifuse.errors import MifuseError
-from mifuse.manifest import read_manifest
-from mifuse.report import read_run
+from mifuse.runs.report import read_run
 from mifuse_runtime import Recognizer
 
 TINY = DemoConfig(
@@ -98,7 +98,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
 def test_command_writes_an_earlier_demo_anew(
     done: tuple[Path, list, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mifuse.demo.QUICK", TINY)
+    monkeypatch.setattr("mifuse.demo.demo.QUICK", TINY)
     out = tmp_path / "demo"
     shutil.copytree(done[0], out)
     (out / "student.partial").mkdir()
@@ -119,7 +119,7 @@ def test_a_stand_in_is_called_one(tmp_path: Path, teacher: str, name: str) -> No
 
 def test_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = ([Row("LALM", 50.0, None)], tmp_path / "report.html")
-    monkeypatch.setattr("mifuse.demo.run_demo", lambda *_: made)
+    monkeypatch.setattr("mifuse.demo.demo.run_demo", lambda *_: made)
     document = json.loads(CliRunner().invoke(main, ["demo", "--json"]).stdout)
     assert document["synthetic"] and document["lalm"] == "stand-in LALM"
     assert document["rows"][0]["ua_adapt"] == 50.0 and document["rows"][0]["ua_test"] is None

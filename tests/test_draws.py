@@ -15,16 +15,16 @@ from draws_files import line, make_manifest, probs, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mifuse.audio import AudioCache
 from mifuse.cli import main
-from mifuse.draws import FLOOR, load_draws, summarise
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Manifest, read_manifest
 from mifuse.errors import DrawsError
-from mifuse.fusion import mutual_information
-from mifuse.labels import LABELS
-from mifuse.manifest import Manifest, read_manifest
+from mifuse.fusion.weighting import mutual_information
 from mifuse.teachers.base import Source, check_distribution, choose_source
+from mifuse.teachers.draws import FLOOR, load_draws, summarise
 from mifuse.teachers.jsonl import import_jsonl, read_jsonl
-from mifuse.teachers.store import DrawsStore
+from mifuse.teachers.store.database import DrawsStore
 
 
 def stored(file: Path, manifest: Manifest) -> Path:

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from draws_files import line, make_manifest, probs, write_lines
 
 from mifuse.cli import main
-from mifuse.draws_quality import Cost, costs, quality
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
 from mifuse.teachers.base import Answer, Invalid, Source
-from mifuse.teachers.ledger import Wanted
-from mifuse.teachers.store import DrawsStore, Settled, StoredDraw, StoredInvalid
+from mifuse.teachers.draws_quality import Cost, costs, quality
+from mifuse.teachers.store.database import DrawsStore, Settled, StoredDraw, StoredInvalid
+from mifuse.teachers.store.ledger import Wanted
 
 A, B = Source("openai", "m", "cafe"), Source("openai", "bad", "cafe")
 

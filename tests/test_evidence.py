@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
-from mifuse.manifest import Manifest, read_manifest
-from mifuse.prosody import MEASURES, Norm, measure
-from mifuse.synth import make_domain
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples
+from mifuse.clips.manifest import Manifest, read_manifest
+from mifuse.demo.synth import make_domain
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices, picture
+from mifuse.voices.prosody import MEASURES, Norm, measure
 
 
 def tone(hertz: float, seconds: float = 1.0, harmonics: int = 8) -> Samples:

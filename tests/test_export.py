@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mifuse.student import Student
+from mifuse.models.student import Student
 from mifuse_export import ExportError, Probe, export_bundle, speed
 from mifuse_export.onnx import frozen
 from mifuse_export.openvino import write_openvino
+from mifuse_export.parity import PARITY, check_parity, compare, probabilities, torch_predict
 from mifuse_export.quantize import body
 from mifuse_export.thresholds import stream_settings
-from mifuse_export.verify import PARITY, check_parity, compare, probabilities, torch_predict
 from mifuse_runtime import NOT_SURE, Recognizer, __version__, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.settings import Settings

@@ -12,11 +12,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from mifuse.frontend import HOP, MEL_RANGE, N_MELS
-from mifuse.student import Student
+from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
+from mifuse.models.student import Student
 from mifuse_export import ExportError, export_bundle
 from mifuse_export.body import ROUNDING, check_bodies, write_bodies, write_body
-from mifuse_export.verify import PARITY
+from mifuse_export.parity import PARITY
 from mifuse_runtime import BundleError, Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.__main__ import main

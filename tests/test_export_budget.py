@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mifuse.student import Student
+from mifuse.models.student import Student
 from mifuse_export import Budget, ExportError, OverBudgetError, export_bundle
 from mifuse_export.budget import Cost, estimate
 from tests.bundles import speech

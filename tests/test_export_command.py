@@ -13,15 +13,15 @@ import soundfile
 import torch
 from click.testing import CliRunner, Result
 
-from mifuse.audio import SAMPLE_RATE, AudioCache
-from mifuse.classifier import load_model
 from mifuse.cli import main
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
 from mifuse.commands.export import compression, speed
-from mifuse.compress import DISTIL
-from mifuse.export import calibration_clips, export_student, judges, probe_clips, stratified
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.student import Student
+from mifuse.exporting.compress import DISTIL
+from mifuse.exporting.student import calibration_clips, export_student, judges, probe_clips, stratified
+from mifuse.models.classifier import load_model
+from mifuse.models.student import Student
 from mifuse_runtime import bundle as bundles
 
 
@@ -123,7 +123,7 @@ def test_int8_takes_the_manifest_of_the_run(
 def test_a_budget_out_of_reach_and_one_for_the_narrowest(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mifuse.compress.DISTIL", replace(DISTIL, steps=2, batch_size=4))
+    monkeypatch.setattr("mifuse.exporting.compress.DISTIL", replace(DISTIL, steps=2, batch_size=4))
     torch.manual_seed(0)
     student = Student(size="w2").train()
     student(0.1 * torch.randn(4, 8_000))  # norms that have seen nothing fold to less

@@ -13,12 +13,12 @@ import torch
 import transformers
 from click.testing import CliRunner, Result
 
-from mifuse.attention import GatedAttention
-from mifuse.audio import SAMPLE_RATE
-from mifuse.classifier import load_model
 from mifuse.cli import main
-from mifuse.labels import LABELS
-from mifuse_export.verify import PARITY, edge_cases, torch_predict
+from mifuse.clips.audio import SAMPLE_RATE
+from mifuse.clips.labels import LABELS
+from mifuse.models.attention import GatedAttention
+from mifuse.models.classifier import load_model
+from mifuse_export.parity import PARITY, edge_cases, torch_predict
 from mifuse_runtime import Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.audio import trim_silence

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from mifuse import features as features_module
-from mifuse import shards
-from mifuse.audio import AudioCache
+from mifuse.clips import shards
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.synth import make_domain
 from mifuse.errors import AudioError
-from mifuse.features import PADDING, Features
-from mifuse.frontend import N_MELS, LogMel
-from mifuse.manifest import read_manifest
-from mifuse.synth import make_domain
+from mifuse.models import features as features_module
+from mifuse.models.features import PADDING, Features
+from mifuse.models.frontend import N_MELS, LogMel
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mifuse.clips.folders import scan, split_speakers
+from mifuse.clips.manifest import Clip
 from mifuse.errors import ManifestError
-from mifuse.folders import scan, split_speakers
-from mifuse.manifest import Clip
 
 
 def made(folder: Path, *names: str) -> Path:

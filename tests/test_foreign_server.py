@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from draws_files import make_speech
 
 from mifuse.cli import main
-from mifuse.teachers.store import DrawsStore
+from mifuse.teachers.store.database import DrawsStore
 
 RULES = """
 version: 1

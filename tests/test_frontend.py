@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mifuse.frontend import FLOOR, HOP, N_MELS, SAMPLE_RATE, WINDOW, LogMel, mel_filters
+from mifuse.models.frontend import FLOOR, HOP, N_MELS, SAMPLE_RATE, WINDOW, LogMel, mel_filters
 from mifuse_runtime.audio import SILENCE_DB
 
 FRONTEND = LogMel()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from mifuse_export.errors import ExportError
-from mifuse_export.gate import Fit, fit
-from mifuse_export.verify import Quality
+from mifuse_export.gate import Int8Choice, fit
+from mifuse_export.parity import Quality
 
 HARM = {"a": 0.1, "b": 3.0, "c": 0.2, "d": 1.5}  # points of accuracy that int8 in this layer costs
 
 
-def search(harm: Mapping[str, float], max_drop: float) -> tuple[Fit, list[list[str]]]:
+def search(harm: Mapping[str, float], max_drop: float) -> tuple[Int8Choice, list[list[str]]]:
     """The result, and the float layers of every attempt, for layers whose losses add up."""
     attempts: list[list[str]] = []
 

@@ -9,15 +9,15 @@ import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from mifuse.audio import AudioCache
-from mifuse.classifier import TrainConfig, classifier_draws, load_model, train_classifier
 from mifuse.cli import main
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.synth import make_domain
 from mifuse.errors import MifuseError
-from mifuse.hub import Head, HubClassifier
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.synth import make_domain
-from mifuse.training import FitConfig
+from mifuse.models.classifier import TrainConfig, classifier_draws, load_model, train_classifier
+from mifuse.models.hub import Head, HubClassifier
+from mifuse.models.training import FitConfig
 from tests.test_adapt import World
 from tests.test_classifier import SMALL, save_hub
 

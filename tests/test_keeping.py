@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.keeping import CONTEXT, STRIDE, Keeping
-from mifuse.frontend import N_MELS
-from mifuse.student import Student
+from mifuse.models.frontend import N_MELS
+from mifuse.models.student import Student
 
 
 @pytest.mark.parametrize("budget", [0, 96, 1000])

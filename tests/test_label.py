@@ -17,15 +17,15 @@ import pytest
 from click.testing import CliRunner
 from draws_files import line, make_manifest, probs, write_lines
 
-from mifuse.audio import AudioCache
 from mifuse.cli import main
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import Clip, Manifest, read_manifest
 from mifuse.errors import DrawsError, MifuseError
-from mifuse.manifest import Clip, Manifest, read_manifest
 from mifuse.teachers.base import Answer, Reply, Said, Source
 from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.run import MAX_ATTEMPTS, Labelled
-from mifuse.teachers.store import DrawsStore, Settled
+from mifuse.teachers.session import MAX_ATTEMPTS, Labelled
+from mifuse.teachers.store.database import DrawsStore, Settled
 
 STAND_IN = Source("stand-in")
 

@@ -12,10 +12,10 @@ import torch
 from click.testing import CliRunner
 
 from mifuse.cli import main
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.student import Student
-from mifuse.synth import make_domain
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.synth import make_domain
+from mifuse.models.student import Student
 from mifuse_runtime import Recognizer, read_audio
 from tests.llm_server import LlmServer
 

@@ -11,10 +11,10 @@ import pytest
 from draws_files import probs
 
 from mifuse.errors import DrawsError
-from mifuse.teachers import ledger, schema
 from mifuse.teachers.base import Answer, Invalid, Source
-from mifuse.teachers.ledger import Grant, Wanted, batch_owner, is_waiting, owner
-from mifuse.teachers.store import DrawsStore, Settled, StoredDraw, StoredInvalid
+from mifuse.teachers.store import ledger, schema
+from mifuse.teachers.store.database import DrawsStore, Settled, StoredDraw, StoredInvalid
+from mifuse.teachers.store.ledger import Grant, Wanted, batch_owner, is_waiting, owner
 
 A, B = Source("a"), Source("b", "large", "f00d")
 ELSEWHERE = "another-machine:1"

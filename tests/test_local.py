@@ -16,7 +16,7 @@ from draws_files import make_speech
 from mifuse.cli import main
 from mifuse.errors import MifuseError
 from mifuse.teachers.local import LocalConfig, LocalTeacher
-from mifuse.teachers.store import DrawsStore
+from mifuse.teachers.store.database import DrawsStore
 
 ANSWER = '{"angry": 0.1, "happy": 0.2, "neutral": 0.3, "sad": 0.4}'
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]

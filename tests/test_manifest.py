@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mifuse.clips.manifest import COLUMNS, Clip, read_manifest, write_manifest
 from mifuse.errors import ManifestError
-from mifuse.manifest import COLUMNS, Clip, read_manifest, write_manifest
 
 
 @pytest.fixture

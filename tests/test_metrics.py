@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mifuse.errors import MifuseError
-from mifuse.metrics import confusion_matrix, expected_calibration_error, score, unweighted_accuracy
+from mifuse.runs.metrics import confusion_matrix, expected_calibration_error, score, unweighted_accuracy
 
 
 def one_hot(predictions, classes, confidence=1.0):

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from mifuse.cli import main
-from mifuse_export import ExportError, mobile
-from mifuse_export.audit import audit
-from mifuse_export.verify import check_parity
+from mifuse_export import ExportError, engines, mobile
+from mifuse_export.parity import check_parity
+from mifuse_export.verify import verify_models
 from mifuse_runtime import MifuseError, Recognizer
 from mifuse_runtime import bundle as bundles
 from tests.bundles import RATE
@@ -39,7 +39,7 @@ def test_both_precisions_are_there_and_agree(bundle: Path) -> None:
         }
         assert name in content.files
         assert (bundle / name).read_bytes()[4:8] == b"ORTM"
-        usual, phone = (mobile.start(bundle, content, e, precision) for e in content.models[precision])
+        usual, phone = (engines.start(bundle, content, e, precision) for e in content.models[precision])
         assert check_parity(usual, phone, clips(3), RATE, name) < (1e-4 if precision == "int8" else 1e-6)
     assert content.quality["parity"].keys() == {"onnxruntime", mobile.ENGINE}
     assert content.quality["int8"][mobile.ENGINE]["agreement"] == content.quality["int8"]["agreement"]
@@ -60,8 +60,8 @@ def test_each_process_writes_the_same_bytes(bundle: Path, tmp_path: Path) -> Non
 
 def test_verify_runs_it_and_the_device_says_what_it_cannot(bundle: Path) -> None:
     content = bundles.load(bundle)
-    reference = mobile.start(bundle, content, "onnxruntime", "fp32")
-    rows = list(audit(bundle, content, reference))
+    reference = engines.start(bundle, content, "onnxruntime", "fp32")
+    rows = list(verify_models(bundle, content, reference))
     assert [(row.engine, row.left_out, row.failure) for row in rows] == [
         ("onnxruntime", None, None),
         (mobile.ENGINE, None, None),

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import torch
 
-from mifuse.student import Student
+from mifuse.models.student import Student
 from mifuse_runtime import Recognizer, read_audio
 from tests.bundles import LABELS, RATE, speech
 from tests.test_export import export, lived_in

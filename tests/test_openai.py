@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from draws_files import make_speech
 
-from mifuse.audio import AudioCache
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Manifest
 from mifuse.errors import MifuseError
-from mifuse.labels import LABELS
-from mifuse.manifest import Manifest
 from mifuse.teachers import pacing
-from mifuse.teachers import run as run_module
+from mifuse.teachers import session as run_module
 from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.run import FIRST_TRIES, GIVE_UP, MAX_ATTEMPTS, SENSELESS, Labelled
 from mifuse.teachers.service import ServiceError
-from mifuse.teachers.store import DrawsStore
+from mifuse.teachers.session import FIRST_TRIES, GIVE_UP, MAX_ATTEMPTS, SENSELESS, Labelled
+from mifuse.teachers.store.database import DrawsStore
 from tests.llm_server import SPOILED, LlmServer, any_answer, audio_of
 
 PRICE = price_of("openai", "m", "2.5,10,32")

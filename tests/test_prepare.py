@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mifuse.cli import main
-from mifuse.manifest import read_manifest
+from mifuse.clips.manifest import read_manifest
 
 
 def run(*arguments: object) -> Result:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from mifuse.labels import LABELS
+from mifuse.clips.labels import LABELS
 from mifuse.teachers.prompts import Prompts, with_transcript
 
 

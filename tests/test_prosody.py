@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from mifuse import prosody
-from mifuse.audio import SAMPLE_RATE, AudioCache
-from mifuse.manifest import read_manifest
-from mifuse.prosody import MEASURES, measure, measures
-from mifuse.synth import make_domain
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.synth import make_domain
+from mifuse.voices import prosody
+from mifuse.voices.prosody import MEASURES, measure, measures
 
 NAMES = list(MEASURES)
 

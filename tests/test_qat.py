@@ -13,19 +13,19 @@ import soundfile
 import torch
 from click.testing import CliRunner, Result
 
-from mifuse import qat
-from mifuse.audio import SAMPLE_RATE, AudioCache
-from mifuse.classifier import load_model
 from mifuse.cli import main
-from mifuse.features import Features
-from mifuse.manifest import read_manifest
-from mifuse.student import Student
-from mifuse.training import Fit, FitConfig
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.manifest import read_manifest
+from mifuse.exporting import fine_tuning as qat
+from mifuse.models.classifier import load_model
+from mifuse.models.features import Features
+from mifuse.models.student import Student
+from mifuse.models.training import FitConfig, Trainer
 from mifuse_export.calibration import calibrate
 from mifuse_export.onnx import frozen, write_onnx
+from mifuse_export.parity import probabilities, torch_predict
 from mifuse_export.qat import insert, remove, roundings
 from mifuse_export.quantize import quantize
-from mifuse_export.verify import probabilities, torch_predict
 from mifuse_runtime import bundle as bundles
 
 COUNT, STEPS = 24, 80
@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = Features.of(read_manifest(folder / "target.csv").clips, AudioCache(folder / "cache"))
     torch.manual_seed(0)
     config = FitConfig(steps=STEPS, momentum=0.9, label_smoothing=0.1, augment=qat.PLAIN)
-    fit = Fit(Student(size="xs"), features, config)
+    fit = Trainer(Student(size="xs"), features, config)
     while fit.epoch < fit.epochs:
         fit.run_epoch(np.eye(4)[np.arange(COUNT) % 4])
     stretched(fit.average, 1.5).save_pretrained(folder / "student")

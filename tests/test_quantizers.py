@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.quantizers import accuracy_control, as_it_comes, same_layers, show
-from mifuse.student import Student
+from mifuse.models.student import Student
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_export.quantize import body
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mifuse import pictures
 from mifuse.cli import main
+from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
-from mifuse.manifest import Clip
-from mifuse.predictions import Predictions, key, read_predictions, write_predictions
-from mifuse.report import read_run, read_truth, render, separation, write_report
+from mifuse.runs import pictures
+from mifuse.runs.predictions import Predictions, key, read_predictions, write_predictions
+from mifuse.runs.report import read_run, read_truth, render, separation, write_report
 
 LABELS = ("angry", "happy", "neutral", "sad")
 NASTY = "<script>alert('x')</script> & $x_1$"

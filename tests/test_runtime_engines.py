@@ -12,6 +12,7 @@ import pytest
 
 import mifuse_runtime
 from mifuse_runtime import BundleError, MifuseError, Recognizer, engines, fastest
+from mifuse_runtime.graph import Engine
 from tests.bundles import expected, make_bundle, speech, tone
 from tests.test_runtime_graph import rehash
 
@@ -49,11 +50,11 @@ def slow(engine: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make an engine the slower one; the list grows by one for each time that engines are timed."""
     timed: list[int] = []
 
-    def times(started: list[engines.Engine], length: int) -> list[float]:
+    def times(started: list[Engine], length: int) -> list[float]:
         timed.append(length)
         return [seconds(run) for run in started]
 
-    def seconds(run: engines.Engine) -> float:
+    def seconds(run: Engine) -> float:
         assert run(tone(0.2)[None])[0] == pytest.approx(expected(tone(0.2)), abs=1e-3)
         return 2.0 if run.name == engine else 1.0
 

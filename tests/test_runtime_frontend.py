@@ -43,7 +43,7 @@ def test_mel_power_of_a_clip(count: int, settings: FrontEnd) -> None:
 
 def test_it_is_the_students() -> None:
     torch = pytest.importorskip("torch")
-    from mifuse.frontend import HOP, MEL_RANGE, N_MELS, LogMel, mel_filters
+    from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS, LogMel, mel_filters
 
     settings = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True)
     np.testing.assert_allclose(filters(settings, RATE), mel_filters(), rtol=1e-5, atol=1e-6)

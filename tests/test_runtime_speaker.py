@@ -12,10 +12,11 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from mifuse import frontend, speakers
 from mifuse.cli import main
-from mifuse.frontend import HOP, MEL_RANGE, N_MELS
-from mifuse.student import Student
+from mifuse.models import frontend
+from mifuse.models import speaker_norm as speakers
+from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
+from mifuse.models.student import Student
 from mifuse_export import ExportError, export_bundle
 from mifuse_runtime import BundleError, MifuseError, Recognizer, speaker
 from mifuse_runtime import bundle as bundles

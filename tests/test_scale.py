@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale
-from mifuse.audio import AudioCache
-from mifuse.manifest import read_manifest
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mifuse import shards
-from mifuse.audio import AudioCache
+from mifuse.clips import shards
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import Clip
+from mifuse.clips.shards import table
 from mifuse.errors import AudioError
-from mifuse.manifest import Clip
-from mifuse.shards import table
 
 CLIPS = 7
 

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from mifuse.cli import main as mifuse
-from mifuse.student import Student
+from mifuse.models.student import Student
 from mifuse_export import ExportError, card, speed
 from mifuse_export.signing import signer
 from mifuse_runtime import BundleError, MifuseError

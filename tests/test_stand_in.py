@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mifuse.audio import AudioCache
-from mifuse.draws import load_draws
-from mifuse.labels import LABELS
-from mifuse.manifest import Manifest, read_manifest
-from mifuse.metrics import unweighted_accuracy
-from mifuse.stand_in import measure, relate, stand_in_lalm, verbalise
-from mifuse.synth import make_domain
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Manifest, read_manifest
+from mifuse.demo.stand_in import measure, relate, stand_in_lalm, verbalise
+from mifuse.demo.synth import make_domain
+from mifuse.runs.metrics import unweighted_accuracy
+from mifuse.teachers.draws import load_draws
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from draws_files import line, make_manifest, probs, write_lines
 
-from mifuse.audio import AudioCache
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest
 from mifuse.errors import DrawsError
-from mifuse.manifest import read_manifest
 from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.jsonl import Imported, export_jsonl, import_jsonl, read_jsonl
-from mifuse.teachers.schema import SCHEMA
-from mifuse.teachers.store import DrawsStore, StoredDraw
+from mifuse.teachers.store.database import DrawsStore, StoredDraw
+from mifuse.teachers.store.schema import SCHEMA
 
 A, B = Source("a"), Source("b", "large", "f00d")
 FULL = Answer({"angry": 0.25, "sad": 0.75}, "prose {}", {"input": 12}, 0.001, "req-1")
@@ -64,7 +64,7 @@ def test_several_processes_share_a_new_store(tmp_path: Path) -> None:
     script = """
 import sys
 from mifuse.teachers.base import Answer, Source
-from mifuse.teachers.store import DrawsStore, StoredDraw
+from mifuse.teachers.store.database import DrawsStore, StoredDraw
 with DrawsStore(sys.argv[1]) as store:
     print(sum(store.add([StoredDraw(Source("a"), f"c{i}", 0, Answer({"angry": 1.0}))]) for i in range(40)))
 """

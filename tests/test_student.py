@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mifuse.classifier import load_model
 from mifuse.errors import MifuseError
-from mifuse.frontend import N_MELS
-from mifuse.student import SIZES, Student, size_of, width_of
+from mifuse.models.classifier import load_model
+from mifuse.models.frontend import N_MELS
+from mifuse.models.student import SIZES, Student, size_of, width_of
 
 
 @pytest.mark.parametrize(("size", "count"), [("xs", 30_000), ("s", 115_000), ("m", 1_000_000)])

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mifuse.audio import read_audio
-from mifuse.labels import LABELS
-from mifuse.manifest import read_manifest
-from mifuse.stand_in import MEASURES, measure
-from mifuse.synth import DOMAINS, make_domain, make_speaker, synthesise
+from mifuse.clips.audio import read_audio
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.stand_in import MEASURES, measure
+from mifuse.demo.synth import DOMAINS, make_domain, make_speaker, synthesise
 from mifuse_runtime import MifuseError
 
 

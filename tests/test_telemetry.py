@@ -17,7 +17,7 @@ PROGRAMS = {
     "predict": "import numpy, mifuse_runtime as m; m.Recognizer.load(B).predict(numpy.ones(800, 'f4'))",
     "command": "from mifuse_runtime.__main__ import main; main(['verify', B])",
     "export": "import mifuse_export",
-    "workstation": "import mifuse.bench, onnxruntime",
+    "workstation": "import mifuse.exporting.bench, onnxruntime",
 }
 
 

@@ -8,14 +8,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mifuse import training
-from mifuse.augment import AugmentConfig
 from mifuse.errors import MifuseError, TrainingError
-from mifuse.features import Features
-from mifuse.frontend import N_MELS
-from mifuse.speakers import Sampler
-from mifuse.student import Student
-from mifuse.training import Fit, FitConfig, _odds, mc_dropout_draws, predict
+from mifuse.models import training
+from mifuse.models.augment import AugmentConfig
+from mifuse.models.features import Features
+from mifuse.models.frontend import N_MELS
+from mifuse.models.speaker_norm import Sampler
+from mifuse.models.student import Student
+from mifuse.models.training import FitConfig, Trainer, _odds, mc_dropout_draws, predict
 
 LABELS = ("high", "low")
 FAST = FitConfig(steps=40, steps_per_epoch=10, batch_size=16, augment=AugmentConfig(crop=24, time_mask=4))
@@ -40,7 +40,7 @@ def student(dropout=0.2):
 
 
 def fitted(toy, config=FAST, seed=0, epochs=None):
-    fit = Fit(student(), toy[0], config, seed)
+    fit = Trainer(student(), toy[0], config, seed)
     for _ in range(fit.epochs if epochs is None else epochs):
         fit.run_epoch(toy[1])
     return fit
@@ -94,7 +94,7 @@ def test_average_follows(toy):
 
 def test_learning_rate_is_one_cycle(toy):
     rates = []
-    fit = Fit(student(), toy[0], replace(FAST, steps_per_epoch=1))
+    fit = Trainer(student(), toy[0], replace(FAST, steps_per_epoch=1))
     while fit.epoch < fit.epochs:
         fit.run_epoch(toy[1])
         rates.append(fit.optimizer.param_groups[0]["lr"])
@@ -115,14 +115,14 @@ def test_collapse_is_noticed(toy):
     features, labels = toy
     all_high = np.tile([1.0, 0.0], (len(labels), 1))
     config = replace(FAST, steps=200, balance=0.0, collapse=0.35)
-    fit = Fit(student(), features, config)
+    fit = Trainer(student(), features, config)
     with pytest.raises(
         TrainingError, match=r"collapsed: \d+ % of its predictions are 'high'; raise diversity"
     ):
         while fit.epoch < fit.epochs:
             fit.run_epoch(all_high)
     assert fit.epoch >= 3
-    off = Fit(student(), features, replace(config, steps=60, collapse=0.0))
+    off = Trainer(student(), features, replace(config, steps=60, collapse=0.0))
     while off.epoch < off.epochs:
         off.run_epoch(all_high)
 
@@ -134,7 +134,7 @@ def test_diversity_holds_off_collapse(toy):
     skewed.head.bias.data[0] = 4.0
     index, gradients, losses = np.arange(16), [], []
     for diversity in (0.0, 2.0):
-        fit = Fit(copy.deepcopy(skewed), features, replace(FAST, diversity=diversity))
+        fit = Trainer(copy.deepcopy(skewed), features, replace(FAST, diversity=diversity))
         torch.manual_seed(0)
         terms, _ = fit._soft_label_loss(labels, index, features.batch(index))
         terms["loss"].backward()
@@ -152,14 +152,14 @@ def test_balance_draws_classes_equally_often(toy):
     features, labels = toy
     rare = np.eye(2)[(np.arange(len(labels)) < 3).astype(int)]
     for balance, low, high in ((1.0, 0.4, 0.6), (0.0, 0.0, 0.15)):
-        fit = Fit(student(), features, replace(FAST, balance=balance, batch_size=400))
+        fit = Trainer(student(), features, replace(FAST, balance=balance, batch_size=400))
         index, _ = fit._batch(Sampler(_odds(rare, balance), toy[0].speakers))
         assert low <= rare[index, 1].mean() <= high
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_loss_that_is_not_finite(toy, bad):
-    fit = Fit(student(), toy[0], FAST)
+    fit = Trainer(student(), toy[0], FAST)
     fit.student.head.bias.data[0] = bad
     with pytest.raises(TrainingError, match=r"the loss is (nan|-?inf) at step 0: lower the learning rate"):
         fit.run_epoch(toy[1])
@@ -170,7 +170,7 @@ def test_resumed_run_is_the_same_run(toy, whole, tmp_path, after):
     arrays = {"targets": toy[1], "weight": np.arange(3.0)}
     fitted(toy, epochs=after).save(tmp_path, arrays)
     torch.manual_seed(99)
-    fit = Fit(student(), toy[0], FAST)
+    fit = Trainer(student(), toy[0], FAST)
     loaded = fit.load(tmp_path)
     assert {k: v.tolist() for k, v in loaded.items()} == {k: v.tolist() for k, v in arrays.items()}
     assert fit.epoch == after
@@ -182,7 +182,7 @@ def test_resumed_run_is_the_same_run(toy, whole, tmp_path, after):
 
 
 def test_nothing_to_resume(toy, tmp_path):
-    assert Fit(student(), toy[0], FAST).load(tmp_path / "absent") == {}
+    assert Trainer(student(), toy[0], FAST).load(tmp_path / "absent") == {}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_nothing_to_resume(toy, tmp_path):
 )
 def test_other_settings_are_not_resumed(toy, tmp_path, change, name):
     fitted(toy, epochs=1).save(tmp_path, {}, {"clips": "a"})
-    fit = Fit(student(), toy[0], change.get("config", FAST), change.get("seed", 0))
+    fit = Trainer(student(), toy[0], change.get("config", FAST), change.get("seed", 0))
     with pytest.raises(TrainingError, match=rf"was started with another ({name}): resume with the same"):
         fit.load(tmp_path, change.get("settings", {"clips": "a"}))
 
@@ -208,7 +208,7 @@ def test_other_settings_are_not_resumed(toy, tmp_path, change, name):
 def test_damaged_state(toy, tmp_path, content):
     (tmp_path / "state.safetensors").write_bytes(content)
     with pytest.raises(TrainingError, match=r"state\.safetensors is damaged .*--force"):
-        Fit(student(), toy[0], FAST).load(tmp_path)
+        Trainer(student(), toy[0], FAST).load(tmp_path)
 
 
 def test_state_of_another_program(toy, tmp_path):
@@ -216,7 +216,7 @@ def test_state_of_another_program(toy, tmp_path):
     (tmp_path / "model.safetensors").rename(tmp_path / "state.safetensors")
     assert load_file(tmp_path / "state.safetensors")
     with pytest.raises(TrainingError, match="is damaged"):
-        Fit(student(), toy[0], FAST).load(tmp_path)
+        Trainer(student(), toy[0], FAST).load(tmp_path)
 
 
 def test_full_disk_keeps_the_old_state(toy, tmp_path, monkeypatch):

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-import mifuse
 from benchmarks import table, transfers, units
+from benchmarks.baselines import BASELINES
 from benchmarks.units import Transfer, Unit, ablations, named
-from mifuse.adapt import RECIPES
-from mifuse.baselines import BASELINES
-from mifuse.classifier import TrainConfig
-from mifuse.manifest import read_manifest
-from mifuse.stand_in import stand_in_lalm
-from mifuse.student import Student
-from mifuse.synth import make_domain
+from mifuse.adaptation import RECIPES
+from mifuse.clips.manifest import read_manifest
+from mifuse.demo.stand_in import stand_in_lalm
+from mifuse.demo.synth import make_domain
+from mifuse.models.classifier import TrainConfig
+from mifuse.models.student import Student
 
 A, B = Transfer(("x",), "y"), Transfer(("y",), "x")
 
@@ -209,7 +208,7 @@ def test_a_baseline_depends_on_its_files(
     unit = Unit(corpora, tmp_path, Transfer(("studio",), "phone"), 0, TrainConfig(), named("nrc", []))
     oracle = replace(unit, method=named("oracle", []))
     before, oracle_before = unit.file, oracle.file
-    folder = Path(mifuse.__file__).parent / "baselines"
+    folder = Path(units.__file__).parent / "baselines"
     assert len(list(folder.glob("*.py"))) > 6
     for file in folder.glob("*.py"):
         with monkeypatch.context() as patch:

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from mifuse.wal import use_write_ahead_log
+from mifuse.clips.wal import use_write_ahead_log
 
 OPEN = """
 import sqlite3, sys
-from mifuse.wal import use_write_ahead_log
+from mifuse.clips.wal import use_write_ahead_log
 db = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
 use_write_ahead_log(db, 60)
 db.execute("CREATE TABLE IF NOT EXISTS t (x)")

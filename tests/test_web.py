@@ -280,8 +280,8 @@ def test_broken_files_are_refused_in_one_line(ask: Ask, tmp_path: Path) -> None:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a real student, with every model that an export can write."""
     torch = pytest.importorskip("torch")
-    from mifuse.export import export_student
-    from mifuse.student import Student
+    from mifuse.exporting.student import export_student
+    from mifuse.models.student import Student
 
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
@@ -315,7 +315,7 @@ def test_a_real_student_says_what_it_says_in_python(
 @pytest.mark.parametrize("part", ["model", "body"])
 def test_graphs_answer_as_on_the_other_engines(ask: Ask, exported: Path, precision: str, part: str) -> None:
     from mifuse_export.body import ROUNDING
-    from mifuse_export.verify import PARITY, crowd, edge_cases
+    from mifuse_export.parity import PARITY, crowd, edge_cases
 
     bundle = mifuse_runtime.bundle.load(exported)
     others = [

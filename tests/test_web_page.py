@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mifuse.synth import DOMAINS, make_speaker, synthesise
+from mifuse.demo.synth import DOMAINS, make_speaker, synthesise
 from mifuse_runtime import Recognizer, read_audio
 from tests.browser import Page, needs_browser, served
 from tests.bundles import LABELS, expected, make_bundle, speech, tone

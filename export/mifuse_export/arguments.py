@@ -8,7 +8,7 @@ import numpy as np
 
 from mifuse_export.budget import Budget
 from mifuse_export.errors import ExportError
-from mifuse_export.verify import Floats
+from mifuse_export.parity import Floats
 
 
 def check_formats(

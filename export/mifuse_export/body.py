@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import INPUT, OUTPUT
-from mifuse_export.verify import PARITY, Floats, parity_batches
+from mifuse_export.parity import PARITY, Floats, parity_batches
 from mifuse_runtime import engines
 from mifuse_runtime.bundle import EMBEDDING, POWER, Bundle
 from mifuse_runtime.settings import FrontEnd

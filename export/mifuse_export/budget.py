@@ -17,7 +17,7 @@ from mifuse_export import speed
 from mifuse_export.calibration import calibrate
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import INPUT, frozen, session_options, write_onnx
-from mifuse_export.verify import Floats
+from mifuse_export.parity import Floats
 
 _CALIBRATION_CLIPS = 4  # of an estimate: weights and ranges do not matter for size and time
 

@@ -17,21 +17,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 import mifuse_runtime
-from mifuse_export import card, mobile, speed
+from mifuse_export import card, engines, mobile, speed
 from mifuse_export.arguments import check_clips, check_formats
 from mifuse_export.body import check_bodies, write_bodies
 from mifuse_export.budget import Budget, Cost
 from mifuse_export.calibration import Calibration, calibrate
 from mifuse_export.errors import ExportError
 from mifuse_export.folder import new_folder
-from mifuse_export.gate import Fit, fit
+from mifuse_export.gate import Int8Choice, fit
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_export.openvino import write_openvino
-from mifuse_export.qat import Rounding, roundings
-from mifuse_export.quantize import layers
-from mifuse_export.signing import signer
-from mifuse_export.thresholds import stream_settings
-from mifuse_export.verify import (
+from mifuse_export.parity import (
     PARITIES,
     Floats,
     Predict,
@@ -42,6 +38,10 @@ from mifuse_export.verify import (
     rounded,
     torch_predict,
 )
+from mifuse_export.qat import Rounding, roundings
+from mifuse_export.quantize import layers
+from mifuse_export.signing import signer
+from mifuse_export.thresholds import stream_settings
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.settings import FrontEnd
@@ -243,7 +243,7 @@ def fit_int8(
     probe: Probe,
     max_drop: float,
     retrain: Retrain | None = None,
-) -> tuple[Fit, Calibration]:
+) -> tuple[Int8Choice, Calibration]:
     """Write the int8 models of `bundle`, as many layers in 8 bits as the gate lets through.
 
     Raises:
@@ -265,7 +265,7 @@ def fit_int8(
             for engine in files
         }
 
-    kept: list[tuple[Fit, Calibration]] = []
+    kept: list[tuple[Int8Choice, Calibration]] = []
     failure: ExportError | None = None
     for found in _calibrations(folder, bundle, calibration, retrain):
         try:
@@ -329,7 +329,7 @@ def time_int8(folder: Path, bundle: Bundle, clip: Floats, budget: Budget | None 
 
 def _start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
     """The engine as the device uses it, on files that no bundle.json vouches for yet."""
-    return mobile.start(folder, replace(bundle, files=_hashes(folder)), engine, precision)
+    return engines.start(folder, replace(bundle, files=_hashes(folder)), engine, precision)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -337,7 +337,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): bundles.sha256(file) for file in files}
 
 
-def _figures(found: Fit) -> dict[str, Any]:
+def _figures(found: Int8Choice) -> dict[str, Any]:
     """What int8 loses, as bundle.json keeps it: on ONNX Runtime, and beneath it on other engines."""
     by_engine = {
         engine: {

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from mifuse_export.onnx import INPUT, OUTPUT, session_options
+from mifuse_export.parity import Floats
 from mifuse_export.quantize import Ranges, activations, body, quantize
-from mifuse_export.verify import Floats
 
 Means = Mapping[str, NDArray[np.float64]]  # convolution -> mean output (channels,)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mifuse_export.errors import ExportError
-from mifuse_export.verify import Quality, rounded
+from mifuse_export.parity import Quality, rounded
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Repair:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Int8Choice:
     """Int8 models that hold the gate."""
 
     quality: Mapping[str, Quality]  # by engine
@@ -42,7 +42,7 @@ class Fit:
         return {"layers": dict(self.layers), "harm": harm, "repairs": repairs}
 
 
-def fit(write: Write, measure: Measure, layers: Sequence[str], max_drop: float) -> Fit:
+def fit(write: Write, measure: Measure, layers: Sequence[str], max_drop: float) -> Int8Choice:
     """Write int8 models that lose no more than `max_drop` points on any engine.
 
     The harm of each layer is measured once, by int8 in that layer alone, and only when int8 in all of them
@@ -61,7 +61,7 @@ def fit(write: Write, measure: Measure, layers: Sequence[str], max_drop: float) 
         failed = next(((engine, reason) for engine, reason in failures if reason), None)
         if failed is None:
             precisions = {layer: "fp32" if layer in floats else "int8" for layer in layers}
-            return Fit(quality, precisions, harm, repairs)
+            return Int8Choice(quality, precisions, harm, repairs)
         reason = f"int8 on {failed[0]} loses too much: {failed[1]}"
         if len(floats) + 1 >= len(layers):
             tried = f" even with {', '.join(floats)} in float" if floats else ""

@@ -1,4 +1,4 @@
-"""ONNX to the ORT format, which ONNX Runtime Mobile reads, and the start of every engine of a bundle."""
+"""ONNX to the ORT format, which ONNX Runtime Mobile reads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import onnxruntime
 
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import session_options
-from mifuse_export.verify import Floats, Predict
-from mifuse_runtime import engines
-from mifuse_runtime.bundle import Bundle
 
 ALIGNMENT = 16  # bytes; of the largest numbers in an ORT file
 ENGINE = "onnxruntime-mobile"  # for Android and iOS; here ONNX Runtime itself reads its files
@@ -40,10 +37,10 @@ def write_ort(source: Path, target: Path) -> None:
     except Exception as error:  # ONNX Runtime's errors share no base class
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"ONNX Runtime cannot convert {source.name} to ORT format: {line}") from error
-    target.write_bytes(settled(target.read_bytes()))
+    target.write_bytes(canonical_ort(target.read_bytes()))
 
 
-def settled(data: bytes) -> bytes:
+def canonical_ort(data: bytes) -> bytes:
     """The same ORT file, made of the same bytes each time.
 
     Of a flatbuffer, which is written from its end, ONNX Runtime writes the model first and always alike, then
@@ -113,21 +110,3 @@ def write_operators(folder: Path) -> None:
     lines = target.read_text(encoding="utf-8").splitlines(keepends=True)
     # Its comments name folders of this machine.
     target.write_text("".join(line for line in lines if not line.startswith("#")), encoding="utf-8")
-
-
-def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
-    """The bundle's model on an engine, one thread, as the device runs it.
-
-    Raises:
-        MifuseError: the engine is not installed or cannot run the model.
-    """
-    if engine != ENGINE:
-        return engines.start(folder, bundle, engine, precision, threads=1)
-    path = str(folder / bundle.model(engine, precision))
-    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
-
-    def predict(samples: Floats) -> Floats:
-        probs: Floats = session.run([bundle.output], {bundle.input: samples})[0]
-        return probs
-
-    return predict

@@ -18,8 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mifuse_export.onnx import INPUT, session_options
+from mifuse_export.parity import Floats, Predict, rounded
 from mifuse_export.quantize import FRONT_END
-from mifuse_export.verify import Floats, Predict, rounded
 
 NAME = "timing.json"  # beside bundle.json and not named in it: times differ, and bundles are reproducible
 ROUNDS, CALLS, WARM_UP = 20, 5, 2  # visits of each model; timed and untimed calls of a visit

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mifuse_export.verify import Floats, Predict, probabilities
-from mifuse_runtime import voice
+from mifuse_export.parity import Floats, Predict, probabilities
+from mifuse_runtime import vad
 from mifuse_runtime.settings import Settings
 
 ABSTAIN = 0.1  # share of the calibration clips for which the device says "not sure"
@@ -24,8 +24,8 @@ def stream_settings(predict: Predict, sample_rate: int, clips: Sequence[Floats])
     if not clips:
         return Settings()
     confidence = probabilities(predict, clips).max(axis=1)
-    framed = [voice.framed(clip, sample_rate) for clip in clips]
-    peaks = [float(voice.levels(frames).max()) for frames in framed if frames.size]
+    framed = [vad.framed(clip, sample_rate) for clip in clips]
+    peaks = [float(vad.levels(frames).max()) for frames in framed if frames.size]
     level = float(np.quantile(peaks, 0.05)) - QUIET if peaks else Settings.level
     return Settings(
         abstain=round(float(np.quantile(confidence, ABSTAIN)), 6),

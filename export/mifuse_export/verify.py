@@ -1,189 +1,103 @@
-"""What an exported graph must show before it is handed out: parity with PyTorch, and no loss by int8."""
+"""Every model of a finished bundle against its student, on signals of edge and on real clips."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from mifuse_export.errors import ExportError
+from mifuse_export import engines, mobile
+from mifuse_export.bundle import Probe
+from mifuse_export.parity import (
+    PARITIES,
+    Floats,
+    Predict,
+    Quality,
+    compare,
+    crowd,
+    edge_cases,
+    probabilities,
+    rounded,
+)
+from mifuse_runtime.bundle import Bundle
 
-Floats = NDArray[np.float32]
-Predict = Callable[[Floats], Floats]  # (batch, n) -> (batch, C)
-
-PARITY = 1e-4  # largest |Δp| between PyTorch and a float graph
-PARITIES = {"fp32": PARITY, "fp16": 3e-3}  # eleven bits a weight; students measured 1.1e-3
-# What int8 may do without a loss of UA to show for it; a `--max-drop` above them widens both.
-FLIPS = 5.0  # % of clips decided differently, however near the ties
-DRIFT = 2.0  # mean |Δp| in points, where no labels say that it does no harm; students measured 0.2 to 0.4
-
-
-def torch_predict(model: nn.Module) -> Predict:
-    """The model as a function of NumPy samples."""
-
-    def predict(samples: Floats) -> Floats:
-        try:
-            with torch.no_grad():
-                probs: Floats = model(torch.from_numpy(samples)).numpy()
-        except (RuntimeError, ValueError) as error:
-            line = " ".join(str(error).split())[:200]
-            raise ExportError(
-                f"the model fails on samples {samples.shape} ({line}): it must take any length"
-            ) from error
-        return probs
-
-    return predict
-
-
-def probabilities(predict: Predict, clips: Sequence[Floats]) -> Floats:
-    """Clip by clip, as the device does it: (N, C)."""
-    return np.concatenate([predict(clip[None]) for clip in clips])
-
-
-def edge_cases(sample_rate: int) -> dict[str, Floats]:
-    """Signals (n,) that a device may hear and a corpus does not hold."""
-    noise = np.random.default_rng(0).standard_normal(60 * sample_rate).astype(np.float32) * np.float32(0.1)
-    clicks = np.zeros(sample_rate, np.float32)
-    clicks[sample_rate // 2 :: sample_rate // 8] = 1.0
-    return {
-        "silence": np.zeros(sample_rate, np.float32),
-        "one sample": np.full(1, 0.5, np.float32),
-        "0.1 s": noise[: sample_rate // 10],
-        "clicks": clicks,
-        "full scale": np.sign(noise[:sample_rate]).astype(np.float32),
-        "10 s": noise[: 10 * sample_rate],
-        "60 s": noise,
-    }
-
-
-def crowd(sample_rate: int, count: int = 32) -> Floats:
-    """`count` signals of one second, from loud to near silence, as one batch."""
-    noise = np.random.default_rng(1).standard_normal((count, sample_rate))
-    swell = np.sin(np.linspace(0, 20, sample_rate)) ** 2
-    levels = np.geomspace(0.3, 1e-5, count)[:, None]
-    signals: Floats = (noise * swell * levels).astype(np.float32)
-    return signals
-
-
-def parity_batches(clips: Sequence[Floats], sample_rate: int, count: int = 12) -> Iterator[Floats]:
-    """The edge cases and `count` clips of all lengths, alone, then three by three padded with zeros."""
-    ordered = sorted(clips, key=len)
-    chosen = (
-        [ordered[round(i)] for i in np.linspace(0, len(ordered) - 1, min(count, len(ordered)))]
-        if clips
-        else []
-    )
-    cases = list(edge_cases(sample_rate).values())
-    for clip in cases + chosen:
-        yield clip[None]
-    yield crowd(sample_rate)
-    longest_first = cases[::-1] + chosen
-    for i in range(0, len(longest_first) - 2, 3):
-        three = longest_first[i : i + 3]
-        batch = np.zeros((3, max(map(len, three))), np.float32)
-        for row, clip in zip(batch, three, strict=True):
-            row[: len(clip)] = clip
-        yield batch
-
-
-def check_parity(
-    reference: Predict,
-    exported: Predict,
-    clips: Sequence[Floats],
-    sample_rate: int,
-    name: str,
-    *,
-    allowed: float = PARITY,
-) -> float:
-    """Largest |Δp| of `exported` against `reference` over `parity_batches`.
-
-    Raises:
-        ExportError: larger than `allowed`, or not finite.
-    """
-    worst = 0.0
-    for batch in parity_batches(clips, sample_rate):
-        expected, found = reference(batch), exported(batch)
-        difference = float(np.abs(expected - found).max()) if expected.shape == found.shape else np.inf
-        if not difference <= allowed:  # NaN fails too
-            raise ExportError(
-                f"{name} differs from PyTorch by {difference:.2g} on input {batch.shape}, "
-                f"{allowed:g} is allowed: look for what a graph cannot do, such as random numbers"
-            )
-        worst = max(worst, difference)
-    return worst
+# Largest |Δp| on a signal: what is no speech has no right answer, and int8 may answer a little differently.
+EDGES = PARITIES | {"int8": 0.2}
 
 
 @dataclass(frozen=True)
-class Quality:
-    """int8 beside fp32 on the same clips. Accuracies are UA in %, None without labels."""
+class Row:
+    """One model of the bundle."""
 
-    clips: int
-    agreement: float  # % of clips with the same top emotion
-    max_abs_dp: float
-    mean_abs_dp: float
-    expected_drop: float  # points of accuracy lost if the float probabilities are right
-    fp32_ua: float | None = None
-    ua: float | None = None
-    drop_error: float | None = None  # standard error of the UA drop, from the clips that changed sides
+    precision: str
+    engine: str
+    signals: Mapping[str, float] = field(default_factory=dict)  # largest |Δp| on each
+    quality: Quality | None = None  # on the real clips
+    failure: str | None = None  # why the model must not be used
+    left_out: str | None = None  # why it was not run
 
-    def failure(self, max_drop: float) -> str | None:
-        """Why this int8 model must not be handed out, or None.
-
-        With labels, the UA drop must stay within `max_drop` points plus its standard error: on 168 clips
-        one clip is 0.6 points, and a gate that fires by chance teaches people to switch it off.
-        Without labels the float model is the judge, and |Δp| must be small. Both need 95 % agreement.
-        """
-        if not self.max_abs_dp <= 1.0:
-            return "its probabilities are not finite"
-        if 100 - self.agreement > max(FLIPS, max_drop):
-            return f"it decides {100 - self.agreement:.1f} % of {self.clips} clips differently than fp32"
-        if self.ua is not None and self.fp32_ua is not None and self.drop_error is not None:
-            drop = self.fp32_ua - self.ua
-            if drop > max_drop + self.drop_error:
-                return f"UA falls by {drop:.2f} points (± {self.drop_error:.2f}) on {self.clips} clips"
-        elif self.expected_drop > max_drop:
-            return f"accuracy is expected to fall by {self.expected_drop:.2f} points on {self.clips} clips"
-        elif 100 * self.mean_abs_dp > max(DRIFT, max_drop):
-            return f"its probabilities are off by {100 * self.mean_abs_dp:.1f} points on average"
-        return None
+    def report(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "precision": self.precision,
+            "engine": self.engine,
+            "signals": {name: rounded(value) for name, value in self.signals.items()},
+            "clips": self.quality and {key: rounded(value) for key, value in vars(self.quality).items()},
+            "failure": self.failure,
+            "left_out": self.left_out,
+        }
 
 
-def rounded(value: float | None) -> float | None:
-    """Six digits: what reports keep of a measurement; None for infinity, which JSON does not know."""
-    return None if value is None or not np.isfinite(value) else float(f"{value:.6g}")
+def verify_models(
+    folder: Path, bundle: Bundle, reference: Predict, probe: Probe | None = None, max_drop: float = 0.5
+) -> Iterator[Row]:
+    """Run every model that an engine here can run: float must equal `reference`, int8 hold the gate.
 
+    Args:
+        reference: the student as a function of samples (batch, n).
+        probe: real clips; None: the signals alone.
+        max_drop: what int8 may lose on them, points (see `Quality.failure`).
 
-def compare(fp32: Floats, int8: Floats, labels: NDArray[np.int64] | None = None) -> Quality:
-    """Quality of int8 probabilities (N, C) against fp32 ones, with true classes (N,) where they are known.
-
-    >>> fp32 = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
-    >>> compare(fp32, fp32[:, ::-1], np.array([0, 1])).ua
-    0.0
+    Raises:
+        BundleError: an engine refuses a file.
     """
-    top, quantised = fp32.argmax(axis=1), int8.argmax(axis=1)
-    rows = np.arange(len(fp32))
-    difference = np.abs(fp32 - int8)
-    result = {
-        "clips": len(fp32),
-        "agreement": float(100 * np.mean(top == quantised)),
-        "max_abs_dp": float(difference.max()),
-        "mean_abs_dp": float(difference.mean()),
-        "expected_drop": float(100 * np.mean(fp32[rows, top] - fp32[rows, quantised])),
-    }
-    if labels is None:
-        return Quality(**result)  # type: ignore[arg-type]
-    classes = np.unique(labels)
-    before, after = top == labels, quantised == labels
-    recalls = np.array([[hits[labels == c].mean() for c in classes] for hits in (before, after)])
-    counts = np.array([(labels == c).sum() for c in classes])
-    changed = np.array([(before ^ after)[labels == c].sum() for c in classes])
-    return Quality(
-        **result,  # type: ignore[arg-type]
-        fp32_ua=float(100 * recalls[0].mean()),
-        ua=float(100 * recalls[1].mean()),
-        drop_error=float(100 * np.sqrt((changed / counts**2).sum()) / len(classes)),
-    )
+    batches = {name: clip[None] for name, clip in edge_cases(bundle.sample_rate).items()}
+    batches["batch of 32"] = crowd(bundle.sample_rate)
+    expected = {name: reference(batch) for name, batch in batches.items()}
+    clips = probabilities(reference, probe.clips) if probe else None
+    for precision, models in bundle.models.items():
+        for engine in models:
+            if engine != mobile.ENGINE and not importlib.util.find_spec(engine):
+                missing = f"{engine} is not installed: pip install 'mifuse[export]'"
+                yield Row(precision, engine, left_out=missing)
+                continue
+            predict = engines.start(folder, bundle, engine, precision)
+            signals = {name: _difference(expected[name], predict(batch)) for name, batch in batches.items()}
+            quality = None
+            if probe and clips is not None:
+                quality = compare(clips, probabilities(predict, probe.clips), probe.labels)
+            yield Row(precision, engine, signals, quality, _failure(precision, signals, quality, max_drop))
+
+
+def _failure(
+    precision: str, signals: Mapping[str, float], quality: Quality | None, max_drop: float
+) -> str | None:
+    worst = max(signals, key=signals.__getitem__)
+    allowed = EDGES.get(precision, EDGES["int8"])
+    if not signals[worst] <= allowed:
+        return f"|Δp| {signals[worst]:.2g} on {worst}, {allowed:g} is allowed"
+    if quality is None:
+        return None
+    if precision in PARITIES:
+        close = quality.max_abs_dp <= allowed
+        return None if close else f"|Δp| {quality.max_abs_dp:.2g} on real clips, {allowed:g} is allowed"
+    return quality.failure(max_drop)
+
+
+def _difference(expected: Floats, found: Floats) -> float:
+    same = expected.shape == found.shape and np.isfinite(found).all()
+    return float(np.abs(expected - found).max()) if same else np.inf

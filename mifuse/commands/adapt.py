@@ -79,11 +79,11 @@ def adapt(
         raise click.UsageError("give a classifier as --source, or a student to adapt once more as --from")
     if earlier is not None and size is not None:
         raise click.UsageError("--size is of a new student: leave it out beside --from")
-    from mifuse.adapt import KEEP, RECIPES, adapt_manifest
+    from mifuse.adaptation import KEEP, RECIPES, adapt_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
-    from mifuse.processes import is_main_process
-    from mifuse.speakers import FEWEST
+    from mifuse.models.speaker_norm import FEWEST
+    from mifuse.runs.processes import is_main_process
 
     start = f"size={size or 's'}" if earlier is None else f"keep={KEEP}"
     config = override(RECIPES[recipe], [start, *settings])

@@ -50,7 +50,7 @@ def bench(
 
     Precisions take turns call by call; the ratio is the median over pairs of neighbouring calls.
     """
-    from mifuse import bench as benchmark
+    from mifuse.exporting import bench as benchmark
 
     where = benchmark.machine()
     with click.progressbar(length=len(seconds), label="bench", file=sys.stderr) as bar:

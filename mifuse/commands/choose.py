@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from mifuse.audio import AudioCache
-from mifuse.choosing import choose as chosen
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import read_manifest, write_manifest
 from mifuse.errors import ManifestError
-from mifuse.manifest import read_manifest, write_manifest
+from mifuse.voices.choosing import choose as chosen
 
 
 @click.command(epilog="Example: mifuse choose target.csv -o few.csv --clips 20")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mifuse.demo import Inputs, Row, Tick
+    from mifuse.demo.demo import Inputs, Row, Tick
 
 MANIFEST = click.Path(dir_okay=False, path_type=Path)
 
@@ -37,7 +37,7 @@ def demo(
     Without options on two synthetic domains and with a stand-in LALM, in a few minutes on two cores.
     """
     inputs = _inputs(source, target, draws)
-    from mifuse.demo import QUICK, DemoConfig, run_demo
+    from mifuse.demo.demo import QUICK, DemoConfig, run_demo
 
     started = time.perf_counter()
     rows, report = run_demo(out, inputs, QUICK if quick else DemoConfig(), _stage)
@@ -63,7 +63,7 @@ def _inputs(source: Path | None, target: Path | None, draws: Path | None) -> Inp
         return None
     if source is None or target is None or draws is None:
         raise click.UsageError("give all of --source, --target and --draws, or none for synthetic speech")
-    from mifuse.demo import given_inputs
+    from mifuse.demo.demo import given_inputs
 
     return given_inputs(source, target, draws)
 
@@ -81,7 +81,7 @@ def _stage(name: str, length: int) -> Iterator[Tick]:
 
 def table_text(rows: list[Row], lalm: str) -> str:
     """The table for a terminal: names to the left, numbers to the right."""
-    from mifuse.demo import table_row
+    from mifuse.demo.demo import table_row
 
     lines = [table_row(row, lalm) for row in rows]
     columns = [[name, *(line[name] for line in lines)] for name in lines[0]]

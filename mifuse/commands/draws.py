@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 if TYPE_CHECKING:
-    from mifuse.draws import Summary
-    from mifuse.draws_quality import Cost, Quality
     from mifuse.teachers.base import Source
+    from mifuse.teachers.draws import Summary
+    from mifuse.teachers.draws_quality import Cost, Quality
 
 _FILE = click.Path(path_type=Path)
 
@@ -33,8 +33,8 @@ def info(path: Path, manifest: Path | None, split: str | None, teacher: str | No
 
     With --manifest also UA, ECE and how often the surest and the least sure fifths of the clips are right.
     """
-    from mifuse.draws import summarise
-    from mifuse.draws_quality import Cost, costs, quality
+    from mifuse.teachers.draws import summarise
+    from mifuse.teachers.draws_quality import Cost, costs, quality
 
     paid, summaries = costs(path), {one.source: one for one in summarise(path)}
     sources = sorted({*paid, *summaries})
@@ -95,10 +95,10 @@ def _show_quality(scored: Quality) -> None:
 @click.option("--store", "store_path", required=True, type=_FILE, help="Draws store to fill.")
 def import_(file: Path, manifest: Path, store_path: Path) -> None:
     """Put the draws of the JSONL FILE into a store. What is there already stays as it is."""
-    from mifuse.audio import AudioCache
-    from mifuse.manifest import read_manifest
+    from mifuse.clips.audio import AudioCache
+    from mifuse.clips.manifest import read_manifest
     from mifuse.teachers.jsonl import import_jsonl, read_jsonl
-    from mifuse.teachers.store import DrawsStore
+    from mifuse.teachers.store.database import DrawsStore
 
     lines, clips = read_jsonl(file), read_manifest(manifest, labels=None)
     with DrawsStore(store_path) as store:
@@ -116,12 +116,12 @@ def import_(file: Path, manifest: Path, store_path: Path) -> None:
 @click.option("-o", "--output", required=True, type=_FILE, help="JSONL file to write; must not exist.")
 def export(store_path: Path, manifest: Path, teacher: str | None, output: Path) -> None:
     """Write the draws of a store as JSONL."""
-    from mifuse.audio import AudioCache
+    from mifuse.clips.audio import AudioCache
+    from mifuse.clips.manifest import read_manifest
     from mifuse.errors import DrawsError
-    from mifuse.manifest import read_manifest
     from mifuse.teachers.base import choose_source
     from mifuse.teachers.jsonl import export_jsonl
-    from mifuse.teachers.store import DrawsStore
+    from mifuse.teachers.store.database import DrawsStore
 
     if output.exists():
         raise DrawsError(f"{output}: exists already: remove it or choose another name")
@@ -145,9 +145,9 @@ def export(store_path: Path, manifest: Path, teacher: str | None, output: Path) 
 )  # fmt: skip
 def prune(store_path: Path, teacher: str | None, what: str | None) -> None:
     """Delete rows of a store. What they cost stays counted, but for --unsettled."""
-    from mifuse.draws_quality import costs
     from mifuse.teachers.base import choose_source
-    from mifuse.teachers.store import DrawsStore
+    from mifuse.teachers.draws_quality import costs
+    from mifuse.teachers.store.database import DrawsStore
 
     if what is None or (what == "draws" and teacher is None):
         raise click.UsageError("say what to delete: --invalid, --unsettled, or --draws with --teacher")

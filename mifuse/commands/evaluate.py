@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mifuse.metrics import Scores
+    from mifuse.runs.metrics import Scores
 
 
 @click.command(epilog="Example: mifuse evaluate bundle/ target.csv --split test --json")
@@ -63,9 +63,9 @@ def evaluate(
 
     Prints UA with its 95 % interval over speakers, WA, macro-F1, ECE and the confusion matrix.
     """
-    from mifuse import evaluate as evaluation
-    from mifuse.audio import AudioCache
-    from mifuse.metrics import exchanged
+    from mifuse import evaluation
+    from mifuse.clips.audio import AudioCache
+    from mifuse.runs.metrics import exchanged
 
     labels, run = evaluation.open_model(model, engine, precision)
     clips = evaluation.labelled_clips(manifest, labels, split).clips

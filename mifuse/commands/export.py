@@ -103,7 +103,7 @@ def export(
     if qat and not (int8 or math.isfinite(budget_ms) or math.isfinite(budget_kb)):
         raise click.UsageError("--qat is for the 8-bit model: give --int8, too")
     try:
-        from mifuse.export import export_student
+        from mifuse.exporting.student import export_student
         from mifuse_export import Budget
         from mifuse_runtime.bundle import load
     except ImportError as error:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mifuse.teachers.base import Source
     from mifuse.teachers.labelling import Plan
     from mifuse.teachers.opening import Opened
-    from mifuse.teachers.run import Labelled
-    from mifuse.teachers.store import DrawsStore
+    from mifuse.teachers.session import Labelled
+    from mifuse.teachers.store.database import DrawsStore
 
 
 @click.command(
@@ -98,12 +98,12 @@ def label(
     the next question: stop it at any time and run the same command to go on. Keys are read from
     OPENAI_API_KEY and ANTHROPIC_API_KEY.
     """
-    from mifuse.audio import AudioCache
-    from mifuse.manifest import read_manifest
+    from mifuse.clips.audio import AudioCache
+    from mifuse.clips.manifest import read_manifest
     from mifuse.teachers import labelling
     from mifuse.teachers.opening import OptionError, open_teacher
     from mifuse.teachers.service import key_from_environment
-    from mifuse.teachers.store import DrawsStore
+    from mifuse.teachers.store.database import DrawsStore
 
     if budget_usd is not None and not math.isfinite(budget_usd):
         raise click.UsageError(f"--budget-usd {budget_usd}: give an amount, or leave it out for no bound")
@@ -219,7 +219,7 @@ def _complain(run: Labelled, budget: float | None) -> None:
 
 
 def _stored(path: Path, source: Source) -> tuple[set[tuple[str, int]], float | None]:
-    from mifuse.teachers.store import DrawsStore
+    from mifuse.teachers.store.database import DrawsStore
 
     if not path.exists():
         return set(), None

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from mifuse.clips.folders import FLAT, NAMES, Scan, scan, split_speakers
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, write_manifest
 from mifuse.errors import ManifestError
-from mifuse.folders import FLAT, NAMES, Scan, scan, split_speakers
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip, write_manifest
 
 MOST_SPEAKERS = 30  # rows of the printed table; --json has them all
 

@@ -22,7 +22,7 @@ def reading(clips: Iterable[T]) -> Iterator[T]:
 @contextmanager
 def epochs(label: str, steps: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """A bar over optimiser steps on standard error; call what it yields with the record of each epoch."""
-    from mifuse.processes import is_main_process
+    from mifuse.runs.processes import is_main_process
 
     screen = sys.stderr if is_main_process() else io.StringIO()
     with click.progressbar(length=steps, label=label, file=screen, item_show_func=lambda text: text) as bar:
@@ -47,7 +47,7 @@ def distillations() -> Iterator[Callable[[Mapping[str, float]], None]]:
         def record(epoch: Mapping[str, float]) -> None:
             nonlocal progress
             if epoch["epoch"] == 1:
-                from mifuse.compress import DISTIL
+                from mifuse.exporting.compress import DISTIL
 
                 bars.close()
                 progress = bars.enter_context(epochs("teach a narrower student", DISTIL.steps))

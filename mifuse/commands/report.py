@@ -22,8 +22,8 @@ def report(run: Path, out: Path | None, target: Path | None) -> None:
 
     RUN is a folder that train, adapt or demo wrote.
     """
-    from mifuse.manifest import read_manifest
-    from mifuse.report import read_run, write_report
+    from mifuse.clips.manifest import read_manifest
+    from mifuse.runs.report import read_run, write_report
 
     manifest = read_manifest(target, read_run(run).labels) if target else None
     click.echo(write_report(run, out, manifest))

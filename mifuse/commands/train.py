@@ -43,10 +43,10 @@ def train(
         raise click.UsageError("--size is of a student: leave it out beside --encoder")
     if encoder is not None and not encoder.startswith("hf:"):
         raise click.UsageError(f"--encoder {encoder}: write hf:{encoder}, for a folder too")
-    from mifuse.classifier import TrainConfig, train_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
-    from mifuse.processes import is_main_process
+    from mifuse.models.classifier import TrainConfig, train_manifest
+    from mifuse.runs.processes import is_main_process
 
     config = override(TrainConfig(size=size or "s"), settings)
     encoder = encoder and encoder.removeprefix("hf:")

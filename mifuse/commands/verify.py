@@ -12,8 +12,8 @@ import click
 from mifuse.commands.progress import reading
 
 if TYPE_CHECKING:
-    from mifuse_export.audit import Row
-    from mifuse_export.verify import Predict
+    from mifuse_export.parity import Predict
+    from mifuse_export.verify import Row
     from mifuse_runtime.bundle import Bundle
 
 
@@ -54,8 +54,8 @@ def verify(
     labelled ones off the adapt split where there are any. Exit code 1 when a difference is too large.
     """
     try:
-        from mifuse.export import judges
-        from mifuse_export.audit import audit
+        from mifuse.exporting.student import judges
+        from mifuse_export.verify import verify_models
         from mifuse_runtime import signature
         from mifuse_runtime.bundle import load
     except ImportError as error:
@@ -66,7 +66,7 @@ def verify(
         signature.check(bundle, public_key)
     reference = _reference(bundle, content, student)
     probe = judges(manifest, content.labels, bar=reading) if manifest else None
-    rows = list(audit(bundle, content, reference, probe, max_drop))
+    rows = list(verify_models(bundle, content, reference, probe, max_drop))
     name = str(student or bundle / content.model("onnxruntime", "fp32"))
     if as_json:
         document = {"bundle": str(bundle), "reference": name, "models": [row.report() for row in rows]}
@@ -84,10 +84,10 @@ def verify(
 
 
 def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
-    from mifuse.classifier import load_model
+    from mifuse.models.classifier import load_model
     from mifuse_export import ExportError
     from mifuse_export.onnx import frozen
-    from mifuse_export.verify import torch_predict
+    from mifuse_export.parity import torch_predict
     from mifuse_runtime import engines
 
     if student is None:

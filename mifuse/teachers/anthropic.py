@@ -12,12 +12,11 @@ from typing import Any
 
 import anthropic
 
-from mifuse.audio import AudioCache
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip
 from mifuse.config import require
 from mifuse.errors import MifuseError
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip
-from mifuse.prosody import MEASURES
 from mifuse.teachers import evidence
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
@@ -30,6 +29,7 @@ from mifuse.teachers.service import (
     scrub_text,
     service_error,
 )
+from mifuse.voices.prosody import MEASURES
 
 # Tokens of a picture are pixels / 750, or patches of 28 x 28 pixels: the larger of the two.
 PICTURE_TOKENS = max(

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mifuse.clips.labels import canonical
+from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
-from mifuse.labels import canonical
-from mifuse.manifest import Clip
 
 # Verbalised probabilities come in steps of 0.05: a sum further off than two steps is not rounding.
 SUM_TOLERANCE = 0.1

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 import anthropic
 
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip
 from mifuse.errors import AudioError
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip
 from mifuse.teachers.anthropic import AnthropicTeacher
-from mifuse.teachers.ledger import Grant, Wanted, batch_owner, is_waiting, owner
 from mifuse.teachers.pacing import backoff
 from mifuse.teachers.prices import Price
-from mifuse.teachers.run import TRIES, ClipError, Group, Labelled, Question, Run, grouped, request_key
 from mifuse.teachers.service import ServiceError, scrub, service_error
-from mifuse.teachers.store import DrawsStore, OpenBatch
+from mifuse.teachers.session import TRIES, ClipError, Group, Labelled, Question, Run, grouped, request_key
+from mifuse.teachers.store.database import DrawsStore, OpenBatch
+from mifuse.teachers.store.ledger import Grant, Wanted, batch_owner, is_waiting, owner
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import torchaudio
 
-from mifuse.audio import SAMPLE_RATE, AudioCache, Samples
-from mifuse.manifest import Clip
-from mifuse.prosody import F0_RANGE, MEASURES, Norm, Prosody, measure
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples
+from mifuse.clips.manifest import Clip
+from mifuse.voices.prosody import F0_RANGE, MEASURES, Norm, Prosody, measure
 
 VERSION = 1  # one more whenever the picture or the table changes
 N_FFT, HOP = 512, 256  # samples: 32 and 16 ms

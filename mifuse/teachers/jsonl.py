@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mifuse.audio import AudioCache
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, Manifest
 from mifuse.errors import DrawsError
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip, Manifest
 from mifuse.teachers.base import Answer, Source, check_distribution
-from mifuse.teachers.store import DrawsStore, StoredDraw
+from mifuse.teachers.store.database import DrawsStore, StoredDraw
 
 ClipKey = tuple[str, float | None, float | None]  # path as in the manifest, start, end
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from mifuse.audio import AudioCache
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip
 from mifuse.errors import AudioError
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip
 from mifuse.teachers.base import Teacher
 from mifuse.teachers.prices import Price
-from mifuse.teachers.run import Labelled, OutOfBudgetError, Question, Run, grouped
-from mifuse.teachers.store import DrawsStore
+from mifuse.teachers.session import Labelled, OutOfBudgetError, Question, Run, grouped
+from mifuse.teachers.store.database import DrawsStore
 
 
 @dataclass(frozen=True)

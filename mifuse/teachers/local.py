@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from mifuse.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip
 from mifuse.config import require
 from mifuse.errors import MifuseError
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.prompts import Prompts, with_transcript
 

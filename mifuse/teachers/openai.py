@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import openai
 
-from mifuse.audio import SAMPLE_RATE, AudioCache, Samples, duration
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples, duration
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip
 from mifuse.config import require
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip
 from mifuse.teachers.answers import InvalidAnswerError, from_tokens
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.optional import Optionals

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mifuse.audio import AudioCache
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
-from mifuse.manifest import Clip
 from mifuse.teachers.base import Teacher
 from mifuse.teachers.prices import Price, price_of
 

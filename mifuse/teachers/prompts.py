@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mifuse.labels import LABELS
+from mifuse.clips.labels import LABELS
 
 VERSION = 1  # one more whenever a word below changes: draws of other questions are not mixed
 

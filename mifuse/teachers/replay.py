@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
-from mifuse.labels import LABELS
-from mifuse.manifest import Clip
 from mifuse.teachers.base import Reply, Said, choose_source
 from mifuse.teachers.jsonl import clip_key, read_jsonl
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -13,30 +11,7 @@ from mifuse_runtime.audio import Floats
 from mifuse_runtime.bundle import EMBEDDING, POWER, Bundle
 from mifuse_runtime.errors import BundleError, MifuseError
 from mifuse_runtime.frontend import MelPower
-from mifuse_runtime.graph import onnx_problem, openvino_problem
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A model file, and what goes in and comes out."""
-
-    path: Path
-    input: str
-    outputs: tuple[str, ...]  # probabilities first; an embedding, if there is one
-    front: MelPower | None  # what makes its input of samples; None: it takes samples
-
-
-class Engine(Protocol):
-    """Runs a graph: samples (batch, n), or what its front end makes of them -> probabilities (batch, C)."""
-
-    name: str
-    graph: Graph
-
-    def __call__(self, batch: Floats) -> Floats: ...
-
-    def answers(self, batch: Floats) -> list[Floats]:
-        """Every output of the graph: probabilities, and an embedding (batch, D) if there is one."""
-        ...
+from mifuse_runtime.graph import Engine, Graph, onnx_problem, openvino_problem
 
 
 class OnnxRuntime:
@@ -162,7 +137,7 @@ def start(
         return started(engine)
     from mifuse_runtime.fastest import fastest
 
-    return fastest(bundle, precision, threads, started, cache=cache, body=body)
+    return fastest(ENGINES, bundle, precision, threads, started, cache=cache, body=body)
 
 
 def _unusable(path: Path, reason: str) -> BundleError:

@@ -6,19 +6,20 @@ import hashlib
 import importlib.util
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.engines import ENGINES, Engine
+from mifuse_runtime.graph import Engine
 
 _CALLS = 15  # of each engine
 _CHOSEN: dict[str, str] = {}  # what was found in this process
 
 
 def fastest(
+    names: Iterable[str],
     bundle: Bundle,
     precision: str | None,
     threads: int,
@@ -27,9 +28,9 @@ def fastest(
     cache: Path | None,
     body: bool,
 ) -> Engine:
-    """The engine that is fastest on a window: timed once, then known in this process and in `cache`."""
+    """The named engine that is fastest on a window: timed once, then known in this process and in `cache`."""
     models = bundle.models.get(precision or bundle.default, {})
-    able = [name for name in ENGINES if name in models and importlib.util.find_spec(name)]
+    able = [name for name in names if name in models and importlib.util.find_spec(name)]
     if len(able) < 2:
         return started(able[0] if able else "onnxruntime")
     what = (sorted(bundle.files.items()), precision or bundle.default, threads, body, platform.platform())

@@ -1,14 +1,21 @@
-"""What a model file holds, read without running it: a bundle may come from anyone, and its hashes with it.
+"""A model file: what goes in and out, and what it holds, read without running it.
 
-Refused before an engine sees them: operators off the lists below, subgraphs, data outside the file, tensors
-that claim more than the file holds. Left in are operators whose output is of the size of their inputs or
-less, or set by weights; what broadcasting can do with them is not bounded.
+It may come from anyone, and its hashes with it. Refused before an engine sees them: operators off the lists
+below, subgraphs, data outside the file, tensors that claim more than the file holds. Left in are operators
+whose output is of the size of their inputs or less, or set by weights; what broadcasting can do with them is
+not bounded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mifuse_runtime.audio import Floats
+from mifuse_runtime.frontend import MelPower
 
 MAX_NODES = 10_000
 _ONNX = """
@@ -29,6 +36,29 @@ Transpose Unsqueeze VariadicSplit
 """
 ONNX_OPERATORS, OPENVINO_OPERATORS = frozenset(_ONNX.split()), frozenset(_OPENVINO.split())
 _TENSOR_DATA = (4, 5, 6, 7, 9, 10, 11)  # the fields of a TensorProto that hold its values
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model file, and what goes in and comes out."""
+
+    path: Path
+    input: str
+    outputs: tuple[str, ...]  # probabilities first; an embedding, if there is one
+    front: MelPower | None  # what makes its input of samples; None: it takes samples
+
+
+class Engine(Protocol):
+    """Runs a graph: samples (batch, n), or what its front end makes of them -> probabilities (batch, C)."""
+
+    name: str
+    graph: Graph
+
+    def __call__(self, batch: Floats) -> Floats: ...
+
+    def answers(self, batch: Floats) -> list[Floats]:
+        """Every output of the graph: probabilities, and an embedding (batch, D) if there is one."""
+        ...
 
 
 def onnx_problem(content: bytes) -> str | None:

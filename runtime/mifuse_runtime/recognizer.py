@@ -15,9 +15,10 @@ from mifuse_runtime.audio import Floats, checked, mono, trim_silence
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction
 from mifuse_runtime.errors import AudioError, BundleError
+from mifuse_runtime.graph import Engine
 from mifuse_runtime.resample import resample
 from mifuse_runtime.stream import Steps, Stream, heard, together
-from mifuse_runtime.voice import Vad
+from mifuse_runtime.vad import Vad
 
 if TYPE_CHECKING:
     from mifuse_runtime.speaker import Speaker
@@ -34,7 +35,7 @@ class Recognizer:
     `samples` are 1-D or (n, channels), float in [-1, 1] or int16; channels are averaged, rates resampled.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle, engine: engines.Engine, card: str) -> None:
+    def __init__(self, folder: Path, bundle: Bundle, engine: Engine, card: str) -> None:
         self.bundle = bundle
         self._folder = folder
         self._engine = engine

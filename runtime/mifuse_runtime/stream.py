@@ -15,7 +15,7 @@ from mifuse_runtime.decision import Decider, Prediction, Shares
 from mifuse_runtime.errors import AudioError
 from mifuse_runtime.frontend import Frames, MelPower
 from mifuse_runtime.resample import PIECE, Resampler
-from mifuse_runtime.voice import Vad, VoiceGate
+from mifuse_runtime.vad import Vad, VoiceGate
 
 if TYPE_CHECKING:
     from mifuse_runtime.speaker import Speaker

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from mifuse.cli import main
-from mifuse.synth import make_domain
+from mifuse.demo.synth import make_domain
 
 OPENAI = os.environ.get("MIFUSE_LIVE_OPENAI_MODEL", "gpt-audio")
 ANTHROPIC = os.environ.get("MIFUSE_LIVE_ANTHROPIC_MODEL", "claude-haiku-4-5")

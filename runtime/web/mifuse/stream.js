@@ -3,7 +3,7 @@ import { checked, mono } from "./audio.js";
 import { Decider } from "./decision.js";
 import { AudioError } from "./errors.js";
 import { Resampler } from "./resample.js";
-import { VoiceGate } from "./voice.js";
+import { VoiceGate } from "./vad.js";
 
 const WINDOWS = [0.1, 60]; // seconds
 const HOPS = [0.01, 3600]; // seconds

@@ -1,0 +1,31 @@
+"""Every engine of a bundle, those of phones among them, as functions of samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+from mifuse_export import mobile
+from mifuse_export.onnx import session_options
+from mifuse_export.parity import Floats, Predict
+from mifuse_runtime import engines
+from mifuse_runtime.bundle import Bundle
+
+
+def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
+    """The bundle's model on an engine, one thread, as the device runs it.
+
+    Raises:
+        MifuseError: the engine is not installed or cannot run the model.
+    """
+    if engine != mobile.ENGINE:
+        return engines.start(folder, bundle, engine, precision, threads=1)
+    path = str(folder / bundle.model(engine, precision))
+    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
+
+    def predict(samples: Floats) -> Floats:
+        probs: Floats = session.run([bundle.output], {bundle.input: samples})[0]
+        return probs
+
+    return predict

@@ -1,0 +1,316 @@
+"""Audio files to 16 kHz mono samples, and the cache that decodes each clip once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mifuse.clips.manifest import Clip
+from mifuse.clips.wal import use_write_ahead_log
+from mifuse.errors import AudioError
+from mifuse_runtime.audio import trim_silence
+
+SAMPLE_RATE = 16_000  # Hz, of everything behind `read_audio`
+BLOCK = 1 << 21  # values decoded at a time, 8 MB: ten minutes of 8 channels at 192 kHz would be 3.7 GB
+
+Samples = npt.NDArray[np.float32]
+
+# NumPy parses headers with `ast`, whose recursion counter CPython 3.11 shares between threads: of 1,000 tests
+# with threads one failed with "SystemError: AST constructor recursion depth mismatch".
+_LOADING = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit it locked
+    os.register_at_fork(
+        before=_LOADING.acquire, after_in_child=_LOADING.release, after_in_parent=_LOADING.release
+    )
+
+
+def read_audio(path: Path | str, start: float | None = None, end: float | None = None) -> Samples:
+    """Decode a file, or its part from `start` to `end` seconds, to mono at `SAMPLE_RATE`.
+
+    Any format of libsndfile, any rate, any number of channels (averaged).
+    A truncated file is refused, but for Ogg, which does not say how long it should be.
+
+    Returns:
+        (n,) float32, n >= 1; [-1, 1] unless the file itself holds larger values.
+
+    Raises:
+        AudioError: missing, empty, truncated or not audio; no samples; NaN or infinite values.
+    """
+    import soundfile
+
+    _check_file(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            return _decode(file, path, start, end)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
+        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip(" .")
+        raise AudioError(
+            f"{path}: not readable as audio ({reason}): convert it to WAV or FLAC, or remove it"
+        ) from error
+
+
+def _check_file(path: Path | str) -> None:
+    try:
+        with Path(path).open("rb") as file:
+            if not file.read(1):
+                raise AudioError(f"{path}: the file is empty (0 bytes): copy it again or remove it")
+    except OSError as error:
+        raise _unopened(path, error) from error
+
+
+def _unopened(path: Path | str, error: OSError) -> AudioError:
+    return AudioError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions")
+
+
+def _decode(file: Any, path: Path | str, start: float | None, end: float | None) -> Samples:
+    import soxr
+
+    rate = file.samplerate
+    first, last = _frame_range(file, path, start, end)
+    if first:
+        file.seek(first)
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    size = max(1, BLOCK // file.channels)
+    parts = []
+    position = first
+    while position < last:
+        block = file.read(min(size, last - position), dtype="float32", always_2d=True)
+        if len(block) == 0:
+            raise AudioError(
+                f"{path}: truncated, {position} of {last} frames are there: copy it again or remove it"
+            )
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            bad = position + int(finite.argmin())
+            raise AudioError(
+                f"{path}: NaN or infinite value at frame {bad} ({bad / rate:.3f} s): write the file again"
+            )
+        position += len(block)
+        mono = block.mean(axis=1)
+        parts.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono, last=position >= last))
+    samples = np.concatenate(parts)
+    # A handful of frames at a high rate can be less than one sample here.
+    return samples if len(samples) else mono[:1]
+
+
+def _frame_range(file: Any, path: Path | str, start: float | None, end: float | None) -> tuple[int, int]:
+    """First and last frame (exclusive) of the part; an `end` up to 0.1 s too late is rounding."""
+    count, rate = file.frames, file.samplerate
+    # libsndfile reads what is there of a WAV, AIFF, W64 or AU that is cut short, and only logs the sizes.
+    # Streams declare the largest size there is, and some writers are a few bytes off.
+    for declared, actual in re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info):
+        if int(actual) + 1024 < int(declared) < 0x7FFFF000:
+            raise AudioError(
+                f"{path}: truncated, {actual} of {declared} bytes are there: copy it again or remove it"
+            )
+    if count <= 0:
+        raise AudioError(f"{path}: holds no samples: remove it")
+    if rate < 1000:  # a damaged header; at 1 Hz a minute would become a gigabyte
+        raise AudioError(f"{path}: sample rate {rate} Hz holds no speech: write the file again")
+    if count > 1 << 48:  # FLAC written to a pipe; soundfile cannot read it either
+        raise AudioError(f"{path}: does not say how long it is: write it to a file, not through a pipe")
+    first = round((start or 0.0) * rate)
+    last = count if end is None else round(end * rate)
+    if not 0 <= first < min(last, count) or last > count + rate // 10:
+        part = f"from {start or 0.0} s" if end is None else f"from {start or 0.0} to {end} s"
+        raise AudioError(f"{path}: no audio {part}, the file has {count / rate:.3f} s: correct start and end")
+    return first, min(last, count)
+
+
+def duration(clip: Clip) -> float:
+    """Seconds of a clip, from the header of its file alone.
+
+    Raises:
+        AudioError: as `read_audio`, as far as the header tells.
+    """
+    import soundfile
+
+    _check_file(clip.path)
+    try:
+        info = soundfile.info(clip.path)
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise AudioError(
+            f"{clip.path}: not readable as audio: convert it to WAV or FLAC, or remove it"
+        ) from error
+    end = info.duration if clip.end is None else min(clip.end, info.duration)
+    return max(0.0, float(end - (clip.start or 0.0)))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class AudioCache:
+    """Decoded clips on disk: int16, 16 kHz mono, named by content, least recently used ones dropped.
+
+    Safe for several processes and against kill -9: files appear under their final name whole or not at all.
+
+    Args:
+        folder: where to keep it; None is $MIFUSE_CACHE or ~/.cache/mifuse.
+        max_bytes: size at which the least recently used clips go.
+    """
+
+    VERSION = "audio-1"  # one more whenever decoding changes
+
+    def __init__(self, folder: Path | None = None, max_bytes: int = 20 << 30) -> None:
+        default = os.environ.get("MIFUSE_CACHE") or Path.home() / ".cache" / "mifuse"
+        self.folder = Path(folder or default) / self.VERSION
+        self.max_bytes = max_bytes
+        self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
+        self._known: dict[Path, tuple[int, int, str]] = {}
+        self._unscanned: float = float("inf")  # bytes written since the folder was last measured
+
+    def __reduce__(self) -> tuple[type[AudioCache], tuple[Path, int]]:
+        return AudioCache, (self.folder.parent, self.max_bytes)
+
+    def hash(self, clip: Clip) -> str:
+        """Hex SHA-256 of the clip's content: the file's bytes, with start and end when it has them.
+
+        A file with unchanged size and modification time is not read again.
+        """
+        digest = self._file_hash(clip.path)
+        if clip.start is None and clip.end is None:
+            return digest
+        return hashlib.sha256(f"{digest} {clip.start} {clip.end}".encode()).hexdigest()
+
+    def samples(self, clip: Clip, trim: bool = True) -> Samples:
+        """Samples of a clip, (n,) float32 at 16 kHz in [-1, 1], n >= 1; without its silent ends if `trim`.
+
+        Louder values than 1 lower the whole clip rather than clip it.
+
+        Raises:
+            AudioError: as `read_audio`, or the cache cannot be written.
+        """
+        digest = self.hash(clip)
+        stored = self._load(digest)
+        if stored is None:
+            decoded = read_audio(clip.path, clip.start, clip.end)
+            scale = 32767 / max(1.0, float(np.abs(decoded).max()))
+            stored = np.round(decoded * scale).astype(np.int16)
+            self._store(digest, stored)
+        samples: Samples = np.multiply(stored, np.float32(1 / 32767), dtype=np.float32)
+        return trim_silence(samples, SAMPLE_RATE) if trim else samples
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise AudioError(
+                f"cannot use the audio cache {self.folder} ({reason}): "
+                "make room, delete it, or set MIFUSE_CACHE to another folder"
+            ) from error
+
+    def _file(self, digest: str) -> Path:
+        return self.folder / digest[:2] / f"{digest}.npy"
+
+    def _load(self, digest: str) -> npt.NDArray[np.int16] | None:
+        file = self._file(digest)
+        try:
+            # The modification time says when a clip was last used; an hour's resolution spares writes.
+            if time.time() - file.stat().st_mtime > 3600:
+                os.utime(file)
+            # Read, not mapped: every sample becomes float32 next, and for 3 s that takes 0.6 of the time.
+            with _LOADING:
+                stored: npt.NDArray[np.int16] = np.load(file, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (ValueError, EOFError):  # cut short by a crash of the machine
+            file.unlink(missing_ok=True)
+            return None
+        return stored
+
+    def _store(self, digest: str, stored: npt.NDArray[np.int16]) -> None:
+        file = self._file(digest)
+        with self._writing():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+            try:
+                with temporary.open("wb") as part:
+                    np.save(part, stored)
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
+        self._unscanned += stored.nbytes
+        # Other processes write too: measuring again after a twentieth of the bound keeps the excess small.
+        if self._unscanned > self.max_bytes / 20:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Delete the least recently used clips until a tenth of the room is free."""
+        self._unscanned = 0
+        entries = sorted(self._entries())
+        total = sum(size for _, size, _ in entries)
+        if total <= self.max_bytes:
+            return
+        for _, size, file in entries:
+            if total <= self.max_bytes * 0.9:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+
+    def _entries(self) -> Iterator[tuple[float, int, Path]]:
+        """Time of last use, bytes and file of each clip; forgotten temporary files are removed."""
+        for file in self.folder.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):  # evicted by another process
+                stat = file.stat()
+                if file.suffix == ".npy":
+                    yield stat.st_mtime, stat.st_size, file
+                elif time.time() - stat.st_mtime > 3600:
+                    file.unlink()
+
+    def _file_hash(self, path: Path) -> str:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise _unopened(path, error) from error
+        state = (stat.st_size, stat.st_mtime_ns)
+        known = self._known.get(path) or self._lookup(path)
+        if known is None or known[:2] != state:
+            known = (*state, _sha256(path))
+            # A file changed a moment ago can change again within the clock's resolution.
+            if 0 <= time.time() - stat.st_mtime < 2:
+                return known[2]
+            self._remember(path, known)
+        self._known[path] = known
+        return known[2]
+
+    def _index(self) -> sqlite3.Connection:
+        """This process's and thread's connection. One from before a fork may neither be used nor closed."""
+        me = (os.getpid(), threading.get_ident())
+        if me not in self._connections:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            index = sqlite3.connect(self.folder / "index.db", timeout=60, isolation_level=None)
+            use_write_ahead_log(index, 60)
+            index.execute("PRAGMA synchronous = OFF")
+            index.execute(
+                "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, mtime INT, hash TEXT)"
+            )
+            self._connections[me] = index
+        return self._connections[me]
+
+    def _lookup(self, path: Path) -> tuple[int, int, str] | None:
+        query = "SELECT size, mtime, hash FROM files WHERE path = ?"
+        with self._writing():
+            row: tuple[int, int, str] | None = self._index().execute(query, [os.fsencode(path)]).fetchone()
+        return row
+
+    def _remember(self, path: Path, known: tuple[int, int, str]) -> None:
+        with self._writing():
+            self._index().execute("REPLACE INTO files VALUES (?, ?, ?, ?)", [os.fsencode(path), *known])

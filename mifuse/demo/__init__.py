@@ -1,0 +1,1 @@
+"""The demo, its synthetic speech and its stand-in for a LALM."""

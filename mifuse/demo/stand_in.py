@@ -1,0 +1,131 @@
+"""A stand-in LALM for the demo: draws by hand-made rules on what is measured in the audio, not on labels.
+
+It hears F0, energy, rate and spectral tilt, relates them to the rest of the recordings, says "neutral" too
+often and rounds its probabilities, as a verbalising LALM does. Call it a stand-in wherever a number from it
+appears.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Manifest
+
+Array = NDArray[np.float64]
+
+TEACHER = "stand-in"
+MEASURES = ("f0", "f0_spread", "f0_slope", "level", "level_spread", "rate", "tilt")
+FRAME, STEP = 640, 160  # samples: 40 ms frames every 10 ms
+# What a phonetics textbook says about each emotion, per standard deviation of MEASURES.
+RULES = {
+    "angry": (0.4, 0.2, -0.2, 0.9, 0.7, 0.2, 0.6),
+    "happy": (0.8, 0.5, 0.2, 0.2, 0.0, 0.1, 0.2),
+    "neutral": (-0.3, -0.5, 0.0, -0.1, -0.2, 0.3, -0.1),
+    "sad": (-0.5, -0.4, -0.3, -0.9, -0.4, -0.7, -0.6),
+}
+BIAS = {"neutral": 1.4}  # log-odds that it likes a class for no reason
+
+
+def measure(samples: NDArray[np.float32]) -> Array:
+    """MEASURES of one clip of (n,) samples at 16 kHz: semitones, semitones/s, dB, peaks/s."""
+    samples = np.pad(samples.astype(np.float64), (0, max(0, 4 * FRAME - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::STEP] * np.hanning(FRAME)
+    spectra = np.abs(np.fft.rfft(frames, 2 * FRAME)) ** 2
+    level = 10 * np.log10(spectra.sum(axis=1) + 1e-9)
+    loud = level > level.max() - 25
+    lags = slice(SAMPLE_RATE // 420, SAMPLE_RATE // 70)
+    correlation = np.fft.irfft(spectra)
+    peaks = correlation[:, lags] / (correlation[:, :1] + 1e-9)
+    voiced = loud & (peaks.max(axis=1) > 0.4)
+    if voiced.sum() < 3:
+        voiced = loud
+    pitch = 12 * np.log2(SAMPLE_RATE / (peaks[voiced].argmax(axis=1) + lags.start))
+    steady = np.abs(pitch - np.median(pitch)) < 7  # semitones: what is farther off is an octave error
+    pitch, when = pitch[steady], np.flatnonzero(voiced)[steady] * STEP / SAMPLE_RATE
+    slope = np.polyfit(when, pitch, 1)[0] if np.ptp(when) > 0.1 else 0.0
+    envelope = np.convolve(np.maximum(level, level.max() - 40), np.hanning(13) / 6, mode="same")
+    tops = (envelope[1:-1] > envelope[:-2]) & (envelope[1:-1] >= envelope[2:]) & loud[1:-1]
+    bins = np.arange(spectra.shape[1]) * SAMPLE_RATE / (2 * FRAME)
+    low, high = (spectra[voiced][:, (bins >= a) & (bins < b)].sum() for a, b in ((100, 1000), (1000, 3500)))
+    seconds = len(samples) / SAMPLE_RATE
+    values = (
+        np.median(pitch),
+        np.subtract(*np.percentile(pitch, [85, 15])),
+        slope,
+        level[loud].mean(),
+        level[loud].std(),
+        tops.sum() / seconds,
+        10 * np.log10((high + 1e-9) / (low + 1e-9)),
+    )
+    return np.array(values)
+
+
+def relate(measures: Array) -> Array:
+    """Measures (N, 7) relative to the other clips, in robust standard deviations, at most 2.5.
+
+    Pitch is related to voices of its kind: above or below the middle of all, as any listener does.
+    """
+    measures = measures.copy()
+    high = measures[:, 0] > np.median(measures[:, 0])
+    for group in (high, ~high):
+        if group.any():
+            measures[group, 0] -= np.median(measures[group, 0])
+    centre = np.median(measures, axis=0)
+    spread = 1.48 * np.median(np.abs(measures - centre), axis=0)
+    return np.asarray(np.clip((measures - centre) / np.maximum(spread, 1e-3), -2.5, 2.5))
+
+
+def verbalise(scores: Array, rng: np.random.Generator, noise: float = 0.9) -> Array:
+    """One draw of scores (N, C): noise, softmax, probabilities in steps of 0.05."""
+    noisy = 1.4 * (scores + noise * rng.standard_normal(scores.shape))
+    probs = np.exp(noisy - noisy.max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
+    rounded = np.round(probs * 20) / 20
+    # Rounding leaves sums of 0.9 to 1.1: the likeliest takes the rest, or loading would refuse some.
+    rounded[np.arange(len(rounded)), rounded.argmax(axis=1)] += 1 - rounded.sum(axis=1)
+    return np.asarray(rounded)
+
+
+def stand_in_lalm(
+    manifest: Manifest,
+    out: Path,
+    *,
+    draws: int = 8,
+    seed: int = 0,
+    cache: AudioCache | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write `draws` draws of the stand-in LALM for every clip of a manifest as JSONL. Labels are not read.
+
+    Args:
+        progress: called with clips done and clips in all.
+
+    Raises:
+        AudioError: a clip that cannot be read.
+    """
+    cache = cache or AudioCache()
+    measured = []
+    for count, clip in enumerate(manifest.clips, start=1):
+        measured.append(measure(cache.samples(clip)))
+        if progress:
+            progress(count, len(manifest))
+    related = relate(np.stack(measured))
+    scores = related @ np.array([RULES[label] for label in LABELS]).T
+    scores += np.array([BIAS.get(label, 0.0) for label in LABELS])
+    rng = np.random.default_rng(seed)
+    lines = []
+    for draw in range(draws):
+        for clip, row in zip(manifest.clips, verbalise(scores, rng), strict=True):
+            probs = {label: round(float(p), 2) for label, p in zip(LABELS, row, strict=True)}
+            lines.append(json.dumps({"path": clip.name, "teacher": TEACHER, "draw": draw, "probs": probs}))
+    temporary = out.with_name(f".{out.name}.part")
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(out)
+    return out

@@ -1,0 +1,139 @@
+"""Run a checkpoint or a bundle over the labelled clips of a manifest and score it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse.clips.audio import AudioCache, Samples
+from mifuse.clips.labels import canonical, require_same_labels
+from mifuse.clips.manifest import Clip, Manifest, read_manifest
+from mifuse.errors import ManifestError, MifuseError
+from mifuse.runs.metrics import Scores, score
+
+if TYPE_CHECKING:
+    from mifuse_runtime import Recognizer, Speaker
+
+Probs = NDArray[np.float64]
+Model = Callable[[Samples], Probs]  # samples (n,) at 16 kHz -> probabilities (C,)
+
+
+class Device:
+    """A bundle as the device runs it: single clips, or those of speakers whom it gets to know.
+
+    `learning`: whether it still learns from the clips of its speakers.
+    """
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self._speakers: dict[str, Speaker] = {}
+        self.learning = True
+
+    def __call__(self, samples: Samples, speaker: str | None = None) -> Probs:
+        known = self._known(speaker) if speaker else None
+        scores = self._recognizer.predict(samples, speaker=known).scores
+        return np.array([scores[label] for label in self._recognizer.labels])
+
+    def _known(self, name: str) -> Speaker:
+        if name not in self._speakers:
+            self._speakers[name] = self._recognizer.speaker()
+        self._speakers[name].learning = self.learning
+        return self._speakers[name]
+
+
+def open_model(
+    path: str | Path, engine: str = "onnxruntime", precision: str | None = None
+) -> tuple[tuple[str, ...], Model]:
+    """The labels of a model and the function that runs it.
+
+    Args:
+        path: checkpoint folder, `hf:NAME`, or a bundle's folder. Bundles are run by `mifuse_runtime`, as on
+            the device; the others by torch, on the GPU when there is one.
+        engine, precision: of a bundle, as in `Recognizer.load`; ignored for a checkpoint.
+
+    Raises:
+        MifuseError: there is no model at `path`, or it cannot be used.
+    """
+    if (Path(path) / "bundle.json").is_file():
+        return _open_bundle(Path(path), engine, precision)
+    if not str(path).startswith("hf:") and not (Path(path) / "config.json").is_file():
+        raise MifuseError(
+            f"{path}: neither a checkpoint (config.json) nor a bundle (bundle.json): "
+            "give the folder that `mifuse train`, `adapt` or `export` wrote"
+        )
+    return _open_checkpoint(path)
+
+
+def _open_bundle(path: Path, engine: str, precision: str | None) -> tuple[tuple[str, ...], Model]:
+    from mifuse_runtime import Recognizer
+
+    recognizer = Recognizer.load(path, engine=engine, precision=precision)
+    return tuple(recognizer.labels), Device(recognizer)
+
+
+def _open_checkpoint(path: str | Path) -> tuple[tuple[str, ...], Model]:
+    import torch
+
+    from mifuse.models.classifier import load_model
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(path).to(device)
+
+    def run(samples: Samples) -> Probs:
+        with torch.inference_mode():
+            probs = model(torch.from_numpy(samples)[None].to(device))
+        return np.asarray(probs[0].cpu(), dtype=np.float64)
+
+    return tuple(model.labels), run
+
+
+def predict(model: Model, clips: Iterable[Clip], cache: AudioCache | None = None, trim: bool = True) -> Probs:
+    """Probabilities (N, C) of the clips, one run of the model a clip: no padding, as on the device."""
+    cache = cache or AudioCache()
+    return np.stack([model(cache.samples(clip, trim=trim)) for clip in clips])
+
+
+def predict_known(
+    device: Device, clips: Sequence[Clip], cache: AudioCache, seed: int = 0, *, trim: bool = True
+) -> Probs:
+    """Probabilities (N, C) of the clips, heard in a random order by a device that gets to know each speaker.
+
+    A corpus is sorted by emotion, life is not: hence the order. No label is read.
+    """
+    probs: dict[int, Probs] = {}
+    for i in np.random.default_rng(seed).permutation(len(clips)).tolist():
+        probs[i] = device(cache.samples(clips[i], trim=trim), clips[i].speaker)
+    return np.stack([probs[i] for i in range(len(clips))])
+
+
+def labelled_clips(path: str | Path, labels: Sequence[str], split: str | None = None) -> Manifest:
+    """The labelled rows of one split, their labels in the model's words.
+
+    Raises:
+        ManifestError: the manifest cannot be read or none of its rows in that split has a label.
+        MifuseError: it has labels that the model does not know.
+    """
+    manifest = read_manifest(path, labels=None).select(split)
+    clips = tuple(
+        replace(clip, label=canonical(clip.label, labels) or clip.label)
+        for clip in manifest.clips
+        if clip.label
+    )
+    if not clips:
+        where = f" with split {split!r}" if split not in (None, "all") else ""
+        raise ManifestError(f"{path}: no row{where} has a label: there is nothing to score")
+    found = {str(clip.label) for clip in clips}
+    require_same_labels(labels, sorted(found | set(labels)), str(path))
+    return replace(manifest, clips=clips)
+
+
+def score_clips(clips: Sequence[Clip], probs: Probs, labels: Sequence[str], seed: int = 0) -> Scores:
+    """Score predictions (N, C) against the labels of the clips; the interval is over their speakers."""
+    truth = np.array([labels.index(str(clip.label)) for clip in clips])
+    speakers = [clip.speaker for clip in clips]
+    return score(truth, probs, speakers if any(speakers) else None, seed)

@@ -1,0 +1,1 @@
+"""The student and the classifiers, their features, and the training loop."""

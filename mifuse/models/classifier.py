@@ -1,0 +1,257 @@
+"""The classifier: the source model. A student of ours, or an audio-classification model of transformers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import nn
+
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.config import require
+from mifuse.errors import MifuseError, TrainingError
+from mifuse.models.features import Features
+from mifuse.models.hub import Head, HeadTrainer, HubClassifier, first_line
+from mifuse.models.student import Student
+from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict
+from mifuse.runs.folder import close_run, open_run
+from mifuse.runs.metrics import unweighted_accuracy
+from mifuse.runs.processes import on_main_process
+
+_LOGGER = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the source classifier is trained."""
+
+    size: str = "s"  # of the student that serves as classifier
+    dropout: float = 0.2  # 0 is off, and leaves MC dropout without draws
+    validation: float = 0.2  # share of speakers held out for early stopping
+    patience: int = 6  # epochs without a better validation UA before it stops
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def __post_init__(self) -> None:
+        require(self, validation=(0, 1), patience=(1, math.inf))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier and how it got there."""
+
+    model: Student | HubClassifier
+    history: list[dict[str, float]]
+    validation_ua: float  # %, on speakers that it was not trained on
+
+
+def train_classifier(
+    clips: Sequence[Clip],
+    cache: AudioCache,
+    *,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    labels: Sequence[str] = LABELS,
+    encoder: str | None = None,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
+) -> Trained:
+    """Train a classifier on labelled clips, keeping the epoch that does best on held-out speakers.
+
+    Args:
+        clips: labelled clips; unlabelled ones are left out.
+        encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
+        progress: called with the record of each epoch; before, with {"heard": n} after n clips of an encoder.
+
+    Raises:
+        TrainingError: fewer than two classes, or fewer than two speakers.
+        MifuseError: the encoder cannot be used.
+    """
+    config = config or TrainConfig()
+    clips = [clip for clip in clips if clip.label is not None]
+    classes = {clip.label for clip in clips}
+    if len(classes) < 2:
+        raise TrainingError(
+            f"{len(clips)} labelled clips of {len(classes)} classes: a classifier needs at least two"
+        )
+    held_out = _held_out(clips, config.validation, seed)
+    train = [clip for clip, held in zip(clips, held_out, strict=True) if not held]
+    valid = [clip for clip, held in zip(clips, held_out, strict=True) if held]
+    truth, valid_truth = (np.array([labels.index(str(c.label)) for c in part]) for part in (train, valid))
+
+    def ua(probs: Array) -> float:
+        return unweighted_accuracy(valid_truth, probs.argmax(1), len(labels))
+
+    torch.manual_seed(seed)
+    if encoder is None:
+        student = Student(labels=labels, size=config.size, dropout=config.dropout)
+        fit = Trainer(student, Features.of(train, cache), config.fit, seed)
+        features = Features.of(valid, cache)
+        best = _fit_best(fit, truth, lambda: ua(predict(fit.average, features)), config.patience, progress)
+        return Trained(fit.average.cpu(), fit.history, best)
+    hub = HubClassifier(encoder, labels, config.dropout)
+    count = itertools.count(1)
+    embeddings, valid_embeddings = (
+        hub.embeddings(part, cache, lambda: progress({"heard": next(count)})) for part in (train, valid)
+    )
+    fit = HeadTrainer(hub, embeddings, config.fit, seed)
+    best = _fit_best(fit, truth, lambda: ua(fit.average_probs(valid_embeddings)), config.patience, progress)
+    Head(hub).load_state_dict(fit.average.state_dict())
+    return Trained(hub.cpu(), fit.history, best)
+
+
+def _fit_best(
+    fit: Trainer,
+    truth: NDArray[np.int64],
+    score: Callable[[], float],
+    patience: int,
+    progress: Callable[[dict[str, float]], object],
+) -> float:
+    """Fit until the score of `fit.average` no longer rises; leave the best one there and return its score."""
+    best, best_ua, waited = fit.average.state_dict(), -1.0, 0
+    targets = np.eye(len(fit.student.labels))[truth]
+    while fit.epoch < fit.epochs and waited < patience:
+        record = fit.run_epoch(targets)
+        # One process decides for all: averages differ a little, and all must stop at the same epoch.
+        record["validation_ua"] = on_main_process(score)
+        waited += 1
+        if record["validation_ua"] > best_ua:
+            best_ua, waited = record["validation_ua"], 0
+            best = {k: v.clone() for k, v in fit.average.state_dict().items()}
+        progress(record)
+    fit.average.load_state_dict(best)
+    return best_ua
+
+
+def train_manifest(
+    manifest: Path,
+    out: Path,
+    *,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    encoder: str | None = None,
+    force: bool = False,
+    cache: AudioCache | None = None,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
+) -> dict[str, Any]:
+    """`mifuse train`: from a manifest to a run folder `out`. Returns what run.json holds.
+
+    Args:
+        encoder: as of `train_classifier`.
+
+    Raises:
+        MifuseError: any input that cannot be used; nothing is written then.
+    """
+    started = time.perf_counter()
+    config = config or TrainConfig()
+    clips = read_manifest(manifest).clips
+    with open_run(out, force=force) as partial:
+        trained = train_classifier(
+            clips, cache or AudioCache(), config=config, seed=seed, encoder=encoder, progress=progress
+        )
+        record = {
+            "kind": "train",
+            "encoder": encoder,
+            "config": asdict(config),
+            "seed": seed,
+            "source": str(manifest.resolve()),
+            "history": trained.history,
+            "validation_ua": trained.validation_ua,
+            "seconds": time.perf_counter() - started,
+        }
+        close_run(partial, out, trained.model, record)
+    return record
+
+
+def _held_out(clips: Sequence[Clip], share: float, seed: int) -> list[bool]:
+    """Which clips belong to the held-out speakers; a clip without a speaker is a speaker of its own."""
+    names = [clip.speaker or clip.name for clip in clips]
+    speakers = sorted(set(names))
+    if len(speakers) < 2:
+        raise TrainingError(
+            f"all clips are of one speaker ({speakers[0]}): early stopping needs a second one to listen to"
+        )
+    count = min(max(1, round(share * len(speakers))), len(speakers) - 1)
+    held = set(np.random.default_rng(seed).choice(speakers, count, replace=False).tolist())
+    return [name in held for name in names]
+
+
+def load_model(path: str | Path) -> Student | HubClassifier:
+    """A checkpoint: a folder of ours, or `hf:NAME_OR_PATH` of transformers; in eval mode.
+
+    The folder of a head that `mifuse train --encoder` wrote is one of transformers; it needs no `hf:`.
+
+    Raises:
+        MifuseError: there is no checkpoint, or it does not fit.
+    """
+    text = str(path)
+    if text.startswith("hf:"):
+        return HubClassifier(text[3:])
+    folder = Path(path)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise MifuseError(
+                f"{folder}: no {name} there; give the folder that `mifuse train` or `adapt` wrote, or hf:NAME"
+            )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints, and --json owns stdout
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if "model_type" in config:
+                return HubClassifier(text)
+            return Student.from_pretrained(folder, strict=True).eval()
+    except (ValueError, TypeError, AttributeError, RuntimeError, KeyError, SafetensorError) as error:
+        raise MifuseError(
+            f"{folder}: not a student of ours ({first_line(error)}): train it again or give another folder"
+        ) from error
+
+
+def load_student(folder: Path) -> Student:
+    """A checkpoint that is a student of ours; in eval mode.
+
+    Raises:
+        MifuseError: there is none.
+    """
+    model = load_model(folder)
+    if not isinstance(model, Student):
+        raise MifuseError(f"{folder} holds no student: give a folder that `mifuse train` or `adapt` wrote")
+    return model
+
+
+def classifier_draws(
+    model: Student | HubClassifier,
+    clips: Sequence[Clip],
+    cache: AudioCache,
+    draws: int,
+    seed: int = 0,
+) -> Array:
+    """MC-dropout draws of any classifier, (draws, N, C): dropout on, all else as in inference."""
+    if isinstance(model, Student):
+        return mc_dropout_draws(model, Features.of(clips, cache), draws, seed)
+    if model.dropout is not None:
+        return model.draws(model.embeddings(clips, cache), draws, seed)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.train()
+    torch.manual_seed(seed)
+    out = np.empty((draws, len(clips), len(model.labels)))
+    with torch.inference_mode():
+        for i, clip in enumerate(clips):
+            samples = torch.from_numpy(np.array(cache.samples(clip), dtype=np.float32))[None]
+            for draw in range(draws):
+                out[draw, i] = model(samples)[0].cpu().numpy()
+    model.eval()
+    return out

@@ -1,0 +1,282 @@
+"""Classifiers of `transformers`: a whole checkpoint from the hub, or a head of ours on a frozen encoder.
+
+The head is the one that `transformers` itself puts on WavLM, wav2vec2, HuBERT and Whisper: a weighted mean
+of all layers, a projection, a linear classifier, and a mean over time. All of it is linear, so the mean over
+time may come first; the encoder is run once a clip, and what is kept on disk is one vector a layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS, canonical
+from mifuse.clips.manifest import Clip
+from mifuse.clips.shards import Joined, table
+from mifuse.errors import MifuseError
+from mifuse.models.attention import NAME, plain
+from mifuse.models.frontend import SAMPLE_RATE
+from mifuse.models.training import FitConfig, Trainer, View
+
+Array = NDArray[np.float64]
+
+SHORTEST = SAMPLE_RATE // 10  # samples: shorter clips are padded
+HEAD = ("layer_weights", "projector", "classifier")  # what `transformers` calls the parts of the head
+
+
+class HubClassifier(nn.Module):
+    """A `transformers` audio-classification checkpoint with its labels mapped to ours.
+
+    Args:
+        name: hub name or folder of a checkpoint (wav2vec2, HuBERT, WavLM, Whisper, …).
+        labels: our labels; each must be found among the checkpoint's, under its name or an alias.
+        dropout: of a new head for our labels, untrained, in place of the checkpoint's; None keeps that.
+
+    Raises:
+        MifuseError: the checkpoint cannot be read, has no head or no place for one, or does not cover our
+            labels.
+    """
+
+    chosen: Tensor
+
+    def __init__(self, name: str, labels: Sequence[str] = LABELS, dropout: float | None = None) -> None:
+        super().__init__()
+        from transformers import (
+            AutoConfig,
+            AutoFeatureExtractor,
+            AutoModelForAudioClassification,
+            Wav2Vec2FeatureExtractor,
+        )
+
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if dropout is not None:
+                config.id2label = dict(enumerate(labels))
+                config.label2id = {label: i for i, label in enumerate(labels)}
+                config.use_weighted_layer_sum = True
+                config.head_dropout = dropout  # not of transformers, which keeps it all the same
+            with _unreported():
+                loaded = AutoModelForAudioClassification.from_pretrained(
+                    name,
+                    config=config,
+                    ignore_mismatched_sizes=True,
+                    attn_implementation=NAME,
+                    use_safetensors=True,  # the other form is a pickle
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+            self.model: Any
+            self.model, report = loaded
+            self.extractor: Any = AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
+                name, trust_remote_code=False
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = first_line(error)
+            raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
+        plain(self.model)
+        absent = {key for key in report["missing_keys"] if key.startswith(HEAD)}
+        absent |= {key for key, *_ in report["mismatched_keys"]}
+        if dropout is None and absent:
+            raise MifuseError(
+                f"hf:{name} has no trained head ({min(absent)} is missing or of another size): "
+                "put one on it with `mifuse train --encoder`, or choose a fine-tuned checkpoint"
+            )
+        if self.extractor.sampling_rate != SAMPLE_RATE:
+            raise MifuseError(
+                f"hf:{name} hears audio of {self.extractor.sampling_rate} Hz: "
+                f"choose a checkpoint for {SAMPLE_RATE} Hz"
+            )
+        if dropout is not None and not all(hasattr(self.model, part) for part in HEAD):
+            raise MifuseError(
+                f"hf:{name} ({self.model.config.model_type}) has no weighted layers to put a head on: "
+                "choose a WavLM, HuBERT, wav2vec2 or Whisper checkpoint"
+            )
+        if "layer_weights" in absent:
+            # `transformers` leaves whatever was in memory there, for WavLM and wav2vec2.
+            nn.init.constant_(self.model.layer_weights, 1 / len(self.model.layer_weights))
+        self.labels = tuple(labels)
+        self.hears_samples = isinstance(self.extractor, Wav2Vec2FeatureExtractor)  # else a spectrogram
+        theirs = [str(label) for _, label in sorted(self.model.config.id2label.items())]
+        sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
+        missing = [ours for ours, found in zip(labels, sources, strict=True) if not found]
+        if missing:
+            raise MifuseError(
+                f"hf:{name} has the labels {', '.join(theirs)}: none of them is {', '.join(missing)}; "
+                "set id2label in its config.json to names that are"
+            )
+        self.counts = [len(found) for found in sources]  # of their labels that are one of ours
+        self.register_buffer("chosen", torch.tensor([*itertools.chain(*sources)]), persistent=False)
+        self.eval()
+
+    @property
+    def dropout(self) -> float | None:
+        """Dropout before the head that we trained; None for a checkpoint of somebody else's."""
+        return getattr(self.model.config, "head_dropout", None)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
+        return self._ours(self.model(**self._inputs(samples)).logits)
+
+    def _inputs(self, samples: Tensor) -> dict[str, Tensor]:
+        # The convolutions of wav2vec2 and its heirs need 25 ms at least.
+        missing = torch.sym_max(0, SHORTEST - samples.shape[1])  # type: ignore[no-untyped-call]
+        samples = nn.functional.pad(samples, (0, missing))
+        device = next(self.model.parameters()).device
+        if self.hears_samples:  # by operations that an exported graph has, too
+            return {"input_values": self._normalised(samples.to(device))}
+        inputs = self.extractor(
+            list(samples.cpu().numpy()),
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            # Whisper's encoder takes 30 s, whatever there is to hear.
+            padding="max_length" if hasattr(self.extractor, "chunk_length") else True,
+        )
+        return {name: value.to(device) for name, value in inputs.items()}
+
+    def _normalised(self, samples: Tensor) -> Tensor:
+        """Zero mean and unit variance for each clip, where the checkpoint was trained so."""
+        if not self.extractor.do_normalize:
+            return samples
+        samples = samples - samples.mean(dim=1, keepdim=True)
+        return samples / torch.sqrt((samples * samples).mean(dim=1, keepdim=True) + 1e-7)
+
+    def _ours(self, logits: Tensor) -> Tensor:
+        heard = logits.index_select(-1, self.chosen).softmax(dim=-1)
+        return torch.stack([part.sum(dim=-1) for part in torch.split(heard, self.counts, dim=-1)], dim=-1)
+
+    def embeddings(
+        self, clips: Sequence[Clip], cache: AudioCache, heard: Callable[[], object] = lambda: None
+    ) -> Embeddings:
+        """Hidden states of the clips, averaged over time; the encoder is run for those that are new.
+
+        Args:
+            heard: called after each clip that the encoder was run for.
+        """
+        encoder = {k: v for k, v in self.model.state_dict().items() if not k.startswith(HEAD)}
+        digest = hashlib.sha256(self.extractor.to_json_string().encode())
+        for name, weights in sorted(encoder.items()):
+            digest.update(name.encode() + weights.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        key = digest.hexdigest()
+        return Embeddings(table(clips, cache, "encoder", key, lambda part: self._hear(part, cache, heard)))
+
+    @torch.inference_mode()
+    def _hear(
+        self, clips: Sequence[Clip], cache: AudioCache, heard: Callable[[], object]
+    ) -> NDArray[np.float16]:
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        rows = []
+        for clip in clips:
+            samples = torch.from_numpy(cache.samples(clip))[None]
+            states = self.model(**self._inputs(samples), output_hidden_states=True).hidden_states
+            rows.append(torch.stack([state[0].float().mean(dim=0) for state in states]).half().cpu().numpy())
+            heard()
+        self.model.cpu()
+        return np.stack(rows)
+
+    @torch.inference_mode()
+    def draws(self, embeddings: Embeddings, draws: int, seed: int = 0) -> Array:
+        """Draws of the head that we trained, with its dropout on, (draws, N, C): one pass of the encoder."""
+        torch.manual_seed(seed)
+        head = Head(self).train()
+        out = np.empty((draws, len(embeddings), len(self.labels)))
+        for index in embeddings.batches():
+            states = embeddings.batch(index)
+            for draw in out:
+                draw[index] = self._ours(head.logits(states)).cpu().numpy()
+        return out
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the folder that `hf:FOLDER` reads."""
+        self.model.save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
+
+
+class Embeddings:
+    """Hidden states of N clips, averaged over time, (N, layers, hidden) float16, memory-mapped."""
+
+    def __init__(self, rows: Joined) -> None:
+        self.rows = rows
+        self.speakers = np.full(len(rows), -1)  # nobody is known to a head
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """Some of the clips: float32 (batch, layers, hidden)."""
+        return torch.from_numpy(np.concatenate([self.rows[i : i + 1] for i in indices]).astype(np.float32))
+
+    def batches(self, size: int = 256) -> Iterator[NDArray[np.int64]]:
+        """Every clip once, in order."""
+        for start in range(0, len(self), size):
+            yield np.arange(start, min(start + size, len(self)))
+
+
+class Head(nn.Module):
+    """The head of a hub classifier as a model of its own; it shares the weights."""
+
+    def __init__(self, classifier: HubClassifier) -> None:
+        super().__init__()
+        self.labels = classifier.labels
+        self.dropout = nn.Dropout(classifier.dropout or 0.0)
+        self.layer_weights, self.projector, self.classifier = (getattr(classifier.model, p) for p in HEAD)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Scores (batch, C) of hidden states (batch, layers, hidden)."""
+        weights = self.layer_weights.softmax(dim=0)[:, None]
+        scores: Tensor = self.classifier(self.projector(self.dropout((states * weights).sum(dim=1))))
+        return scores
+
+
+class HeadTrainer(Trainer):
+    """The training loop on hidden states: nothing is augmented, since the encoder does not hear it again."""
+
+    def __init__(
+        self, classifier: HubClassifier, embeddings: Embeddings, config: FitConfig, seed: int = 0
+    ) -> None:
+        # The loop asks of a student and of features no more than a head and embeddings have.
+        super().__init__(Head(classifier), embeddings, config, seed)  # type: ignore[arg-type]
+
+    def view(self, index: NDArray[np.int64], states: Tensor) -> View:
+        """The hidden states as they are."""
+        return (states.to(self.accelerator.device),)
+
+    @torch.inference_mode()
+    def average_probs(self, embeddings: Embeddings) -> Array:
+        """Probabilities of clips, (N, C), by the moving average of the head."""
+        device = self.accelerator.device
+        batches = (embeddings.batch(index).to(device) for index in embeddings.batches())
+        head: nn.Module = self.average
+        rows = [head.logits(states).softmax(dim=-1) for states in batches]  # type: ignore[operator]
+        return np.asarray(torch.cat(rows).double().cpu().numpy())
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """`transformers` reports at length what a checkpoint lacks, such as a new head; what matters raises."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

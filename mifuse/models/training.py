@@ -1,0 +1,401 @@
+"""One training loop for all that learns here: classifier, student, baselines and oracle fit soft labels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from mifuse.config import require
+from mifuse.errors import TrainingError
+from mifuse.models.augment import AugmentConfig, distort, mask
+from mifuse.models.features import Features
+from mifuse.models.speaker_norm import CLIPS_PER_SPEAKER, FEWEST, Sampler
+from mifuse.models.student import Student
+from mifuse.runs.folder import STATE, writing
+
+_LOGGER = logging.getLogger(__name__)
+Array = NDArray[np.float64]
+View = tuple[Any, ...]  # what `logits` takes: log-mel, speech mask, spectrum, clips of one speaker in a row
+Loss = Callable[[NDArray[np.int64], Tensor], tuple[dict[str, Tensor], Tensor]]
+"""Which clips (batch,), their log-mel (batch, frames, N_MELS) -> named terms, all recorded and the one called
+`loss` minimised, and scores of the classes (batch, C)."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a student is fitted to soft labels."""
+
+    steps: int = 1200  # optimiser steps in all
+    steps_per_epoch: int = 50  # steps between two checkpoints
+    batch_size: int = 48  # clips
+    lr: float = 3e-3  # peak of the one-cycle schedule
+    weight_decay: float = 0.02  # 0 is off
+    label_smoothing: float = 0.05  # share of the uniform distribution in each label; 0 is off
+    balance: float = 1.0  # 1: classes are drawn equally often, 0: clips are
+    speakers: float = 0.5  # share of batches in which the speakers are known; 0 is off
+    diversity: float = 0.0  # λ of the diversity term; 0 is off
+    momentum: float = 0.998  # m of the moving average of the weights, per step; 0 follows the student
+    collapse: float = 0.35  # nats: stop when the predicted classes' entropy stays below; 0 is off
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        one, more = (0, 1), (0, math.inf)
+        require(self, steps=(1, math.inf), steps_per_epoch=(1, math.inf), batch_size=(2, math.inf), lr=more)
+        require(self, weight_decay=more, label_smoothing=one, balance=one, speakers=one, diversity=more)
+        require(self, momentum=one, collapse=more)
+
+
+class Trainer:
+    """A student being fitted, its moving average, and what is needed to resume.
+
+    Every step draws its own random numbers from (seed, step), so that a resumed run is the same run.
+    Under `accelerate launch` each process takes its part of every batch.
+
+    Args:
+        student: the model, trained in place.
+        features: the clips.
+        config: how.
+        seed: of sampling, augmentation and dropout.
+        earlier: a student whose answers to the same clips are labels, too, so that what it knows is not
+            forgotten. Source: Li and Hoiem, "Learning without forgetting" (ECCV 2016).
+        keep: weight of these labels.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        features: Features,
+        config: FitConfig,
+        seed: int = 0,
+        *,
+        earlier: Student | None = None,
+        keep: float = 1.0,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.config, self.features, self.seed = config, features, seed
+        cuda = torch.cuda.is_available()
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if cuda or _cpu_has_bf16() else "no", cpu=not cuda
+        )
+        self.optimizer = torch.optim.AdamW(
+            student.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.student = student.to(self.accelerator.device)
+        self.average = frozen_copy(self.student)
+        self.keep = keep
+        self.earlier = None if earlier is None else frozen_copy(earlier).to(self.accelerator.device)
+        self.model, self.optimizer = self.accelerator.prepare(_Logits(self.student), self.optimizer)
+        self.step = 0
+        self.clips_per_speaker = 0  # clips of one speaker in a row in this step's batch; 0: clips of anybody
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return math.ceil(self.config.steps / self.config.steps_per_epoch)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+    def run_epoch(self, labels: Array, loss: Loss | None = None) -> dict[str, float]:
+        """Fit the soft labels (N, C) for one epoch; its means are returned and kept in `history`.
+
+        Args:
+            loss: another loss than that of the labels, which then only balance the sampling.
+
+        Raises:
+            TrainingError: the loss is not finite, or all predictions fall on one class.
+        """
+        started = time.perf_counter()
+        loading = clips = 0.0
+        sums: dict[str, float] = {}
+        predicted = torch.zeros(labels.shape[1])
+        sampler = Sampler(_odds(labels, self.config.balance), self.features.speakers)
+        loss = loss or partial(self._soft_label_loss, labels)
+        last = min(self.step + self.config.steps_per_epoch, self.config.steps)
+        count = last - self.step
+        while self.step < last:
+            before = time.perf_counter()
+            index, logmel = self._batch(sampler)
+            loading += time.perf_counter() - before
+            terms, scores = self._train_step(index, logmel, loss)
+            clips += len(index)
+            predicted += torch.bincount(scores.argmax(1), minlength=labels.shape[1]).cpu()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / count
+        seconds = time.perf_counter() - started
+        share = predicted / predicted.sum()
+        record = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            **sums,
+            "entropy": float(-(share * share.clamp(min=1e-9).log()).sum()),
+            "seconds": seconds,
+            "clips_per_second": clips / seconds,
+            "loader_share": loading / seconds,
+        }
+        self.history.append(record)
+        self._check_collapse(share)
+        return record
+
+    def _batch(self, sampler: Sampler) -> tuple[NDArray[np.int64], Tensor]:
+        generator = np.random.default_rng([self.seed, self.step])
+        processes = self.accelerator.num_processes
+        size = self.config.batch_size // processes
+        known = generator.random() < self.config.speakers and sampler.knows_speakers and size >= FEWEST
+        speakers = max(1, size // CLIPS_PER_SPEAKER)
+        self.clips_per_speaker = size // speakers if known else 0
+        drawn = (
+            sampler.of_speakers(generator, speakers * processes, self.clips_per_speaker) if known else None
+        )
+        index = sampler.clips(generator, size * processes) if drawn is None else drawn
+        index = index.reshape(processes, -1)[self.accelerator.process_index]
+        return index, self.features.batch(index)
+
+    def view(self, index: NDArray[np.int64], logmel: Tensor) -> View:
+        """The batch's clips, augmented, as `Student.logits` takes them; others at every call."""
+        lengths = torch.from_numpy(self.features.lengths[index])
+        distorted = distort(logmel, lengths, self.config.augment, self.clips_per_speaker or 1)
+        x, speech, spectrum = self.student.frontend.normalise(distorted.to(self.accelerator.device))
+        return mask(x, self.config.augment), speech, spectrum, self.clips_per_speaker
+
+    def _train_step(
+        self, index: NDArray[np.int64], logmel: Tensor, loss: Loss
+    ) -> tuple[dict[str, float], Tensor]:
+        config = self.config
+        # The process number keeps the random numbers of several processes apart.
+        torch.manual_seed((self.seed * 1_000_003 + self.step) * 64 + self.accelerator.process_index)
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * _one_cycle(self.step / config.steps)
+        terms, scores = loss(index, logmel)
+        if not torch.isfinite(terms["loss"]):
+            value = terms["loss"].item()
+            raise TrainingError(
+                f"the loss is {value} at step {self.step}: lower the learning rate (lr = {config.lr:g})"
+            )
+        self.optimizer.zero_grad()
+        self.accelerator.backward(terms["loss"])
+        self.optimizer.step()
+        self.step += 1
+        self._follow()
+        return {name: float(value.detach()) for name, value in terms.items()}, scores.detach()
+
+    def _soft_label_loss(
+        self, labels: Array, index: NDArray[np.int64], logmel: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        config = self.config
+        view = self.view(index, logmel)
+        target = torch.from_numpy(labels[index]).to(view[0])
+        target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
+        with self.accelerator.autocast():
+            logits = self.model(*view)
+        log_probs = F.log_softmax(logits.float(), dim=1)
+        cross_entropy = -(target * log_probs).sum(1).mean()
+        mean = self._mean_over_processes(log_probs.exp().mean(0))
+        diversity = -(mean * mean.clamp(min=1e-9).log()).sum()
+        loss = cross_entropy - config.diversity * diversity
+        terms = {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}
+        if self.earlier is not None:
+            terms["remembered"] = self.imitation(self.earlier, view, log_probs)
+            terms["loss"] = loss + self.keep * terms["remembered"]
+        return terms, log_probs
+
+    def imitation(self, other: Student, view: View, log_probs: Tensor) -> Tensor:
+        """Cross-entropy of log probabilities (batch, C) with a frozen student's answers to the same view."""
+        with torch.no_grad(), self.accelerator.autocast():
+            said = other.logits(*view)
+        return -(said.float().softmax(1) * log_probs).sum(1).mean()
+
+    def _mean_over_processes(self, mean: Tensor) -> Tensor:
+        """The mean of the whole batch, with this process's gradient (DDP averages the gradients)."""
+        if self.accelerator.num_processes == 1:
+            return mean
+        whole: Tensor = self.accelerator.reduce(mean.detach(), reduction="mean")
+        return whole + mean - mean.detach()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        # Young averages follow faster, so that a student started from scratch is not held back.
+        momentum = min(self.config.momentum, (1 + self.step) / (10 + self.step))
+        for mine, theirs in zip(
+            self.average.state_dict().values(), self.student.state_dict().values(), strict=True
+        ):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs, 1 - momentum)
+            else:
+                mine.copy_(theirs)
+
+    def _check_collapse(self, share: Tensor) -> None:
+        recent = [record["entropy"] for record in self.history[-3:]]
+        if len(recent) == 3 and max(recent) < self.config.collapse:
+            top = self.student.labels[int(share.argmax())]
+            raise TrainingError(
+                f"the student collapsed: {100 * share.max():.0f} % of its predictions are {top!r}; "
+                "raise diversity or balance, or look at the class prior of the draws"
+            )
+
+    def _settings(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """What must be the same in a resumed run, by name."""
+        settings = _flat({"fit": asdict(self.config), **more, "seed": self.seed})
+        return dict(json.loads(json.dumps(settings)))
+
+    def save(
+        self, folder: Path, arrays: Mapping[str, Array], settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the state of the run and some arrays; the file is replaced only when the new one is whole.
+
+        Args:
+            settings: what else `load` shall insist on, JSON-serialisable.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"student.{k}": v for k, v in self.student.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+        tensors |= {f"arrays.{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        partial = folder / f"{STATE}.tmp"
+        meta = {"step": self.step, "history": self.history, "settings": self._settings(settings or {})}
+        with writing(folder):
+            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(meta)})
+        partial.replace(folder / STATE)
+
+    def load(self, folder: Path, settings: Mapping[str, Any] | None = None) -> dict[str, Array]:
+        """Continue from `save`: the arrays that it was given; none when there is nothing to continue.
+
+        Raises:
+            TrainingError: the saved run had other settings, or its state is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        file = folder / STATE
+        if not file.exists():
+            return {}
+        try:
+            with safe_open(file, framework="pt") as handle:
+                meta: dict[str, Any] = json.loads(handle.metadata()["state"])
+            tensors = load_file(file)
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise TrainingError(f"{file} is damaged ({error}): start anew with --force") from error
+        mine, theirs = self._settings(settings or {}), meta["settings"]
+        changed = [name for name in mine if mine[name] != theirs.get(name)]
+        if changed:
+            raise TrainingError(
+                f"{folder} was started with another {changed[0]}: "
+                "resume with the same settings, or start anew with --force"
+            )
+        parts: dict[str, dict[str, Tensor]] = {
+            "student": {},
+            "average": {},
+            "optimizer": {},
+            "arrays": {},
+        }
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.student.load_state_dict(parts["student"])
+        self.average.load_state_dict(parts["average"])
+        state = self.optimizer.state_dict()
+        for name, tensor in parts["optimizer"].items():
+            index, _, key = name.partition(".")
+            state["state"].setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict(state)
+        self.step, self.history = meta["step"], meta["history"]
+        return {name: tensor.numpy() for name, tensor in parts["arrays"].items()}
+
+
+def frozen_copy(student: Student) -> Student:
+    """A copy that is not trained."""
+    return copy.deepcopy(student).requires_grad_(False).eval()
+
+
+class _Logits(torch.nn.Module):
+    """Makes `logits` the forward pass, which is what DistributedDataParallel needs to see."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, *view: Any) -> Tensor:
+        return self.student.logits(*view)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware: twice as fast there, far slower elsewhere."""
+    ask: Callable[[], dict[str, Any]] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )  # absent from older torch
+    capabilities = ask()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in group.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _odds(labels: Array, balance: float) -> Array:
+    """How often each clip is drawn, (N,); balance 0: clips equally often, 1: classes equally often."""
+    return np.asarray((labels / np.maximum(labels.mean(0), 1e-3)).sum(1) ** balance)
+
+
+def _one_cycle(progress: float) -> float:
+    """Share of the peak learning rate: linear over the first tenth, then half a cosine down to 0."""
+    if progress < 0.1:
+        return 0.04 + 0.96 * progress / 0.1
+    return 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+
+
+@torch.inference_mode()
+def predict(model: Student, features: Features, batch_size: int = 64) -> Array:
+    """Probabilities of every clip, (N, C), without dropout."""
+    z = relative(model, features, batch_size)
+    return np.asarray(model.head(z).softmax(-1).double().cpu().numpy())
+
+
+@torch.inference_mode()
+def mc_dropout_draws(model: Student, features: Features, draws: int, seed: int = 0) -> Array:
+    """Draws of the classifier: its head with dropout on, (draws, N, C)."""
+    z = relative(model, features)
+    torch.manual_seed(seed)
+    drawn = [model.head(F.dropout(z, model.dropout.p, training=True)).softmax(-1) for _ in range(draws)]
+    return np.asarray(torch.stack(drawn).double().cpu().numpy())
+
+
+@torch.no_grad()
+def relative(model: Student, features: Features, batch_size: int = 64) -> Tensor:
+    """Embeddings of every clip, (N, D), each within its speaker's where these are known."""
+    return model.norm.within(embeddings(model, features, batch_size), features.speakers)
+
+
+@torch.no_grad()
+def embeddings(model: Student, features: Features, batch_size: int = 64) -> Tensor:
+    """Embeddings of every clip as they are, (N, D)."""
+    model.eval()
+    device = next(model.parameters()).device
+    batches = (features.batch(index).to(device) for index in features.batches(batch_size))  # short first
+    rows = [model.embed(*model.frontend.normalise(logmel)) for logmel in batches]
+    return torch.cat(rows)[np.argsort(np.argsort(features.lengths, kind="stable"), kind="stable")]

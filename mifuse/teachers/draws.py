@@ -1,0 +1,198 @@
+"""The draws of a LALM as one array, from a draws store or a JSONL file, and what they tell without labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip
+from mifuse.errors import DrawsError
+from mifuse.fusion.weighting import Array, mutual_information
+from mifuse.teachers.base import Source, check_distribution, choose_source
+from mifuse.teachers.jsonl import clip_key, iter_jsonl, read_jsonl
+from mifuse.teachers.store.database import DrawsStore
+
+_LOGGER = logging.getLogger(__name__)
+
+# A teacher that says 0 means "very unlikely"; taken literally, its cross-entropy is infinite.
+FLOOR = 1e-3
+
+# clip (path or content hash) -> number of the draw -> probabilities in the order of the labels, float64:
+# as bytes, a tenth of what the lines of a file take as objects
+_Draws = dict[object, dict[int, bytes]]
+
+
+def load_draws(
+    path: Path | str,
+    clips: Sequence[Clip],
+    labels: Sequence[str] = LABELS,
+    cache: AudioCache | None = None,
+    teacher: str | None = None,
+) -> Array:
+    """The draws of one teacher for these clips.
+
+    Zeros are floored at 1e-3, rows renormalised. Clips with more draws than others lose the last ones.
+
+    Args:
+        path: draws store or JSONL.
+        labels: order of the last axis.
+        cache: knows the content hashes; for a store only.
+        teacher: `teacher`, `teacher/model` or `teacher/model@prompt`; needed when the file holds several.
+
+    Returns:
+        (K, N, C) float64; K is the smallest number of draws of a clip, N follows `clips`.
+
+    Raises:
+        DrawsError: no file, several teachers, clips without draws, or draws that are not over `labels`.
+    """
+    if not clips:
+        raise DrawsError(f"{path}: no clips to load draws for: choose another split")
+    if is_store(path):
+        cache = cache or AudioCache()
+        keys: list[object] = [cache.hash(clip) for clip in clips]
+        draws = _from_store(path, teacher, labels, set(keys))
+    else:
+        keys = [clip_key(clip) for clip in clips]
+        draws = _from_jsonl(path, teacher, labels)
+    missing = [clip.name for clip, key in zip(clips, keys, strict=True) if key not in draws]
+    if missing:
+        raise DrawsError(
+            f"{path}: {len(missing)} of {len(clips)} clips have no draws (first: {missing[0]!r}): "
+            "get them with `mifuse label`, or take their rows out of the manifest"
+        )
+    counts = [len(draws[key]) for key in keys]
+    count = min(counts)
+    if count < max(counts):
+        _LOGGER.warning(
+            "%s: clips have %d to %d draws: the first %d are used", path, count, max(counts), count
+        )
+    if count == 1:
+        _LOGGER.warning(
+            "%s: a single draw per clip: its mutual information is 0, so it is never doubted", path
+        )
+    return _stack([draws[key] for key in keys], count)
+
+
+def is_store(path: Path | str) -> bool:
+    """Whether a file of draws is a store (SQLite by its first bytes or its name) rather than JSONL."""
+    path = Path(path)
+    if not path.exists():
+        raise DrawsError(f"{path}: no such file of draws: get draws with `mifuse label`")
+    if path.suffix == ".db" or path.is_dir():
+        return True
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the draws of one source say, all without labels."""
+
+    source: Source
+    clips: int
+    draws: int
+    prior: dict[str, float]
+    """Mean probability of each label."""
+    predicted: dict[str, float]
+    """Share of clips whose mean draw has this label first."""
+    mean_mi: float
+    """Mean mutual information, nats."""
+
+    def warnings(self) -> list[str]:
+        """What should make one look twice."""
+        found = []
+        label, share = max(self.predicted.items(), key=lambda item: item[1])
+        if len(self.predicted) > 2 and share > 2 / len(self.predicted):
+            found.append(
+                f"{share:.0%} of clips are predicted {label}: the teacher collapses toward one class; "
+                "if most recordings are that, adapt with --set refine.prior=0.1"
+            )
+        if self.draws == self.clips:
+            found.append("one draw per clip: mutual information is 0 and cannot tell sure from unsure")
+        elif self.mean_mi < 1e-6:
+            found.append("draws of a clip never differ: mutual information cannot tell sure from unsure")
+        return found
+
+
+def summarise(path: Path | str) -> list[Summary]:
+    """One summary for each source of a draws store or JSONL file."""
+    if is_store(path):
+        with DrawsStore(path, read_only=True) as store:
+            sources = store.sources()
+            names = {source: _labels_of(store, source) for source in sources}
+        return [
+            _summary(source, names[source], _from_store(path, str(source), names[source]))
+            for source in sources
+        ]
+    lines = read_jsonl(path, labels=None)
+    found = {line.source: tuple(sorted(line.probs)) for line in reversed(lines)}
+    return [
+        _summary(source, names, _from_jsonl(path, str(source), names))
+        for source, names in sorted(found.items())
+    ]
+
+
+def _labels_of(store: DrawsStore, source: Source) -> tuple[str, ...]:
+    return tuple(sorted(next(store.draws(source)).answer.probs))
+
+
+def _from_store(
+    path: Path | str, teacher: str | None, labels: Sequence[str], wanted: Iterable[object] | None = None
+) -> _Draws:
+    found: _Draws = {}
+    with DrawsStore(path, read_only=True) as store:
+        source = choose_source(store.sources(), teacher, str(path))
+        for row in store.draws(source):
+            if wanted is None or row.clip in wanted:
+                probs = check_distribution(
+                    row.answer.probs, labels, f"{path}, {source}, clip {row.clip[:12]}"
+                )
+                found.setdefault(row.clip, {})[row.draw] = _packed(probs, labels)
+    return found
+
+
+def _from_jsonl(path: Path | str, teacher: str | None, labels: Sequence[str]) -> _Draws:
+    found: dict[Source, _Draws] = {}
+    for _, line in iter_jsonl(path, labels):
+        draws = found.setdefault(line.source, {}).setdefault(line.clip, {})
+        if line.draw in draws:
+            read_jsonl(path, labels)  # names both lines
+        draws[line.draw] = _packed(line.probs, labels)
+    return found[choose_source(found, teacher, str(path))]
+
+
+def _packed(probs: Mapping[str, float], labels: Sequence[str]) -> bytes:
+    return np.array([probs[label] for label in labels], dtype=np.float64).tobytes()
+
+
+def _stack(draws: Sequence[dict[int, bytes]], count: int) -> Array:
+    """The first `count` draws of each clip as distributions, (count, N, C)."""
+    rows = b"".join(clip[number] for clip in draws for number in sorted(clip)[:count])
+    given = np.frombuffer(rows, dtype=np.float64).reshape(len(draws), count, -1)
+    # Sums to 1 first, so that the floor means the same for every clip.
+    floored = np.maximum(given / given.sum(axis=-1, keepdims=True), FLOOR)
+    return np.asarray((floored / floored.sum(axis=-1, keepdims=True)).transpose(1, 0, 2))
+
+
+def _summary(source: Source, labels: Sequence[str], draws: _Draws) -> Summary:
+    means, doubts = [], []
+    for count in {len(clip) for clip in draws.values()}:
+        stacked = _stack([clip for clip in draws.values() if len(clip) == count], count)
+        means.append(stacked.mean(axis=0))
+        doubts.append(mutual_information(stacked))
+    mean = np.concatenate(means)
+    first = np.bincount(mean.argmax(axis=1), minlength=len(labels)) / len(mean)
+    return Summary(
+        source,
+        clips=len(draws),
+        draws=sum(map(len, draws.values())),
+        prior=dict(zip(labels, mean.mean(axis=0).tolist(), strict=True)),
+        predicted=dict(zip(labels, first.tolist(), strict=True)),
+        mean_mi=float(np.concatenate(doubts).mean()),
+    )

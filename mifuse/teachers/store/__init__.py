@@ -1,0 +1,1 @@
+"""The draws store: answers, prices and open requests in one SQLite file."""

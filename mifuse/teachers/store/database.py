@@ -1,0 +1,382 @@
+"""The draws store: one SQLite file that keeps every answer, whatever kills the process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from mifuse.clips.wal import use_write_ahead_log
+from mifuse.errors import DrawsError
+from mifuse.teachers.base import Answer, Invalid, Source
+from mifuse.teachers.store import ledger, schema
+from mifuse.teachers.store.ledger import OF_SOURCE, Grant, Wanted
+
+BUSY_SECONDS = 60.0  # wait this long for another process's transaction
+
+_INSERT = """
+INSERT INTO draws (teacher, model, prompt, clip, draw, probs, raw, usage, price_usd, request_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (teacher, model, prompt, clip, draw) DO NOTHING
+"""
+_INSERT_INVALID = """
+INSERT OR REPLACE INTO invalid
+    (teacher, model, prompt, clip, draw, problem, attempt, raw, usage, price_usd, request_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SPEND = """
+INSERT INTO spending (teacher, model, prompt, usd) VALUES (?, ?, ?, ?)
+ON CONFLICT (teacher, model, prompt) DO UPDATE SET usd = usd + excluded.usd
+"""
+
+# Part of SQLite's message -> what to do.
+_NEXT_STEPS = {
+    "not a database": "name a draws store; JSONL goes in with `mifuse draws import`",
+    "malformed": "it is damaged, save it with `sqlite3 FILE .recover` or use a copy",
+    "full": "make room and run again, what was stored is kept",
+    "locked": f"another process has held it for {BUSY_SECONDS:.0f} s, try again",
+    "readonly": "copy it to where you may write",
+    "unable to open": "check the path and your rights to the folder",
+}
+
+
+@dataclass(frozen=True)
+class StoredDraw:
+    """One row: draw `draw` of `source` for the clip with the content hash `clip`."""
+
+    source: Source
+    clip: str
+    draw: int
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class StoredInvalid:
+    """An answer for a draw that was none."""
+
+    clip: str
+    draw: int
+    answer: Invalid
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The end of a request; one without answers was not billed."""
+
+    source: Source
+    reservation: int | None
+    usd: float = 0.0
+    draws: Sequence[StoredDraw] = ()
+    invalid: Sequence[StoredInvalid] = ()
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch whose answers are not all stored."""
+
+    number: int
+    id: str | None
+    """The service's name of it; None when nobody knows whether it arrived."""
+    requests: int
+    sender: str
+    """The process that sends it, as the ledger knows it."""
+    created: float
+    """Seconds since 1970, by this machine's clock."""
+
+
+class DrawsStore:
+    """The draws of any number of teachers, in one file that several processes may share.
+
+    A draw is safe (on the disk, through a power cut) when `add` returns.
+
+    Args:
+        path: the SQLite file.
+        read_only: do not create or change it; it may then lie in a read-only folder.
+
+    Raises:
+        DrawsError: missing, damaged, not a draws store, or written by a newer mifuse.
+    """
+
+    def __init__(self, path: Path | str, read_only: bool = False) -> None:
+        self.path = Path(path)
+        self._adding = threading.Lock()
+        if not self.path.parent.is_dir():
+            raise DrawsError(f"{self.path}: no such folder {str(self.path.parent)!r}: make it first")
+        if read_only and not self.path.exists():
+            raise DrawsError(f"{self.path}: no such draws store: get draws with `mifuse label`")
+        with self._one_line_errors():
+            self._db = sqlite3.connect(
+                self._uri(read_only),
+                uri=True,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,  # `add` has a lock of its own
+            )
+            try:
+                self._open(read_only)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _uri(self, read_only: bool) -> str:
+        uri = self.path.resolve().as_uri()
+        if not read_only:
+            return f"{uri}?mode=rwc"
+        if os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK):
+            return f"{uri}?mode=rw"  # `ro` would leave files of the write-ahead log behind
+        # Without a log beside it nobody writes, and SQLite need not make files in a read-only folder.
+        writing = Path(f"{self.path}-wal").exists()
+        return f"{uri}?mode=ro" if writing else f"{uri}?mode=ro&immutable=1"
+
+    def _open(self, read_only: bool) -> None:
+        found = schema.version(self._db)
+        if found is None:
+            raise DrawsError(f"{self.path}: a database, but not a draws store: name another file")
+        if found > schema.SCHEMA:
+            raise DrawsError(
+                f"{self.path}: has schema {found}, this mifuse knows up to {schema.SCHEMA}: "
+                "update mifuse to use it"
+            )
+        if found == 0:
+            if read_only:
+                raise DrawsError(f"{self.path}: is empty: get draws with `mifuse label`")
+            use_write_ahead_log(self._db, BUSY_SECONDS)
+        if found < schema.SCHEMA:
+            with self._transaction("DEFERRED" if read_only else "IMMEDIATE"):
+                schema.upgrade(self._db, temporary=read_only)  # nothing is left when another was faster
+        self._db.execute("PRAGMA synchronous = FULL")  # WAL's usual NORMAL loses commits in a power cut
+
+    def __enter__(self) -> DrawsStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the last process to do so folds the write-ahead log into it."""
+        self._db.close()
+
+    def add(self, draws: Iterable[StoredDraw]) -> int:
+        """Store draws that nothing is owed for, in one transaction; see `settle`."""
+        rows = list(draws)
+        return self.settle([Settled(rows[0].source, None, draws=rows)]) if rows else 0
+
+    def settle(self, outcomes: Iterable[Settled]) -> int:
+        """Store answers with what they cost and drop their reservations: one transaction, all or none.
+
+        Draws that are there already stay as they are.
+
+        Returns:
+            How many draws were new.
+
+        Raises:
+            DrawsError: nothing was stored (full disk, damaged file, locked for a minute).
+        """
+        outcomes = list(outcomes)
+        draws = [_row(draw.source, draw) for one in outcomes for draw in one.draws]
+        invalid = [_row(one.source, answer) for one in outcomes for answer in one.invalid]
+        with self._writing():
+            before = self._db.total_changes
+            self._db.executemany(_INSERT, draws)
+            added = self._db.total_changes - before
+            self._db.executemany(_INSERT_INVALID, invalid)
+            for one in outcomes:
+                gone = self._db.execute("DELETE FROM reservations WHERE id = ?", (one.reservation,)).rowcount
+                # Two processes may collect one batch: its price is paid with the reservation that it had.
+                if one.usd and (gone or one.reservation is None):
+                    self._db.execute(_SPEND, (*_key(one.source), one.usd))
+            return added
+
+    def reserve(
+        self, wanted: Sequence[Wanted], budget: float | None, owner: str, lease: float
+    ) -> list[Grant]:
+        """Ask leave for requests, in one transaction; what is granted is on the disk before it is sent.
+
+        A request that could take the store's spending past `budget` is refused, where each request that is
+        open, in any process, counts with the most that it can cost. So does one that was open when its
+        process was killed, until it is pruned: nobody here knows whether it was billed.
+
+        Args:
+            budget: USD, of the whole store; None is no bound.
+            owner: who waits for the answers: `ledger.owner()`, or a batch.
+            lease: seconds after which `owner` is not believed to wait any more.
+        """
+        with self._writing():
+            return ledger.reserve(self._db, wanted, budget, owner, lease)
+
+    def abandon(self, reservation: int) -> None:
+        """Nobody waits for this request any more, and whether it was billed is unknown: it still counts."""
+        with self._writing():
+            self._db.execute("UPDATE reservations SET owner = '' WHERE id = ?", (reservation,))
+
+    def spent(self) -> dict[Source, tuple[float, float]]:
+        """USD by source: what answers have cost, and the most that unsettled requests can cost."""
+        with self._one_line_errors():
+            return ledger.spent(self._db)
+
+    def total(self) -> float:
+        """USD of the whole store, unsettled requests among them."""
+        with self._one_line_errors():
+            return sum(ledger.totals(self._db))
+
+    def open_batch(self, source: Source) -> int:
+        """A new batch, before anything is reserved for it; returns its number."""
+        columns = "teacher, model, prompt, requests, sender, created"
+        with self._writing():
+            values = (*_key(source), 0, ledger.owner(), time.time())
+            row = self._db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)
+        return int(row.lastrowid or 0)
+
+    def name_batch(self, number: int, name: str | None, requests: int) -> None:
+        """What is known of a batch: its size before it is sent, the service's name after that."""
+        with self._writing():
+            values = (name, requests, number)
+            self._db.execute("UPDATE batches SET id = ?, requests = ? WHERE number = ?", values)
+
+    def close_batch(self, number: int) -> None:
+        """Nothing more comes of this batch; what is still reserved for it counts, as after `abandon`."""
+        with self._writing():
+            owner = (ledger.batch_owner(number),)
+            self._db.execute("UPDATE reservations SET owner = '' WHERE owner = ?", owner)
+            self._db.execute("DELETE FROM batches WHERE number = ?", (number,))
+
+    def batches(self, source: Source) -> list[OpenBatch]:
+        """The open batches of a source."""
+        query = f"SELECT number, id, requests, sender, created FROM batches WHERE {OF_SOURCE} ORDER BY number"
+        with self._one_line_errors():
+            return [OpenBatch(*row) for row in self._db.execute(query, _key(source))]
+
+    def reserved_by(self, owner: str) -> dict[int, tuple[str, int]]:
+        """Reservation -> content hash and number of the draw that it is for."""
+        query = "SELECT id, clip, draw FROM reservations WHERE owner = ?"
+        with self._one_line_errors():
+            return {row[0]: (row[1], row[2]) for row in self._db.execute(query, (owner,))}
+
+    def mean_price(self, source: Source) -> float | None:
+        """USD of a request of this source so far; None before the first."""
+        query = f"SELECT avg(price_usd) FROM draws WHERE {OF_SOURCE} AND usage IS NOT NULL"
+        with self._one_line_errors():
+            found: float | None = self._db.execute(query, _key(source)).fetchone()[0]
+        return found
+
+    def may_send_to(self, host: str) -> bool:
+        """Whether the user has agreed to send to this host before."""
+        with self._one_line_errors():
+            return self._db.execute("SELECT 1 FROM consents WHERE host = ?", (host,)).fetchone() is not None
+
+    def agree_to(self, host: str) -> None:
+        """Remember that the user has."""
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO consents (host) VALUES (?)", (host,))
+
+    def prune(self, source: Source | None, what: Literal["draws", "invalid", "reservations"]) -> int:
+        """Delete rows, of one source or of all; what they cost stays spent, but for reservations."""
+        where, key = (f"WHERE {OF_SOURCE}", _key(source)) if source else ("WHERE TRUE", ())
+        with self._writing():
+            if what == "reservations":
+                return ledger.forget_the_dead(self._db, source)
+            sources = [source] if source else self._sources(what)
+            self._db.executemany(_SPEND, [(*_key(one), 0.0) for one in sources])
+            self._db.execute(f"UPDATE spending SET prunes = prunes + 1 {where}", key)
+            return self._db.execute(f"DELETE FROM {what} {where}", key).rowcount
+
+    def prunes(self, source: Source) -> int:
+        """How often answers of a source were deleted: what is asked after that is asked anew."""
+        query = f"SELECT total(prunes) FROM spending WHERE {OF_SOURCE}"
+        with self._one_line_errors():
+            return int(self._db.execute(query, _key(source)).fetchone()[0])
+
+    def attempts(self, source: Source) -> dict[tuple[str, int], int]:
+        """How many invalid answers each draw had, by content hash and number; draws without are left out."""
+        query = f"SELECT clip, draw, max(attempt) + 1 FROM invalid WHERE {OF_SOURCE} GROUP BY clip, draw"
+        with self._one_line_errors():
+            return {(clip, draw): count for clip, draw, count in self._db.execute(query, _key(source))}
+
+    def problems(self, source: Source) -> dict[str, int]:
+        """What was wrong with the invalid answers -> how many, the most frequent first."""
+        query = (
+            f"SELECT problem, count(*) AS n FROM invalid WHERE {OF_SOURCE} GROUP BY problem ORDER BY n DESC"
+        )
+        with self._one_line_errors():
+            return dict(self._db.execute(query, _key(source)).fetchall())
+
+    def sources(self) -> list[Source]:
+        """Whose draws are here, sorted."""
+        with self._one_line_errors():
+            return self._sources("draws")
+
+    def _sources(self, table: str) -> list[Source]:
+        rows = self._db.execute(f"SELECT DISTINCT teacher, model, prompt FROM {table}").fetchall()
+        return sorted(Source(*row) for row in rows)
+
+    def keys(self, source: Source) -> set[tuple[str, int]]:
+        """Content hash and number of each draw of a source."""
+        with self._one_line_errors():
+            return set(self._db.execute(f"SELECT clip, draw FROM draws WHERE {OF_SOURCE}", _key(source)))
+
+    def draws(self, source: Source) -> Iterator[StoredDraw]:
+        """The draws of a source, by clip and number."""
+        columns = "clip, draw, probs, raw, usage, price_usd, request_id"
+        query = f"SELECT {columns} FROM draws WHERE {OF_SOURCE} ORDER BY clip, draw"
+        with self._one_line_errors():
+            for clip, draw, probs, raw, usage, price, request in self._db.execute(query, _key(source)):
+                used = None if usage is None else json.loads(usage)
+                yield StoredDraw(source, clip, draw, Answer(json.loads(probs), raw, used, price, request))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._adding, self._one_line_errors(), self._transaction():
+            yield
+
+    @contextlib.contextmanager
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+        self._db.execute(f"BEGIN {kind}")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk has rolled back already
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _one_line_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            step = next(
+                (step for part, step in _NEXT_STEPS.items() if part in str(error)), "try a copy of it"
+            )
+            raise DrawsError(f"{self.path}: draws store unusable ({error}): {step}") from error
+        except json.JSONDecodeError as error:
+            raise DrawsError(f"{self.path}: a row is not JSON ({error}): it was changed by hand") from error
+
+
+def _key(source: Source) -> tuple[str, str, str]:
+    return source.teacher, source.model, source.prompt
+
+
+def _row(source: Source, row: StoredDraw | StoredInvalid) -> tuple[object, ...]:
+    answer = row.answer
+    usage = None if answer.usage is None else json.dumps(dict(answer.usage))
+    if isinstance(answer, Invalid):
+        said: tuple[object, ...] = (answer.problem, answer.attempt)
+    else:
+        said = (json.dumps(dict(answer.probs)),)
+    return (
+        *_key(source), row.clip, row.draw,
+        *said, answer.raw, usage, answer.price_usd, answer.request_id,
+    )  # fmt: skip

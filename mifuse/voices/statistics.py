@@ -1,0 +1,44 @@
+"""Statistics of each clip's voice, spectral and prosodic, which labels are held against: kept on disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse.clips import audio
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.manifest import Clip
+from mifuse.clips.shards import Joined, table
+from mifuse.fusion import refinement as refine
+from mifuse.models import features, frontend
+from mifuse.voices import prosody
+
+Array = NDArray[np.float64]
+
+
+def voices(clips: Sequence[Clip], cache: AudioCache) -> Joined:
+    """Statistics of the clips, (N, D); 12 ms a clip when they are new.
+
+    Raises:
+        AudioError: a clip cannot be read.
+    """
+    return table(clips, cache, "voices", _key(), lambda part: _voices(part, cache))
+
+
+def _voices(clips: Sequence[Clip], cache: AudioCache) -> Array:
+    described = refine.describe(features.Features.of(clips, cache))
+    return np.hstack([described, prosody.measures(clips, cache)])
+
+
+@functools.cache
+def _key() -> str:
+    """Any change of the code is another table: a version number would wait for somebody to raise it."""
+    digest = hashlib.sha256(features.KEY.encode())
+    for module in (audio, frontend, prosody, refine):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
