@@ -33,9 +33,10 @@ LEARNING := adapt adapt_again adapt_processes baselines classifier compress hub 
 learning: $(READY) ## the tests that train, as on a CPU without AVX
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n logical --maxprocesses 8 $(LEARNING:%=tests/test_%.py) $(ARGS)
 
-lint: $(READY) ## ruff: format and rules
+lint: $(READY) ## ruff: format and rules; import-linter: arrows between rooms, no circles
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 types: $(READY) ## mypy --strict
 	$(BIN)/mypy

@@ -27,12 +27,13 @@ import torch
 from benchmarks import charts
 from benchmarks.export import students
 from benchmarks.latency import machine, speech_like
-from mifuse.adaptation import RECIPES, adapt
+from mifuse.adaptation import adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
 from mifuse.exporting.compress import DISTIL, distilled, narrowed
 from mifuse.exporting.student import export_student
+from mifuse.fusion.recipes import RECIPES
 from mifuse.models.classifier import load_model, load_student
 from mifuse.models.features import Features
 from mifuse.models.student import Student, size_of, width_of

@@ -22,12 +22,13 @@ import torch
 
 from benchmarks import units
 from benchmarks.units import SPLITS, Transfer, Unit, named
-from mifuse.adaptation import KEEP, RECIPES, adapt
+from mifuse.adaptation import adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.config import override
 from mifuse.exporting.bench import machine
+from mifuse.fusion.recipes import KEEP, RECIPES
 from mifuse.models.classifier import TrainConfig, load_student
 from mifuse.models.features import Features
 from mifuse.models.student import Student

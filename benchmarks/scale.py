@@ -27,12 +27,12 @@ import numpy as np
 import torch
 
 from benchmarks.workers import popen
-from mifuse.adaptation import AdaptConfig
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest, write_manifest
 from mifuse.demo.synth import make_domain
 from mifuse.exporting.bench import machine
+from mifuse.fusion.recipes import AdaptConfig
 from mifuse.fusion.refinement import refine
 from mifuse.fusion.weighting import fuse
 from mifuse.models.classifier import classifier_draws
@@ -41,7 +41,7 @@ from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer
 from mifuse.teachers.draws import load_draws
 from mifuse.voices.clustering import within_voices
-from mifuse.voices.statistics import voices
+from mifuse.voices.statistics import voice_statistics
 
 VOICES = 200  # clips that are synthesised; all others are these, cut and scaled at random
 SPEAKERS = 20
@@ -118,8 +118,8 @@ def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
     clips = stage("manifest", lambda: read_manifest(manifest)).clips
     stage("decoding", lambda: [len(cache.samples(clip)) for clip in clips][:0])
     stage("features", lambda: Features.of(clips, cache))
-    stage("statistics", lambda: voices(clips, cache))
-    features, measured = stage("resume", lambda: (Features.of(clips, cache), voices(clips, cache)))
+    stage("statistics", lambda: voice_statistics(clips, cache))
+    features, measured = stage("resume", lambda: (Features.of(clips, cache), voice_statistics(clips, cache)))
     lalm = stage("LALM", lambda: load_draws(manifest.with_name("draws.jsonl"), clips))
     draws = stage("classifier", lambda: classifier_draws(student, clips, cache, config.classifier_draws))
 

@@ -24,10 +24,10 @@ from benchmarks import charts, table, units
 from benchmarks.baselines import BASELINES
 from benchmarks.units import FILES, SPLITS, Method, Transfer, Unit, ablations, named
 from benchmarks.workers import pool
-from mifuse.adaptation import RECIPES
 from mifuse.config import override
 from mifuse.errors import MifuseError
 from mifuse.exporting.bench import machine
+from mifuse.fusion.recipes import RECIPES
 from mifuse.models.classifier import TrainConfig
 from mifuse.runs.folder import versions
 

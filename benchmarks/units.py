@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 import mifuse
 from benchmarks.baselines import BASELINES, Task, distil
-from mifuse.adaptation import RECIPES, AdaptConfig, Adapted, adapt
+from mifuse.adaptation import Adapted, adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.config import override
 from mifuse.exporting.bench import machine
+from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.models.classifier import TrainConfig, load_student, train_classifier
 from mifuse.models.features import Features
 from mifuse.models.student import Student
@@ -45,8 +46,8 @@ RECIPE = ("fusion/*", "voices/*", "adaptation")
 MORE_CODE = {
     "recipe": RECIPE,
     "int8": (*RECIPE, "exporting/*"),
-    "baseline": ("fusion/weighting", "adaptation", "baselines/*"),
-    "labels": ("adaptation", "baselines/method", "baselines/distillation"),
+    "baseline": ("fusion/weighting", "adaptation", "fusion/recipes", "baselines/*"),
+    "labels": ("adaptation", "fusion/recipes", "baselines/method", "baselines/distillation"),
 }
 hashes: dict[Path, str] = {}
 """SHA-256 of each file, read once. Workers get the parent's: a file edited meanwhile does not part them."""

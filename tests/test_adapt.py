@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mifuse.adaptation import RECIPES, AdaptConfig, adapt
+from mifuse.adaptation import adapt
 from mifuse.cli import main
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
@@ -21,6 +21,7 @@ from mifuse.clips.manifest import read_manifest
 from mifuse.demo.stand_in import stand_in_lalm
 from mifuse.demo.synth import make_domain
 from mifuse.errors import TrainingError
+from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.refinement import RefineConfig
 from mifuse.models.classifier import load_model
 from mifuse.models.features import Features
@@ -357,7 +358,7 @@ def test_unnamed_voices_are_told_apart_twice(world, monkeypatch, named):
         asked.append((list(speakers), labels))
         return within_voices(values, speakers, labels, seed)
 
-    monkeypatch.setattr("mifuse.adaptation.within_voices", spy)
+    monkeypatch.setattr("mifuse.fusion.teaching.within_voices", spy)
     refinement = replace(CONFIG.refine, speakers=named != "unwanted")
     clips = [
         replace(clip, speaker="ann" if named == "all" or i < 8 else None)

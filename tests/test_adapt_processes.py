@@ -18,7 +18,7 @@ from tests.test_adapt import ROOT, World, environment
 COUNTED = """
 import sys
 
-import mifuse.adaptation
+import mifuse.fusion.teaching
 from mifuse.voices import prosody
 from mifuse.cli import main
 
@@ -32,7 +32,7 @@ def counted(function, text):
 
 
 prosody.measure = counted(prosody.measure, "measured a clip")
-mifuse.adaptation.refine = counted(mifuse.adaptation.refine, "refined")
+mifuse.fusion.teaching.refine = counted(mifuse.fusion.teaching.refine, "refined")
 main()
 """
 

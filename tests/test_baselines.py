@@ -17,7 +17,7 @@ from benchmarks.baselines.plue import Plue, PlueConfig, certainty, negative_loss
 from benchmarks.baselines.prode import Prode, denoise, mutual_information
 from benchmarks.baselines.shot import Shot, centroid_labels
 from benchmarks.baselines.tent import Tent, TentConfig
-from mifuse.adaptation import AdaptConfig
+from mifuse.fusion.recipes import AdaptConfig
 from mifuse.models.augment import AugmentConfig
 from mifuse.models.features import Features
 from mifuse.models.frontend import N_MELS

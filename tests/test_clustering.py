@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from mifuse.fusion.refinement import COEFFICIENTS, RefineConfig, refine, within_groups
+from mifuse.fusion.refinement import RefineConfig, refine
 from mifuse.runs.metrics import unweighted_accuracy
-from mifuse.voices.clustering import COUNTS, clusterings, within_voices
+from mifuse.voices.clustering import COUNTS, clusterings, within_groups, within_voices
+from mifuse.voices.spectral import COEFFICIENTS
 
 CLASSES = 4
 

@@ -3,9 +3,9 @@ from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from mifuse.adaptation import RECIPES, AdaptConfig
 from mifuse.config import from_dict, override, require
 from mifuse.errors import MifuseError
+from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.models.classifier import TrainConfig
 
 

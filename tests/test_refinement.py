@@ -5,15 +5,15 @@ from mifuse.fusion import refinement as refine_module
 from mifuse.fusion.refinement import (
     RefineConfig,
     cross_fit,
-    describe,
     match_prior,
     refine,
     soften_prior,
-    within_groups,
 )
 from mifuse.models.features import Features
 from mifuse.models.frontend import N_MELS
 from mifuse.runs.metrics import unweighted_accuracy
+from mifuse.voices.clustering import within_groups
+from mifuse.voices.spectral import describe
 
 CLASSES = 4
 OFF = RefineConfig(rounds=0, prior=0.0)

@@ -9,13 +9,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mifuse.errors import MifuseError, TrainingError
-from mifuse.models import training
+from mifuse.models import training_state
 from mifuse.models.augment import AugmentConfig
 from mifuse.models.features import Features
 from mifuse.models.frontend import N_MELS
 from mifuse.models.speaker_norm import Sampler
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, _odds, mc_dropout_draws, predict
+from mifuse.models.training_state import TrainingState
 
 LABELS = ("high", "low")
 FAST = FitConfig(steps=40, steps_per_epoch=10, batch_size=16, augment=AugmentConfig(crop=24, time_mask=4))
@@ -168,10 +169,10 @@ def test_loss_that_is_not_finite(toy, bad):
 @pytest.mark.parametrize("after", [1, 3])
 def test_resumed_run_is_the_same_run(toy, whole, tmp_path, after):
     arrays = {"targets": toy[1], "weight": np.arange(3.0)}
-    fitted(toy, epochs=after).save(tmp_path, arrays)
+    TrainingState(tmp_path, {}).save(fitted(toy, epochs=after), arrays)
     torch.manual_seed(99)
     fit = Trainer(student(), toy[0], FAST)
-    loaded = fit.load(tmp_path)
+    loaded = TrainingState(tmp_path, {}).load(fit)
     assert {k: v.tolist() for k, v in loaded.items()} == {k: v.tolist() for k, v in arrays.items()}
     assert fit.epoch == after
     while fit.epoch < fit.epochs:
@@ -182,7 +183,8 @@ def test_resumed_run_is_the_same_run(toy, whole, tmp_path, after):
 
 
 def test_nothing_to_resume(toy, tmp_path):
-    assert Trainer(student(), toy[0], FAST).load(tmp_path / "absent") == {}
+    fit = Trainer(student(), toy[0], FAST)
+    assert TrainingState(tmp_path / "absent", {}).load(fit) == TrainingState(None, {}).load(fit) == {}
 
 
 @pytest.mark.parametrize(
@@ -198,17 +200,17 @@ def test_nothing_to_resume(toy, tmp_path):
     ],
 )
 def test_other_settings_are_not_resumed(toy, tmp_path, change, name):
-    fitted(toy, epochs=1).save(tmp_path, {}, {"clips": "a"})
+    TrainingState(tmp_path, {"clips": "a"}).save(fitted(toy, epochs=1), {})
     fit = Trainer(student(), toy[0], change.get("config", FAST), change.get("seed", 0))
     with pytest.raises(TrainingError, match=rf"was started with another ({name}): resume with the same"):
-        fit.load(tmp_path, change.get("settings", {"clips": "a"}))
+        TrainingState(tmp_path, change.get("settings", {"clips": "a"})).load(fit)
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"\xff" * 100])
 def test_damaged_state(toy, tmp_path, content):
     (tmp_path / "state.safetensors").write_bytes(content)
     with pytest.raises(TrainingError, match=r"state\.safetensors is damaged .*--force"):
-        Trainer(student(), toy[0], FAST).load(tmp_path)
+        TrainingState(tmp_path, {}).load(Trainer(student(), toy[0], FAST))
 
 
 def test_state_of_another_program(toy, tmp_path):
@@ -216,7 +218,7 @@ def test_state_of_another_program(toy, tmp_path):
     (tmp_path / "model.safetensors").rename(tmp_path / "state.safetensors")
     assert load_file(tmp_path / "state.safetensors")
     with pytest.raises(TrainingError, match="is damaged"):
-        Trainer(student(), toy[0], FAST).load(tmp_path)
+        TrainingState(tmp_path, {}).load(Trainer(student(), toy[0], FAST))
 
 
 def test_full_disk_keeps_the_old_state(toy, tmp_path, monkeypatch):
@@ -224,11 +226,11 @@ def test_full_disk_keeps_the_old_state(toy, tmp_path, monkeypatch):
         raise SafetensorError("IoError: No space left on device")
 
     fit = fitted(toy, epochs=1)
-    fit.save(tmp_path, {})
+    TrainingState(tmp_path, {}).save(fit, {})
     before = (tmp_path / "state.safetensors").read_bytes()
-    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(training_state, "save_file", full)
     with pytest.raises(MifuseError, match=r"cannot be written .*make room"):
-        fit.save(tmp_path, {})
+        TrainingState(tmp_path, {}).save(fit, {})
     assert (tmp_path / "state.safetensors").read_bytes() == before
 
 

@@ -16,10 +16,10 @@ import torch
 from benchmarks import table, transfers, units
 from benchmarks.baselines import BASELINES
 from benchmarks.units import Transfer, Unit, ablations, named
-from mifuse.adaptation import RECIPES
 from mifuse.clips.manifest import read_manifest
 from mifuse.demo.stand_in import stand_in_lalm
 from mifuse.demo.synth import make_domain
+from mifuse.fusion.recipes import RECIPES
 from mifuse.models.classifier import TrainConfig
 from mifuse.models.student import Student
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from mifuse.adaptation import AdaptConfig
+from mifuse.fusion.recipes import AdaptConfig
 from mifuse.models.features import Features
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, View, relative

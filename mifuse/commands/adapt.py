@@ -79,9 +79,10 @@ def adapt(
         raise click.UsageError("give a classifier as --source, or a student to adapt once more as --from")
     if earlier is not None and size is not None:
         raise click.UsageError("--size is of a new student: leave it out beside --from")
-    from mifuse.adaptation import KEEP, RECIPES, adapt_manifest
+    from mifuse.adaptation import adapt_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
+    from mifuse.fusion.recipes import KEEP, RECIPES
     from mifuse.models.speaker_norm import FEWEST
     from mifuse.runs.processes import is_main_process
 

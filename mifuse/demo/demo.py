@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse import evaluation as evaluate
-from mifuse.adaptation import AdaptConfig, adapt_manifest
+from mifuse.adaptation import adapt_manifest
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip, Manifest, read_manifest
 from mifuse.demo.stand_in import stand_in_lalm
@@ -26,6 +26,7 @@ from mifuse.demo.synth import make_domain
 from mifuse.errors import DrawsError, MifuseError
 from mifuse.exporting.bench import Latency, bench, machine
 from mifuse.exporting.student import export_student
+from mifuse.fusion.recipes import AdaptConfig
 from mifuse.fusion.weighting import fuse
 from mifuse.models.classifier import TrainConfig, train_manifest
 from mifuse.runs.metrics import unweighted_accuracy

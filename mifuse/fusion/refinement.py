@@ -14,7 +14,6 @@ scaling as in Saerens et al. (Neural Computation 2002); normalisation within the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from mifuse.config import require
-from mifuse.models.features import Features
-from mifuse.models.frontend import N_MELS
-from mifuse.models.speaker_norm import speaker_ids
-from mifuse_runtime.audio import SILENCE_DB
 
 Array = NDArray[np.float64]
-COEFFICIENTS = 20  # of the cepstrum; the first is its level
 FLOOR = 1e-3  # probability that a label leaves to each class at least: nobody is as sure as to rule one out
 
 
@@ -70,43 +64,6 @@ def soften_prior(probs: Array, strength: float) -> Array:
         return probs
     prior = np.maximum(probs.mean(axis=0), 1e-9) ** (1 - strength)
     return match_prior(probs, prior / prior.sum())
-
-
-def describe(features: Features) -> Array:
-    """Spectral statistics of each clip, (N, D): cepstrum and energy (level, spread, movement), duration."""
-    return np.stack([_statistics(features.batch([i])[0].numpy()) for i in range(len(features))])
-
-
-def _statistics(logmel: NDArray[np.float32]) -> Array:
-    energy = np.exp(logmel).sum(axis=1)
-    # 10 dB above the front end's threshold: the edges of speech say little about the voice.
-    speech = energy > max(10 ** (1 - SILENCE_DB / 10), 1e-3 * energy.max())
-    speech = speech if speech.any() else np.ones_like(speech)
-    level = np.log(energy[speech] + 1e-9)
-    cepstrum = logmel[speech] @ _COSINES
-    steps = np.abs(np.diff(cepstrum, axis=0)) if len(cepstrum) > 1 else np.zeros_like(cepstrum)
-    mean = cepstrum.mean(axis=0)
-    low, high = np.percentile(cepstrum, [10, 90], axis=0) - mean
-    movement = np.abs(np.diff(level)).mean() if len(level) > 1 else 0.0
-    rest = [level.mean(), level.std(), movement, np.log(len(logmel)), speech.mean()]
-    return np.concatenate([mean, cepstrum.std(axis=0), low, high, steps.mean(axis=0), rest])
-
-
-_COSINES = np.cos(np.pi * (np.arange(N_MELS)[:, None] + 0.5) * np.arange(COEFFICIENTS) / N_MELS)
-_COSINES /= math.sqrt(N_MELS)
-
-
-def within_groups(values: Array, groups: Sequence[str | None]) -> Array:
-    """Each column as a z-score within its group, clipped at ±4: (N, D) -> (N, D).
-
-    Groups of fewer than 8 clips are too small for a mean and are taken together.
-    """
-    index = speaker_ids(groups)
-    out = np.empty_like(values)
-    for group in np.unique(index):
-        rows = index == group
-        out[rows] = (values[rows] - values[rows].mean(0)) / (values[rows].std(0) + 1e-6)
-    return np.asarray(np.clip(out, -4, 4))
 
 
 def cross_fit(inputs: Array, labels: Array, weights: Array, config: RefineConfig, seed: int) -> Array:
@@ -152,7 +109,7 @@ def refine(
     """Refine fused labels (N, C) by what the other clips bear out; rows sum to 1.
 
     Args:
-        statistics: (N, D) of each clip, from `voices.statistics` and `voices.clustering.within_voices`.
+        statistics: (N, D) of each clip, from `mifuse.voices`.
         known: class of each clip that has a true label, -1 of all others, (N,); these labels are kept.
     """
     known = np.full(len(labels), -1) if known is None else known

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +23,6 @@ from mifuse.models.augment import AugmentConfig, distort, mask
 from mifuse.models.features import Features
 from mifuse.models.speaker_norm import CLIPS_PER_SPEAKER, FEWEST, Sampler
 from mifuse.models.student import Student
-from mifuse.runs.folder import STATE, writing
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -61,7 +57,7 @@ class FitConfig:
 
 
 class Trainer:
-    """A student being fitted, its moving average, and what is needed to resume.
+    """A student being fitted, and its moving average; `training_state` keeps and resumes it.
 
     Every step draws its own random numbers from (seed, step), so that a resumed run is the same run.
     Under `accelerate launch` each process takes its part of every batch.
@@ -253,80 +249,16 @@ class Trainer:
                 "raise diversity or balance, or look at the class prior of the draws"
             )
 
-    def _settings(self, more: Mapping[str, Any]) -> dict[str, Any]:
-        """What must be the same in a resumed run, by name."""
-        settings = _flat({"fit": asdict(self.config), **more, "seed": self.seed})
-        return dict(json.loads(json.dumps(settings)))
-
-    def save(
-        self, folder: Path, arrays: Mapping[str, Array], settings: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write the state of the run and some arrays; the file is replaced only when the new one is whole.
-
-        Args:
-            settings: what else `load` shall insist on, JSON-serialisable.
-        """
-        if not self.accelerator.is_main_process:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"student.{k}": v for k, v in self.student.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        tensors |= {f"arrays.{k}": torch.from_numpy(v) for k, v in arrays.items()}
-        partial = folder / f"{STATE}.tmp"
-        meta = {"step": self.step, "history": self.history, "settings": self._settings(settings or {})}
-        with writing(folder):
-            save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(meta)})
-        partial.replace(folder / STATE)
-
-    def load(self, folder: Path, settings: Mapping[str, Any] | None = None) -> dict[str, Array]:
-        """Continue from `save`: the arrays that it was given; none when there is nothing to continue.
-
-        Raises:
-            TrainingError: the saved run had other settings, or its state is damaged.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        file = folder / STATE
-        if not file.exists():
-            return {}
-        try:
-            with safe_open(file, framework="pt") as handle:
-                meta: dict[str, Any] = json.loads(handle.metadata()["state"])
-            tensors = load_file(file)
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise TrainingError(f"{file} is damaged ({error}): start anew with --force") from error
-        mine, theirs = self._settings(settings or {}), meta["settings"]
-        changed = [name for name in mine if mine[name] != theirs.get(name)]
-        if changed:
-            raise TrainingError(
-                f"{folder} was started with another {changed[0]}: "
-                "resume with the same settings, or start anew with --force"
-            )
-        parts: dict[str, dict[str, Tensor]] = {
-            "student": {},
-            "average": {},
-            "optimizer": {},
-            "arrays": {},
-        }
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        self.student.load_state_dict(parts["student"])
-        self.average.load_state_dict(parts["average"])
-        state = self.optimizer.state_dict()
-        for name, tensor in parts["optimizer"].items():
-            index, _, key = name.partition(".")
-            state["state"].setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict(state)
-        self.step, self.history = meta["step"], meta["history"]
-        return {name: tensor.numpy() for name, tensor in parts["arrays"].items()}
-
 
 def frozen_copy(student: Student) -> Student:
     """A copy that is not trained."""
     return copy.deepcopy(student).requires_grad_(False).eval()
+
+
+def same_shapes(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Whether the weights of one fit into the other."""
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(mine[k].shape == theirs[k].shape for k in mine)
 
 
 class _Logits(torch.nn.Module):
@@ -347,14 +279,6 @@ def _cpu_has_bf16() -> bool:
     )  # absent from older torch
     capabilities = ask()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _flat(group: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in group.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 def _odds(labels: Array, balance: float) -> Array:

@@ -16,7 +16,7 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
 from mifuse.voices.clustering import k_means, within_voices
-from mifuse.voices.statistics import voices
+from mifuse.voices.statistics import voice_statistics
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -33,7 +33,7 @@ def choose(clips: Sequence[Clip], cache: AudioCache, count: int, seed: int = 0) 
     """
     if not 1 <= count <= len(clips):
         raise MifuseError(f"{count} of {len(clips)} clips cannot be chosen: choose 1 to {len(clips)}")
-    values = voices(clips, cache).in_memory()
+    values = voice_statistics(clips, cache).in_memory()
     alike = within_voices(values, [clip.speaker for clip in clips], np.zeros((len(clips), 1)), seed)
     return typical(alike, count, seed)
 

@@ -16,13 +16,26 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse.fusion.refinement import COEFFICIENTS, within_groups
 from mifuse.models.speaker_norm import FEWEST, speaker_ids
+from mifuse.voices.spectral import COEFFICIENTS
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 COUNTS = (2, 3, 4, 6, 8) * 3  # voices of each clustering
 ROUNDS = 30
+
+
+def within_groups(values: Array, groups: Sequence[str | None]) -> Array:
+    """Each column as a z-score within its group, clipped at ±4: (N, D) -> (N, D).
+
+    Groups of fewer than 8 clips are too small for a mean and are taken together.
+    """
+    index = speaker_ids(groups)
+    out = np.empty_like(values)
+    for group in np.unique(index):
+        rows = index == group
+        out[rows] = (values[rows] - values[rows].mean(0)) / (values[rows].std(0) + 1e-6)
+    return np.asarray(np.clip(out, -4, 4))
 
 
 def within_voices(values: Array, speakers: Sequence[str | None], labels: Array, seed: int = 0) -> Array:

@@ -14,24 +14,35 @@ from mifuse.clips import audio
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, table
-from mifuse.fusion import refinement as refine
 from mifuse.models import features, frontend
-from mifuse.voices import prosody
+from mifuse.models.features import Features
+from mifuse.voices import prosody, spectral
 
 Array = NDArray[np.float64]
 
 
-def voices(clips: Sequence[Clip], cache: AudioCache) -> Joined:
-    """Statistics of the clips, (N, D); 12 ms a clip when they are new.
+def features_and_statistics(clips: Sequence[Clip], cache: AudioCache) -> tuple[Features, Joined]:
+    """Log-mel features of the clips, and their statistics (N, D): both while a clip's audio is in the cache,
+    which does not hold a million clips; 12 ms a clip when they are new.
 
     Raises:
         AudioError: a clip cannot be read.
     """
-    return table(clips, cache, "voices", _key(), lambda part: _voices(part, cache))
+    statistics = voice_statistics(clips, cache)  # computes the features piece by piece on its way
+    return Features.of(clips, cache), statistics
 
 
-def _voices(clips: Sequence[Clip], cache: AudioCache) -> Array:
-    described = refine.describe(features.Features.of(clips, cache))
+def voice_statistics(clips: Sequence[Clip], cache: AudioCache) -> Joined:
+    """Statistics of the clips, (N, D).
+
+    Raises:
+        AudioError: a clip cannot be read.
+    """
+    return table(clips, cache, "voices", _key(), lambda part: _measured(part, cache))
+
+
+def _measured(clips: Sequence[Clip], cache: AudioCache) -> Array:
+    described = spectral.describe(Features.of(clips, cache))
     return np.hstack([described, prosody.measures(clips, cache)])
 
 
@@ -39,6 +50,6 @@ def _voices(clips: Sequence[Clip], cache: AudioCache) -> Array:
 def _key() -> str:
     """Any change of the code is another table: a version number would wait for somebody to raise it."""
     digest = hashlib.sha256(features.KEY.encode())
-    for module in (audio, frontend, prosody, refine):
+    for module in (audio, frontend, prosody, spectral):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""How a student is adapted: every setting with its default, and the recipes that have a name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from mifuse.config import require
+from mifuse.fusion.refinement import RefineConfig
+from mifuse.models.training import FitConfig
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """How a student is adapted. `RECIPES` holds the two that have a name."""
+
+    weighting: str = "reliability"  # of the two teachers, see mifuse.fusion
+    temperature: float = 1.0  # τ of the weights
+    classifier_draws: int = 8  # M; passes of the classifier with dropout
+    refresh: int = 4  # epochs between two fusions; 0 fuses once
+    warm_start: bool = True  # start from the classifier's weights when the shapes allow
+    size: str = "s"  # of a student that starts from scratch
+    dropout: float = 0.2  # 0 is off
+    average: bool = True  # the student is the moving average of the weights, not the last step
+    keep: float = 0.0  # weight of an earlier student's answers beside the labels; 0 is off
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def __post_init__(self) -> None:
+        require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf), keep=(0, math.inf))
+
+
+KEEP = 1.0  # `keep` of a student that is adapted once more; see docs/LOG.md for what other weights do
+RECIPES = {
+    "default": AdaptConfig(),
+    # The published formula and nothing else.
+    "paper": AdaptConfig(
+        weighting="mi",
+        refresh=1,
+        average=False,
+        refine=RefineConfig(rounds=0, prior=0.0),
+        fit=FitConfig(balance=0.0, diversity=0.5, momentum=0.999),
+    ),
+}
