@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +17,10 @@ import numpy.typing as npt
 from mifuse.clips.manifest import Clip
 from mifuse.clips.wal import use_write_ahead_log
 from mifuse.errors import AudioError
-from mifuse_runtime.audio import trim_silence
+from mifuse_runtime.audio import Channel, Mixer, trim_silence
+from mifuse_runtime.files import opened
 
 SAMPLE_RATE = 16_000  # Hz, of everything behind `read_audio`
-BLOCK = 1 << 21  # values decoded at a time, 8 MB: ten minutes of 8 channels at 192 kHz would be 3.7 GB
 
 Samples = npt.NDArray[np.float32]
 
@@ -35,115 +33,44 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit it locked
     )
 
 
-def read_audio(path: Path | str, start: float | None = None, end: float | None = None) -> Samples:
+def read_audio(
+    path: Path | str, start: float | None = None, end: float | None = None, channel: Channel = "mix"
+) -> Samples:
     """Decode a file, or its part from `start` to `end` seconds, to mono at `SAMPLE_RATE`.
 
-    Any format of libsndfile, any rate, any number of channels (averaged).
-    A truncated file is refused, but for Ogg, which does not say how long it should be.
+    What the device reads, by the same code (`mifuse_runtime.files`); resampled by soxr, which is faster.
 
     Returns:
         (n,) float32, n >= 1; [-1, 1] unless the file itself holds larger values.
 
     Raises:
-        AudioError: missing, empty, truncated or not audio; no samples; NaN or infinite values.
+        AudioError: missing, empty, cut short or not audio; no samples; NaN or infinite values.
     """
-    import soundfile
-
-    _check_file(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            return _decode(file, path, start, end)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
-        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip(" .")
-        raise AudioError(
-            f"{path}: not readable as audio ({reason}): convert it to WAV or FLAC, or remove it"
-        ) from error
-
-
-def _check_file(path: Path | str) -> None:
-    try:
-        with Path(path).open("rb") as file:
-            if not file.read(1):
-                raise AudioError(f"{path}: the file is empty (0 bytes): copy it again or remove it")
-    except OSError as error:
-        raise _unopened(path, error) from error
-
-
-def _unopened(path: Path | str, error: OSError) -> AudioError:
-    return AudioError(f"{path}: cannot be opened ({error.strerror}): check the path and its permissions")
-
-
-def _decode(file: Any, path: Path | str, start: float | None, end: float | None) -> Samples:
     import soxr
 
-    rate = file.samplerate
-    first, last = _frame_range(file, path, start, end)
-    if first:
-        file.seek(first)
-    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    size = max(1, BLOCK // file.channels)
-    parts = []
-    position = first
-    while position < last:
-        block = file.read(min(size, last - position), dtype="float32", always_2d=True)
-        if len(block) == 0:
-            raise AudioError(
-                f"{path}: truncated, {position} of {last} frames are there: copy it again or remove it"
-            )
-        finite = np.isfinite(block).all(axis=1)
-        if not finite.all():
-            bad = position + int(finite.argmin())
-            raise AudioError(
-                f"{path}: NaN or infinite value at frame {bad} ({bad / rate:.3f} s): write the file again"
-            )
-        position += len(block)
-        mono = block.mean(axis=1)
-        parts.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono, last=position >= last))
+    mixer, parts = Mixer(channel), []
+    with opened(path, start or 0.0, end) as sound:
+        resampler = soxr.ResampleStream(sound.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        for block in sound.blocks:
+            mono = mixer.mono(block)
+            parts.append(mono if sound.rate == SAMPLE_RATE else resampler.resample_chunk(mono))
+        if sound.rate != SAMPLE_RATE:
+            parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
     samples = np.concatenate(parts)
     # A handful of frames at a high rate can be less than one sample here.
     return samples if len(samples) else mono[:1]
 
 
-def _frame_range(file: Any, path: Path | str, start: float | None, end: float | None) -> tuple[int, int]:
-    """First and last frame (exclusive) of the part; an `end` up to 0.1 s too late is rounding."""
-    count, rate = file.frames, file.samplerate
-    # libsndfile reads what is there of a WAV, AIFF, W64 or AU that is cut short, and only logs the sizes.
-    # Streams declare the largest size there is, and some writers are a few bytes off.
-    for declared, actual in re.findall(r": (\d+) \(should be (\d+)\)", file.extra_info):
-        if int(actual) + 1024 < int(declared) < 0x7FFFF000:
-            raise AudioError(
-                f"{path}: truncated, {actual} of {declared} bytes are there: copy it again or remove it"
-            )
-    if count <= 0:
-        raise AudioError(f"{path}: holds no samples: remove it")
-    if rate < 1000:  # a damaged header; at 1 Hz a minute would become a gigabyte
-        raise AudioError(f"{path}: sample rate {rate} Hz holds no speech: write the file again")
-    if count > 1 << 48:  # FLAC written to a pipe; soundfile cannot read it either
-        raise AudioError(f"{path}: does not say how long it is: write it to a file, not through a pipe")
-    first = round((start or 0.0) * rate)
-    last = count if end is None else round(end * rate)
-    if not 0 <= first < min(last, count) or last > count + rate // 10:
-        part = f"from {start or 0.0} s" if end is None else f"from {start or 0.0} to {end} s"
-        raise AudioError(f"{path}: no audio {part}, the file has {count / rate:.3f} s: correct start and end")
-    return first, min(last, count)
-
-
 def duration(clip: Clip) -> float:
-    """Seconds of a clip, from the header of its file alone.
+    """Seconds of a clip, from the header of its file where that says it.
 
     Raises:
         AudioError: as `read_audio`, as far as the header tells.
     """
-    import soundfile
-
-    _check_file(clip.path)
-    try:
-        info = soundfile.info(clip.path)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError(
-            f"{clip.path}: not readable as audio: convert it to WAV or FLAC, or remove it"
-        ) from error
-    end = info.duration if clip.end is None else min(clip.end, info.duration)
+    with opened(clip.path) as sound:
+        frames = sound.frames if sound.frames is not None else sum(len(block) for block in sound.blocks)
+        seconds = frames / max(1, sound.rate)
+    end = seconds if clip.end is None else min(clip.end, seconds)
     return max(0.0, float(end - (clip.start or 0.0)))
 
 
@@ -165,7 +92,7 @@ class AudioCache:
         max_bytes: size at which the least recently used clips go.
     """
 
-    VERSION = "audio-1"  # one more whenever decoding changes
+    VERSION = "audio-2"  # one more whenever decoding changes
 
     def __init__(self, folder: Path | None = None, max_bytes: int = 20 << 30) -> None:
         default = os.environ.get("MIFUSE_CACHE") or Path.home() / ".cache" / "mifuse"
@@ -279,7 +206,9 @@ class AudioCache:
         try:
             stat = path.stat()
         except OSError as error:
-            raise _unopened(path, error) from error
+            raise AudioError(
+                f"{path}: cannot be read ({error.strerror}): check the path and its permissions"
+            ) from error
         state = (stat.st_size, stat.st_mtime_ns)
         known = self._known.get(path) or self._lookup(path)
         if known is None or known[:2] != state:

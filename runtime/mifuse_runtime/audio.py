@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mifuse_runtime.errors import AudioError
 
 Floats = NDArray[np.float32]
+Channel = str | int  # `mix`, `left`, `right`, or a number from 0
 
 MAX_CHANNELS = 64
 SILENCE_DB, SILENCE_FRAME = 40.0, 0.025  # dB below the loudest frame, and seconds of a frame
+CANCELLED = 1e-3  # of the channels' power, 30 dB down: a mean with less is of channels that cancel
+FAINT = 1e-9  # power, -90 dBFS: quieter channels are silence
 MAX_PEAK = 8.0  # decoders overshoot full scale a little; more means integers passed as floats
 
 
@@ -40,6 +45,61 @@ def mono(samples: ArrayLike) -> Floats:
     return floats / np.float32(32768) if whole else floats
 
 
+class Mixer:
+    """Makes blocks (n, channels) of one recording mono: one channel of it, or the mean of all.
+
+    Channels that cancel each other (one of them wired the wrong way round) have no mean: the first is taken
+    then, with one warning in the log.
+    """
+
+    def __init__(self, channel: Channel = "mix") -> None:
+        self._index = channel_index(channel)
+        self._warned = False
+
+    def mono(self, block: Floats) -> Floats:
+        """The block as (n,).
+
+        Raises:
+            AudioError: there is no such channel.
+        """
+        channels = block.shape[1]
+        if self._index is not None:
+            if self._index >= channels:
+                raise AudioError(f"there is no channel {self._index}: there are {channels}, counted from 0")
+            return block[:, self._index]
+        if channels == 1:
+            return block[:, 0]
+        mean: Floats = block.mean(axis=1, dtype=np.float32)
+        if not cancels(block, mean):
+            return mean
+        if not self._warned:
+            logging.getLogger(__name__).warning(
+                "the channels cancel each other (opposite phase): the first is taken; name one to choose"
+            )
+        self._warned = True
+        return block[:, 0]
+
+
+def channel_index(channel: Channel) -> int | None:
+    """Number of a channel, None for the mean of all.
+
+    Raises:
+        AudioError: no such name.
+    """
+    names = {"mix": None, "left": 0, "right": 1}
+    if channel in names:
+        return names[str(channel)]
+    if (isinstance(channel, int) and channel >= 0) or (isinstance(channel, str) and channel.isdigit()):
+        return int(channel)
+    raise AudioError(f"channel {channel!r}: use mix, left, right or a number from 0")
+
+
+def cancels(block: Floats, mean: Floats) -> bool:
+    """Whether channels (n, c) are each other's opposites, so that their mean (n,) is next to nothing."""
+    power = float(np.einsum("ij,ij->", block, block)) / block.shape[1]
+    return bool(power > FAINT * block.shape[0] and float(mean @ mean) < CANCELLED * power)
+
+
 def checked(samples: Floats) -> Floats:
     """The samples, if they can be recognised.
 
@@ -52,7 +112,7 @@ def checked(samples: Floats) -> Floats:
     if not np.isfinite(highest):
         raise AudioError("samples hold NaN or infinity: repair the recording, or set such samples to 0")
     if highest > MAX_PEAK:
-        raise AudioError(f"float samples reach {highest:g}: divide them to [-1, 1], or pass int16")
+        raise AudioError(f"float samples reach {highest:g}: divide them to [-1, 1], int16 by 32768")
     return samples
 
 

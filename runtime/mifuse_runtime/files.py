@@ -1,148 +1,191 @@
-"""Audio files, and raw samples in bytes, to what the recogniser takes."""
+"""Audio files to samples: one idea of what a file holds, for the device and the workstation."""
 
 from __future__ import annotations
 
-import os
-import struct
+import io
+import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mifuse_runtime.audio import MAX_CHANNELS, Floats, checked, mono
+from mifuse_runtime.audio import MAX_CHANNELS, Channel, Floats, Mixer, checked
+from mifuse_runtime.codings import floats
+from mifuse_runtime.containers import CUT, Layout, layout
 from mifuse_runtime.errors import AudioError
-from mifuse_runtime.resample import PIECE, Resampler
+from mifuse_runtime.resample import PIECE, RATES, Resampler
+from mifuse_runtime.sound import Sound
 
-ENCODINGS = {"int16": "<i2", "float32": "<f4"}  # of raw samples
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_DTYPES = {(_PCM, 8): "u1", (_PCM, 16): "<i2", (_PCM, 32): "<i4", (_FLOAT, 32): "<f4", (_FLOAT, 64): "<f8"}
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+# A stream of bytes that begins so is a file, not raw samples.
+_MARKS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff")
+_MORE_MARKS = (b"#!AMR", b"\x1a\x45\xdf\xa3")
+LONGEST_SPOOL = 1 << 33  # bytes of a stream that is kept in a temporary file
 
 
-def pcm(raw: bytes, encoding: str, channels: int) -> NDArray[Any]:
-    """Samples (n, channels) in the bytes of `int16` or `float32` audio, little-endian, channels interleaved.
-
-    Raises:
-        AudioError: another encoding, no such number of channels, or bytes that end within a frame.
-    """
-    if encoding not in ENCODINGS or not 1 <= channels <= MAX_CHANNELS:
-        raise AudioError(
-            f"{channels} channels of {encoding}: 1 to {MAX_CHANNELS} of {' or '.join(ENCODINGS)} can be used"
-        )
-    dtype = np.dtype(ENCODINGS[encoding])
-    if len(raw) % (dtype.itemsize * channels):
-        raise AudioError(f"{len(raw)} bytes are not whole frames of {channels} {encoding} samples")
-    samples = np.frombuffer(raw, dtype).reshape(-1, channels)
-    return samples.astype(dtype.newbyteorder("="), copy=False)
+def is_file(head: bytes) -> bool:
+    """Whether bytes begin as an audio file does, not as raw samples."""
+    return head.startswith(_MARKS + _MORE_MARKS) or head[4:8] == b"ftyp"
 
 
 def read_audio(
-    source: str | Path | BinaryIO, sample_rate: int = 16_000, longest: float | None = None
+    source: str | Path | BinaryIO,
+    sample_rate: int = 16_000,
+    longest: float | None = None,
+    channel: Channel = "mix",
 ) -> Floats:
     """An audio file as mono float32 (n,) at `sample_rate` Hz; it is decoded in pieces, so memory stays small.
 
-    WAV (PCM of 8 to 32 bits, float) needs nothing else; other formats need the package `soundfile`.
+    WAV, AIFF, AU and W64 (PCM, float, mu-law, A-law) need nothing else; other formats need the package
+    `soundfile`, or the program `ffmpeg`. See docs/audio.md.
 
     Args:
-        source: path, or an open file that can seek.
+        source: path, or an open file.
         longest: seconds; a longer file is refused while it is decoded, however small it is compressed.
+        channel: `mix` (their mean), `left`, `right` or a number from 0.
 
     Raises:
-        AudioError: missing, empty, cut short, too long, or in a format that cannot be read.
+        AudioError: missing, empty, cut short, too long, without that channel, or in another format.
+    """
+    with opened(source) as sound:
+        resampler, mixer = Resampler(sound.rate, sample_rate), Mixer(channel)
+        pieces, size = [], 0
+        for block in sound.blocks:
+            pieces.append(resampler.feed(mixer.mono(block)))
+            size += len(block)
+            if longest and size > longest * sound.rate:
+                raise AudioError(f"the audio is longer than {longest:g} s")
+        return checked(np.concatenate([*pieces, resampler.flush()]))
+
+
+@contextmanager
+def opened(source: str | Path | BinaryIO, start: float = 0.0, end: float | None = None) -> Iterator[Sound]:
+    """What a file holds from `start` to `end` seconds; errors, also of reading the blocks, name the file.
+
+    Raises:
+        AudioError: as `read_audio`.
     """
     where = f"{source}: " if isinstance(source, (str, Path)) else ""
     try:
-        with Path(source).open("rb") if isinstance(source, (str, Path)) else nullcontext(source) as file:
-            found = _wav(file)
-            rate, blocks = found if found is not None else _other(file)
-            resampler = Resampler(rate, sample_rate)
-            pieces, size = [], 0
-            for block in blocks:
-                pieces.append(resampler.feed(checked(mono(block))))
-                size += len(block)
-                if longest and size > longest * rate:
-                    raise AudioError(f"the audio is longer than {longest:g} s")
-        return checked(np.concatenate([*pieces, resampler.flush()]))
+        if isinstance(source, (str, Path)):
+            with Path(source).open("rb") as file:
+                yield open_sound(file, start, end)
+        else:
+            yield open_sound(source, start, end)
     except OSError as error:
-        raise AudioError(f"{where}cannot be read ({error.strerror or error})") from error
+        raise AudioError(
+            f"{where}cannot be read ({error.strerror or error}): check the path and its permissions"
+        ) from error
     except AudioError as error:
         raise AudioError(f"{where}{error}") from error
 
 
-def _wav(file: BinaryIO) -> tuple[int, Iterator[Floats]] | None:
-    """Rate and blocks (n, channels) of a WAV file; None for what is not one, or is compressed."""
-    head = file.read(12)
-    if not head:
-        raise AudioError("the file is empty (0 bytes)")
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return None
-    size = file.seek(0, os.SEEK_END)
-    file.seek(len(head))
-    tag = channels = rate = bits = 0
-    while len(head := file.read(8)) == 8:
-        name, length = struct.unpack("<4sI", head)
-        if name == b"data" and tag:
-            break
-        body = file.read(min(length, 40)) if name == b"fmt " else b""
-        if len(body) >= 16:
-            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
-            if tag == _EXTENSIBLE and len(body) >= 26:
-                tag = struct.unpack("<H", body[24:26])[0]
-        file.seek(length + length % 2 - len(body), 1)
-    else:
-        raise AudioError("the file is cut short, it has no audio data: copy or record it again")
-    if (tag, bits) not in {*_DTYPES, (_PCM, 24)} or not channels:
-        return None
-    left = size - file.tell()
-    if length == 0xFFFFFFFF:  # written to a pipe, length unknown
-        length = left
-    if length > left:
-        raise AudioError(
-            f"the file is cut short ({left} of {length} bytes of audio): copy or record it again"
-        )
-    return rate, _wav_blocks(file, length, channels, tag, bits)
+def open_sound(file: BinaryIO, start: float = 0.0, end: float | None = None) -> Sound:
+    """What an open file holds from `start` to `end` seconds; a pipe is kept in a temporary file.
 
-
-def _wav_blocks(file: BinaryIO, length: int, channels: int, tag: int, bits: int) -> Iterator[Floats]:
-    frame = channels * bits // 8
-    for start in range(0, length // frame, PIECE):
-        raw = file.read(min(PIECE, length // frame - start) * frame)
-        if bits == 24:
-            wide = np.zeros((len(raw) // 3, 4), np.uint8)
-            wide[:, 1:] = np.frombuffer(raw, np.uint8).reshape(-1, 3)
-            block = wide.reshape(-1).view("<i4")
-        else:
-            block = np.frombuffer(raw, _DTYPES[tag, bits])
-        with np.errstate(over="ignore"):  # infinite samples are refused by the caller
-            samples = block.astype(np.float32)
-        if tag == _PCM:  # 24 bits sit in the upper three bytes of 32
-            samples /= np.float32(2 ** (31 if bits == 24 else bits - 1))
-            samples -= np.float32(bits == 8)  # 8 bits are unsigned
-        yield samples.reshape(-1, channels)
-
-
-def _other(file: BinaryIO) -> tuple[int, Iterator[Floats]]:
-    """Rate and blocks (n, channels) of any file that libsndfile reads, if soundfile is installed."""
-    try:
-        import soundfile
-    except ImportError as error:
-        hint = "convert it to WAV, or pip install soundfile for FLAC, OGG, MP3"
-        raise AudioError(f"not a PCM or float WAV file: {hint}") from error
+    Raises:
+        AudioError: as `read_audio`.
+    """
+    if not _seekable(file):
+        file = _spooled(file)
     file.seek(0)
+    head = file.read(4)
+    if not head:
+        raise AudioError("the file is empty (0 bytes): copy it again or remove it")
+    if head == _APPLE_DOUBLE:
+        raise AudioError("notes of macOS on another file (AppleDouble), no audio: leave it out")
+    found = layout(file)
+    if found and found.coding:
+        sound = Sound(
+            found.rate,
+            found.channels,
+            found.length // max(1, found.frame),
+            _blocks(file, found, round(start * found.rate)),
+        )
+    else:
+        from mifuse_runtime.decoders import decoded
+
+        sound = decoded(file, found, start)
+    if not 1 <= sound.channels <= MAX_CHANNELS:
+        raise AudioError(f"the file declares {sound.channels} channels: 1 to {MAX_CHANNELS} can be used")
+    if sound.frames == 0:
+        raise AudioError("the file holds no samples, the audio is empty: record it again or remove it")
+    if sound.rate < RATES[0]:  # a damaged header; at 1 Hz a minute would become a gigabyte
+        raise AudioError(f"the sample rate is {sound.rate} Hz, which holds no speech: write the file again")
+    return replace(sound, blocks=_finite(_part(sound, start, end), sound.rate, round(start * sound.rate)))
+
+
+def _part(sound: Sound, start: float, end: float | None) -> Iterator[Floats]:
+    """The blocks to `end`; one that is up to 0.1 s behind the file's is rounding."""
+    position, rate = round(start * sound.rate), sound.rate
+    last = None if end is None else round(end * rate)
+    known = sound.frames
+    if known is not None and (position >= known or (last or 0) > known + rate // 10):
+        raise _no_part(start, end, known / rate)
+    for block in sound.blocks:
+        left = len(block) if last is None else last - position
+        position += min(len(block), left)
+        yield block[:left]
+        if position == last:
+            return
+    if last is not None and position < last - rate // 10:
+        raise _no_part(start, end, position / rate)
+
+
+def _no_part(start: float, end: float | None, seconds: float) -> AudioError:
+    part = f"from {start} s" if end is None else f"from {start} to {end} s"
+    return AudioError(f"no audio {part}, the file has {seconds:.3f} s: correct start and end")
+
+
+def _blocks(file: BinaryIO, found: Layout, first: int) -> Iterator[Floats]:
+    assert found.coding is not None
+    frame = found.frame
+    size = max(1, PIECE // found.channels) * frame
+    end = found.length // frame * frame
+    file.seek(found.start + first * frame)
+    for at in range(first * frame, end, size):
+        raw = file.read(min(size, end - at))
+        whole = len(raw) // frame * frame
+        if whole:
+            yield floats(raw[:whole], found.coding).reshape(-1, found.channels)
+        if len(raw) < min(size, end - at):
+            raise AudioError(
+                f"the file became shorter while it was read ({at + len(raw)} of {end} bytes): {CUT}"
+            )
+
+
+def _finite(blocks: Iterator[Floats], rate: int, first: int) -> Iterator[Floats]:
+    """The blocks, each checked; an error says where."""
+    position = first
+    for block in blocks:
+        fine = np.isfinite(block).all(axis=1)
+        if not fine.all():
+            bad = position + int(fine.argmin())
+            raise AudioError(f"NaN or infinite value at frame {bad} ({bad / rate:.3f} s): write it again")
+        checked(block.reshape(-1))
+        position += len(block)
+        yield block
+    if position == first:
+        raise AudioError("there are no samples: the audio is empty")
+
+
+def _seekable(file: BinaryIO) -> bool:
     try:
-        sound = soundfile.SoundFile(file)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"not an audio file that can be read ({error.error_string})") from error
+        return file.seekable() and file.seek(0, io.SEEK_CUR) >= 0
+    except (OSError, AttributeError):
+        return False
 
-    def blocks() -> Iterator[Floats]:
-        with sound:
-            try:
-                yield from sound.blocks(PIECE, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise AudioError(
-                    f"cannot be decoded ({error.error_string}): copy or record it again"
-                ) from error
 
-    return sound.samplerate, blocks()
+def _spooled(file: BinaryIO) -> BinaryIO:
+    """A stream as a file that can seek, which is gone when it is closed."""
+    spool: BinaryIO = tempfile.TemporaryFile(prefix="mifuse-")  # noqa: SIM115, closed with its last reference
+    size = 0
+    while raw := file.read(1 << 20):
+        size += len(raw)
+        if size > LONGEST_SPOOL:
+            raise AudioError(f"the stream is longer than {LONGEST_SPOOL >> 30} GiB")
+        spool.write(raw)
+    return spool

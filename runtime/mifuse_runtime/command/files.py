@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from mifuse_runtime.audio import Floats, checked, mono
+from mifuse_runtime.codings import pcm
 from mifuse_runtime.command.output import complain, progress, say, scored
 from mifuse_runtime.command.speakers import known
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError, MifuseError
-from mifuse_runtime.files import pcm, read_audio
+from mifuse_runtime.files import read_audio
 from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.resample import PIECE, Resampler
 from mifuse_runtime.speaker import Speaker

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mifuse_runtime import __version__
+from mifuse_runtime.codings import pcm
 from mifuse_runtime.command.output import say
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError, MifuseError
-from mifuse_runtime.files import pcm, read_audio
+from mifuse_runtime.files import read_audio
 from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.stream import Stream
 
