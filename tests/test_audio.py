@@ -25,11 +25,7 @@ from mifuse.clips import audio
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, read_audio
 from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.errors import AudioError
-<<<<<<< HEAD
-=======
-from mifuse.manifest import Clip, read_manifest
 from mifuse_runtime import files
->>>>>>> fd679d5 (Read audio by one code on the device and the workstation; read until nothing comes)
 from mifuse_runtime.audio import trim_silence
 
 
@@ -376,7 +372,7 @@ def test_kill_while_filling(tmp_path: Path) -> None:
             cache.samples(Clip(path.name, path))
             if i == 20: print("going", flush=True)
     """
-    root = Path(audio.__file__).parents[1]
+    root = Path(audio.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "runtime")])}
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env=environment

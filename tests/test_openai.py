@@ -302,7 +302,7 @@ def test_a_clip_that_cannot_be_read_does_not_stop_the_others(server: LlmServer, 
     run, _ = label(server, manifest, tmp_path / "d.db")
     assert run.added == 4
     assert {question.clip.name for question, _ in run.missing} == {"c1.wav"}
-    assert "not readable as audio" in run.missing[0][1]
+    assert "cannot be decoded" in run.missing[0][1]
 
 
 SENTINEL = "sk-sentinel-0123456789"

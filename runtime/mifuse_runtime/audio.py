@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -73,6 +71,8 @@ class Mixer:
         if not cancels(block, mean):
             return mean
         if not self._warned:
+            import logging  # 0.7 MB that hardly any recording needs
+
             logging.getLogger(__name__).warning(
                 "the channels cancel each other (opposite phase): the first is taken; name one to choose"
             )

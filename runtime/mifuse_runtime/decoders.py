@@ -207,9 +207,8 @@ def _by_ffmpeg(file: BinaryIO, start: float, reason: str | None) -> Sound:
     head = process.head()
     found = layout(io.BytesIO(head)) if head[:4] == b"RIFF" else None
     if found is None or found.coding != "<f4" or not found.channels:
-        raise AudioError(
-            f"{name} that ffmpeg cannot read ({process.end() or reason}): {CUT}, or convert it to WAV"
-        )
+        why = process.end() or reason
+        raise AudioError(f"{name} that cannot be decoded ({why}): {CUT}, or convert it to WAV")
     blocks = process.blocks(head[found.start :], found.channels, round(start * found.rate))
     return Sound(found.rate, found.channels, None, blocks)
 
