@@ -39,7 +39,7 @@ from mifuse.models.features import Features
 from mifuse.models.student import Student, size_of, width_of
 from mifuse.runs.metrics import unweighted_accuracy
 from mifuse.teachers.draws import load_draws
-from mifuse_export import speed
+from mifuse_export import ExportConfig, speed
 from mifuse_export.parity import Floats, Predict, probabilities
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
@@ -90,8 +90,9 @@ class Transfer:
             made.save_pretrained(checkpoint)
         out = folder / "bundle"
         # The table shows what int8 costs, so nothing is refused here.
-        options = {"int8": True, "max_drop": 100.0, "force_int8": True, "force": True}
-        export_student(checkpoint, out, calibration=self.target / "target.csv", cache=cache, **options)
+        config = ExportConfig(int8=True, max_drop=100.0, force_int8=True)
+        target = self.target / "target.csv"
+        export_student(checkpoint, out, config, calibration=target, cache=cache, force=True)
         found = {"transfer": self.name, "size": size_of(width), "start": start, "fit_cpu_s": seconds}
         found |= self.judged(out, cache)
         partial = file.with_suffix(".tmp")

@@ -35,12 +35,13 @@ from mifuse.clips.audio import SAMPLE_RATE, AudioCache
 from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.errors import MifuseError
 from mifuse.evaluation import Device, labelled_clips, predict, predict_known
-from mifuse.exporting.student import calibration_clips, export_student
+from mifuse.exporting.calibration import calibration_clips
+from mifuse.exporting.student import export_student
 from mifuse.models.classifier import TrainConfig
 from mifuse.models.frontend import HOP, WINDOW, LogMel, mel_filters
 from mifuse.models.student import Student
 from mifuse.runs.metrics import unweighted_accuracy
-from mifuse_export import ExportError, speed
+from mifuse_export import ExportConfig, ExportError, speed
 from mifuse_export.calibration import calibrate
 from mifuse_export.onnx import INPUT, frozen, write_onnx
 from mifuse_export.openvino import write_openvino
@@ -149,13 +150,13 @@ def measure(
     """Everything about one student; `refused` is what the gate said, if it let nothing through."""
     out, front = work / "bundle", work / "front"
     front.mkdir(parents=True)
-    options = {"calibration": target, "int8": True, "formats": ENGINES[1:], "force_int8": True}
+    config = ExportConfig(int8=True, formats=ENGINES[1:], force_int8=True)
     started, cpu, refused = time.perf_counter(), time.process_time(), None
     try:
-        export_student(student, out, cache=cache, **options)
+        export_student(student, out, config, calibration=target, cache=cache)
     except ExportError as error:
         refused = str(error)
-        export_student(student, out, cache=cache, max_drop=100.0, **options)
+        export_student(student, out, replace(config, max_drop=100.0), calibration=target, cache=cache)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     bundle = bundles.load(out)
     clips = labelled_clips(target, bundle.labels, "all").clips

@@ -20,7 +20,7 @@ import torch
 from mifuse.exporting import bench
 from mifuse.models.frontend import SAMPLE_RATE
 from mifuse.models.student import SIZES, Student
-from mifuse_export import export_bundle, speed
+from mifuse_export import ExportConfig, export_bundle, speed
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 
@@ -44,11 +44,9 @@ def measure(
         out = export_bundle(
             student,
             folder / name,
+            ExportConfig(int8=True, formats=tuple(formats), max_drop=100),
             labels=student.labels,
             calibration=clips,
-            int8=True,
-            formats=formats,
-            max_drop=100,
         )
         bundle = bundles.load(out)
         for precision, files in bundle.models.items():

@@ -32,8 +32,9 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
 from mifuse.evaluation import labelled_clips
-from mifuse.exporting.student import calibration_clips, export_student
-from mifuse_export import speed
+from mifuse.exporting.calibration import calibration_clips
+from mifuse.exporting.student import export_student
+from mifuse_export import ExportConfig, speed
 from mifuse_export.parity import Floats, Predict, compare, probabilities
 from mifuse_export.quantize import FRONT_END, body
 from mifuse_runtime import bundle as bundles
@@ -99,11 +100,8 @@ def measure(student: Path, target: Path, cache: AudioCache, work: Path) -> dict[
     export_student(
         student,
         folder,
+        ExportConfig(int8=True, formats=("openvino",), force_int8=True, max_drop=100),
         calibration=target,
-        int8=True,
-        formats=("openvino",),
-        force_int8=True,
-        max_drop=100,
         cache=cache,
     )
     bundle = bundles.load(folder)

@@ -241,7 +241,7 @@ def make_bundle(folder: Path) -> Path:
     from mifuse.models.frontend import HOP as HOP_SAMPLES
     from mifuse.models.frontend import MEL_RANGE, N_MELS
     from mifuse.models.student import Student
-    from mifuse_export import export_bundle
+    from mifuse_export import ExportConfig, export_bundle
     from mifuse_runtime.settings import FrontEnd
 
     torch.manual_seed(0)
@@ -251,11 +251,9 @@ def make_bundle(folder: Path) -> Path:
     return export_bundle(
         student,
         folder / "bundle",
+        ExportConfig(int8=True, max_drop=100, force_int8=True),
         labels=student.labels,
         calibration=clips,
-        int8=True,
-        max_drop=100,
-        force_int8=True,
         frontend=FrontEnd(HOP_SAMPLES, N_MELS, *MEL_RANGE, folded=True),
     )
 

@@ -291,6 +291,7 @@ class _Work:
         from mifuse.evaluation import Device, predict_known
         from mifuse.evaluation import predict as run_model
         from mifuse.exporting.student import export_student
+        from mifuse_export import ExportConfig
         from mifuse_runtime import Recognizer
 
         recipe = replace(self.unit, method=replace(self.method, name=self.method.name[:-5], kind="recipe"))
@@ -299,9 +300,8 @@ class _Work:
         export_student(
             recipe.student,
             bundle,
+            ExportConfig(int8=True, max_drop=100.0),
             calibration=self.target,
-            int8=True,
-            max_drop=100.0,
             force=True,
             cache=self.cache,
         )

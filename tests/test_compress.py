@@ -18,7 +18,7 @@ from mifuse.models.features import Features
 from mifuse.models.frontend import N_MELS
 from mifuse.models.student import Student, size_of, width_of
 from mifuse.models.training import Trainer, predict
-from mifuse_export.budget import Budget, Cost
+from mifuse_export.settings import Budget, Cost
 
 
 @pytest.fixture

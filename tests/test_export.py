@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mifuse.models.student import Student
-from mifuse_export import ExportError, Probe, export_bundle, speed
+from mifuse_export import ExportConfig, ExportError, Probe, export_bundle, speed
 from mifuse_export.onnx import frozen
 from mifuse_export.openvino import write_openvino
 from mifuse_export.parity import PARITY, check_parity, compare, probabilities, torch_predict
@@ -87,6 +88,9 @@ def student() -> Student:
     return lived_in(Student(size="xs"))  # left in training mode: the export must not mind
 
 
+SETTINGS = {field.name for field in fields(ExportConfig)}
+
+
 @pytest.fixture(scope="module")
 def bundle(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "new" / "bundle"
@@ -98,7 +102,8 @@ def export(
 ) -> Path:
     # Which of the two is faster on a busy machine is not what most tests ask.
     options = {"int8": True, "calibration": clips(), "max_drop": 20.0, "force_int8": True} | options
-    return export_bundle(model, out, labels=labels, **options)
+    settings = {name: options.pop(name) for name in SETTINGS & options.keys()}
+    return export_bundle(model, out, ExportConfig(**settings), labels=labels, **options)
 
 
 def test_every_model_agrees_with_the_student(student: Student, bundle: Path) -> None:

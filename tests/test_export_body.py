@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
 from mifuse.models.student import Student
-from mifuse_export import ExportError, export_bundle
+from mifuse_export import ExportConfig, ExportError, export_bundle
 from mifuse_export.body import ROUNDING, check_bodies, write_bodies, write_body
 from mifuse_export.parity import PARITY
 from mifuse_runtime import BundleError, Recognizer, engines
@@ -39,11 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(
         student,
         tmp_path_factory.mktemp("body") / "bundle",
+        ExportConfig(int8=True, formats=("onnx", "openvino"), max_drop=50),
         labels=student.labels,
         calibration=clips(),
-        int8=True,
-        formats=("onnx", "openvino"),
-        max_drop=50,
         frontend=FRONT,
     )
 

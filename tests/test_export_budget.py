@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mifuse.models.student import Student
-from mifuse_export import Budget, ExportError, OverBudgetError, export_bundle
+from mifuse_export import Budget, ExportConfig, ExportError, OverBudgetError, export_bundle
 from mifuse_export.budget import Cost, estimate
 from tests.bundles import speech
 
@@ -33,10 +33,9 @@ def test_an_export_is_what_its_estimate_said(tmp_path: Path) -> None:
     student, clips = Student(size="w1"), [speech(1.0, seed=i) for i in range(6)]
     cost = estimate(student, clips, labels=student.labels)
     assert cost.ms > 0
-    options = {"labels": student.labels, "calibration": clips, "max_drop": 100.0}
-    with pytest.raises(ExportError, match="the budget of 1 kB is for an int8 model"):
-        export_bundle(student, tmp_path / "out", budget=Budget(kb=1), **options)
+    config = ExportConfig(budget=Budget(kb=1), max_drop=100.0)
+    assert config.quantised and not config.int8
     with pytest.raises(OverBudgetError, match="the int8 model costs") as error:
-        export_bundle(student, tmp_path / "out", int8=True, budget=Budget(kb=1), **options)
+        export_bundle(student, tmp_path / "out", config, labels=student.labels, calibration=clips)
     assert float(str(error.value).split("costs ")[1].split()[0]) == pytest.approx(cost.kb, rel=0.02)
     assert not list(tmp_path.iterdir())

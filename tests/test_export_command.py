@@ -18,10 +18,12 @@ from mifuse.clips.audio import SAMPLE_RATE, AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import read_manifest
 from mifuse.commands.export import compression, speed
+from mifuse.exporting.calibration import calibration_clips, judges, probe_clips, stratified
 from mifuse.exporting.compress import DISTIL
-from mifuse.exporting.student import calibration_clips, export_student, judges, probe_clips, stratified
+from mifuse.exporting.student import export_student
 from mifuse.models.classifier import load_model
 from mifuse.models.student import Student
+from mifuse_export import ExportConfig
 from mifuse_runtime import bundle as bundles
 
 
@@ -105,16 +107,18 @@ def test_int8_takes_the_manifest_of_the_run(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = {}
-    monkeypatch.setattr("mifuse_export.export_bundle", lambda model, out, **options: seen.update(options))
+    monkeypatch.setattr(
+        "mifuse_export.export_bundle", lambda model, out, config, **options: seen.update(options)
+    )
     student = tmp_path / "student"
     load_model(place / "student").save_pretrained(student)
     with pytest.raises(Exception, match="pass --calibration"):
-        export_student(student, tmp_path / "out", int8=True)
+        export_student(student, tmp_path / "out", ExportConfig(int8=True))
     (student / "run.json").write_text(json.dumps({"target": str(tmp_path / "gone.csv")}))
     with pytest.raises(Exception, match=r"gone\.csv, is gone"):
-        export_student(student, tmp_path / "out", int8=True)
+        export_student(student, tmp_path / "out", ExportConfig(int8=True))
     (student / "run.json").write_text(json.dumps({"target": str(place / "target.csv"), "seed": 7}))
-    export_student(student, tmp_path / "out", int8=True, cache=AudioCache(tmp_path / "cache"))
+    export_student(student, tmp_path / "out", ExportConfig(int8=True), cache=AudioCache(tmp_path / "cache"))
     assert len(seen["calibration"]) == 8
     assert len(seen["probe"].clips) == 4
     assert seen["provenance"]["seed"] == 7

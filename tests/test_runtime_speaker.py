@@ -17,7 +17,7 @@ from mifuse.models import frontend
 from mifuse.models import speaker_norm as speakers
 from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
 from mifuse.models.student import Student
-from mifuse_export import ExportError, export_bundle
+from mifuse_export import ExportConfig, ExportError, export_bundle
 from mifuse_runtime import BundleError, MifuseError, Recognizer, speaker
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.audio import trim_silence
@@ -41,11 +41,9 @@ def export_known(folder: Path, formats: tuple[str, ...] = ("onnx",)) -> Path:
     return export_bundle(
         student,
         folder,
+        ExportConfig(int8=True, formats=formats, max_drop=50),
         labels=student.labels,
         calibration=CLIPS,
-        int8=True,
-        formats=formats,
-        max_drop=50,
         frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True),
         speaker=student.speaker_head(),
     )

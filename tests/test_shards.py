@@ -8,6 +8,7 @@ import pytest
 
 from mifuse.clips import shards
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.keys import VERSIONS
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import table
 from mifuse.errors import AudioError
@@ -77,7 +78,7 @@ def test_a_changed_file_is_computed_again(clips, tmp_path):
 
 def test_a_cut_file_is_computed_again(clips, tmp_path):
     whole = rows(clips, tmp_path, Rows())
-    file = sorted((tmp_path / "cache" / AudioCache.VERSION / "kind").glob("*.npy"))[0]
+    file = sorted((tmp_path / "cache" / f"audio-{VERSIONS['audio']}" / "kind").glob("*.npy"))[0]
     os.truncate(file, file.stat().st_size - 3)
     compute = Rows()
     assert np.array_equal(rows(clips, tmp_path, compute), whole)
@@ -94,7 +95,7 @@ def test_a_failure_keeps_what_is_done(clips, tmp_path):
 
     with pytest.raises(AudioError, match=r"4\.wav"):
         rows(clips, tmp_path, fails)
-    kept = list((tmp_path / "cache" / AudioCache.VERSION / "kind").iterdir())
+    kept = list((tmp_path / "cache" / f"audio-{VERSIONS['audio']}" / "kind").iterdir())
     assert sorted(file.suffix for file in kept) == [".npy", ".npy"]
     rows(clips, tmp_path, compute)
     assert compute.seen == [clip.name for clip in clips]

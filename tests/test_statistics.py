@@ -4,11 +4,12 @@ import pytest
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest
 from mifuse.demo.synth import make_domain
+from mifuse.models import frontend
 from mifuse.models.features import Features
 from mifuse.voices import prosody
-from mifuse.voices import statistics as voices_module
 from mifuse.voices.spectral import describe
 from mifuse.voices.statistics import voice_statistics
+from mifuse_runtime import audio as runtime_audio
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +33,10 @@ def test_measured_once(world, monkeypatch):
     assert np.array_equal(voice_statistics(clips, AudioCache(cache.folder.parent)).in_memory(), rows)
 
 
-def test_other_code_measures_again(world, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "name"), [(prosody, "VOICED"), (frontend, "FLOOR"), (runtime_audio, "SILENCE_DB")]
+)
+def test_another_constant_measures_again(world, monkeypatch, module, name):
     clips, cache, rows = world
-    edited = tmp_path / "prosody.py"
-    edited.write_text("VOICED = 0.5\n")
-    monkeypatch.setattr(prosody, "__file__", str(edited))
-    monkeypatch.setattr(prosody, "VOICED", 0.7)
-    voices_module._key.cache_clear()
-    try:
-        assert not np.array_equal(voice_statistics(clips, cache).in_memory(), rows)
-    finally:
-        voices_module._key.cache_clear()
+    monkeypatch.setattr(module, name, getattr(module, name) * 1.5)
+    assert not np.array_equal(voice_statistics(clips, cache).in_memory(), rows)

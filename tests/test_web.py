@@ -282,6 +282,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
     from mifuse.exporting.student import export_student
     from mifuse.models.student import Student
+    from mifuse_export import ExportConfig
 
     folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(0)
@@ -289,8 +290,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(4):
         soundfile.write(folder / f"{number}.wav", speech(1.5, seed=number), 16_000)
     (folder / "target.csv").write_text("path\n" + "".join(f"{number}.wav\n" for number in range(4)))
-    options = {"calibration": folder / "target.csv", "formats": ("onnx", "openvino"), "max_drop": 100.0}
-    return export_student(folder / "student", folder / "bundle", int8=True, **options)
+    config = ExportConfig(int8=True, formats=("onnx", "openvino"), max_drop=100.0)
+    calibration = folder / "target.csv"
+    return export_student(folder / "student", folder / "bundle", config, calibration=calibration)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -1,11 +1,9 @@
-"""What the device allows: size and time of the int8 model, estimated before and checked after."""
+"""What a model will cost as int8, estimated without an export."""
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,60 +13,11 @@ from torch import nn
 
 from mifuse_export import speed
 from mifuse_export.calibration import calibrate
-from mifuse_export.errors import ExportError
 from mifuse_export.onnx import INPUT, frozen, session_options, write_onnx
 from mifuse_export.parity import Floats
+from mifuse_export.settings import Cost
 
 _CALIBRATION_CLIPS = 4  # of an estimate: weights and ranges do not matter for size and time
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an int8 model costs."""
-
-    kb: float  # its ONNX file, in 1000 bytes
-    ms: float  # median time of one window of audio on ONNX Runtime, one thread, on this machine
-
-    def __str__(self) -> str:
-        return f"{self.kb:.1f} kB and {self.ms:.3g} ms"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What it may cost, in the units of `Cost`; infinity is no bound.
-
-    Raises:
-        ExportError: a bound that is not above 0.
-    """
-
-    kb: float = math.inf
-    ms: float = math.inf
-
-    def __post_init__(self) -> None:
-        for unit, bound in (("kB", self.kb), ("ms", self.ms)):
-            if not bound > 0:  # NaN, too
-                raise ExportError(f"a budget of {bound:g} {unit}: it must be above 0")
-
-    def __str__(self) -> str:
-        bounds = ((self.kb, "kB"), (self.ms, "ms"))
-        return " and ".join(f"{bound:g} {unit}" for bound, unit in bounds if bound < math.inf)
-
-    def holds(self, cost: Cost) -> bool:
-        """Whether the cost is within the budget."""
-        return cost.kb <= self.kb and cost.ms <= self.ms
-
-    def check(self, cost: Cost) -> None:
-        """Refuse what costs more.
-
-        Raises:
-            OverBudgetError: it does.
-        """
-        if not self.holds(cost):
-            raise OverBudgetError(f"the int8 model costs {cost}, the budget is {self}")
-
-
-class OverBudgetError(ExportError):
-    """The int8 model costs more than the budget."""
 
 
 def estimate(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mifuse_export import engines, mobile
-from mifuse_export.bundle import Probe
+from mifuse_export.int8 import Probe
 from mifuse_export.parity import (
     PARITIES,
     Floats,

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mifuse.clips.keys import VERSIONS
 from mifuse.clips.manifest import Clip
 from mifuse.clips.wal import use_write_ahead_log
 from mifuse.errors import AudioError
@@ -92,11 +93,9 @@ class AudioCache:
         max_bytes: size at which the least recently used clips go.
     """
 
-    VERSION = "audio-2"  # one more whenever decoding changes
-
     def __init__(self, folder: Path | None = None, max_bytes: int = 20 << 30) -> None:
         default = os.environ.get("MIFUSE_CACHE") or Path.home() / ".cache" / "mifuse"
-        self.folder = Path(folder or default) / self.VERSION
+        self.folder = Path(folder or default) / f"audio-{VERSIONS['audio']}"
         self.max_bytes = max_bytes
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
         self._known: dict[Path, tuple[int, int, str]] = {}

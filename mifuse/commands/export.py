@@ -104,29 +104,36 @@ def export(
         raise click.UsageError("--qat is for the 8-bit model: give --int8, too")
     try:
         from mifuse.exporting.student import export_student
-        from mifuse_export import Budget
-        from mifuse_runtime.bundle import load
+        from mifuse_export import Budget, ExportConfig
     except ImportError as error:
         raise click.ClickException(f"{error}: pip install 'mifuse[train,export]'") from error
 
     budget = Budget(budget_kb, budget_ms)
+    config = ExportConfig(
+        formats=formats,
+        int8=int8,
+        fp16=fp16,
+        max_drop=max_drop,
+        force_int8=force_int8,
+        budget=None if budget == Budget() else budget,
+        qat=qat,
+    )
     with distillations() as progress:
         export_student(
-            student,
-            out,
+            *(student, out, config),
             calibration=calibration,
-            int8=int8,
-            fp16=fp16,
-            formats=formats,
-            max_drop=max_drop,
-            qat=qat,
-            force_int8=force_int8,
-            budget=None if budget == Budget() else budget,
             sign=sign,
             force=force,
             bar=reading,
             progress=progress,
         )
+    show(out, as_json=as_json)
+
+
+def show(out: Path, *, as_json: bool) -> None:
+    """Print what was written and measured."""
+    from mifuse_runtime.bundle import load
+
     bundle = load(out)
     timing = out / "timing.json"
     times = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else None

@@ -54,7 +54,7 @@ def verify(
     labelled ones off the adapt split where there are any. Exit code 1 when a difference is too large.
     """
     try:
-        from mifuse.exporting.student import judges
+        from mifuse.exporting.calibration import judges
         from mifuse_export.verify import verify_models
         from mifuse_runtime import signature
         from mifuse_runtime.bundle import load

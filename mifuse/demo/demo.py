@@ -124,12 +124,13 @@ def run_demo(
     _label(inputs, target, out / "draws.db", cache, stage)
     _adapt(inputs, out, config, cache, stage)
     with stage("export", 1):
+        from mifuse_export import ExportConfig
+
         export_student(
             out / "student",
             out / "bundle",
+            ExportConfig(int8=True, force_int8=True),
             calibration=inputs.target,
-            int8=True,
-            force_int8=True,  # the report is about int8, whichever is faster here
             cache=cache,
         )
     predictions = _predict(inputs, target, out, cache, stage)

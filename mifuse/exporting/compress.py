@@ -19,7 +19,7 @@ from mifuse.models.training import Array, FitConfig, Trainer, frozen_copy, predi
 if TYPE_CHECKING:
     import numpy as np
 
-    from mifuse_export.budget import Budget, Cost
+    from mifuse_export.settings import Budget, Cost
 
 _LOGGER = logging.getLogger(__name__)
 

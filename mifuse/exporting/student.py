@@ -1,4 +1,4 @@
-"""From a student's folder and a target manifest to a bundle: which clips calibrate, which ones judge."""
+"""From a student's folder and a target manifest to a bundle."""
 
 from __future__ import annotations
 
@@ -7,124 +7,130 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples
-from mifuse.clips.labels import canonical
-from mifuse.clips.manifest import Clip, Manifest, read_manifest
+from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.errors import MifuseError
+from mifuse.exporting.calibration import Bar, calibration_samples, labelled_probe
 
 if TYPE_CHECKING:
     from mifuse.models.hub import HubClassifier
     from mifuse.models.student import Student
-    from mifuse_export import Budget, Probe
+    from mifuse_export import ExportConfig, Probe
     from mifuse_export.qat import Rounding
 
-CALIBRATION_CLIPS = 200
-PROBE_CLIPS = 400
 _HUB_SETTINGS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "id2label")
-LONGEST = 10 * SAMPLE_RATE  # samples of a clip that are used: the device looks at a few seconds at a time
-
-T = TypeVar("T")
-Bar = Callable[[Iterable[Clip]], Iterable[Clip]]  # wraps the decoding of clips, for a progress bar
 
 
 def export_student(
-    student: Path,
-    out: Path,
+    student: str | Path,
+    out: str | Path,
+    config: ExportConfig | None = None,
     *,
-    calibration: Path | None = None,
-    int8: bool = False,
-    fp16: bool = False,
-    formats: Sequence[str] = ("onnx",),
-    max_drop: float = 0.5,
-    force_int8: bool = False,
+    calibration: str | Path | None = None,
     sign: Path | None = None,
-    budget: Budget | None = None,
-    qat: bool = False,
     force: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Path:
-    """Write the bundle `out` of the student in the folder `student`.
+    """Write the bundle `out` of the student in the folder `student`; returns its folder.
 
     Args:
-        student: what `adapt` or `train` wrote, or an audio classifier of `transformers` that hears samples.
+        student: what `adapt` or `train` wrote, or an audio classifier of `transformers` that takes samples.
+        config: formats and precisions, see `mifuse_export.ExportConfig`; None: fp32 in ONNX. With a budget,
+            where the student's int8 model costs more, the widest narrower student that does not is made from
+            it, and taught by it on the clips to adapt to.
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
-        fp16, formats, max_drop, force_int8, sign, force: see `mifuse_export.export_bundle`.
-        budget: what the int8 model, which is then made, may cost. If the student's costs more, the widest
-            one that does not is made from it, and taught by it on the clips to adapt to.
-        progress: called with the record of each epoch in which it is taught.
-        qat: where int8 fails its gate in some layer, fine-tune the student for it on the clips of the
-            manifest's `adapt` split (see `mifuse.exporting.fine_tuning`).
+        sign: PEM file of a private key that signs the bundle.
+        force: replace an existing bundle.
+        bar: wraps the decoding of clips.
+        progress: called with the record of each epoch in which a narrower student is taught.
 
     Raises:
         MifuseError: no student, no clips, an export not as good as the student, or none within the budget.
     """
-    from mifuse.exporting.compress import within
     from mifuse.models.classifier import load_model
-    from mifuse.models.features import Features
-    from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
-    from mifuse.models.student import Student
-    from mifuse_export import OverBudgetError, Probe, check_out, export_bundle
-    from mifuse_export.budget import estimate
+    from mifuse_export import ExportConfig, OverBudgetError, Probe, check_out
     from mifuse_export.signing import signer
-    from mifuse_runtime.settings import FrontEnd
 
+    student, out, config = Path(student), Path(out), config or ExportConfig()
     check_out(out, force)  # before minutes of work
     if sign:
         signer(sign)
-    int8 = int8 or budget is not None
     model, cache = load_model(student), cache or AudioCache()
-    frontend = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True) if isinstance(model, Student) else None
-    if not isinstance(model, Student):
-        _check_exportable(student, model, qat=qat, budget=budget)
-    source = calibration or _adapted_to(student, needed=int8)
+    _check_exportable(student, model, config)
+    source = Path(calibration) if calibration else _adapted_to(student, needed=config.quantised)
     clips: list[Samples] = []
-    probe = None
+    probe: Probe | None = None
     adapt: Sequence[Clip] = ()
-    students: Iterable[Student | HubClassifier] = [model]
     if source:
         manifest = read_manifest(source, labels=None)
-        clips = _samples(calibration_clips(manifest, 2 * CALIBRATION_CLIPS), cache, bar)
-        clips = stratified(clips, predicted_classes(model, clips), CALIBRATION_CLIPS)
-        probe = _probe(manifest, model.labels, cache, bar) if int8 else None
+        clips = calibration_samples(manifest, model, cache, bar)
+        probe = labelled_probe(manifest, model.labels, cache, bar) if config.quantised else None
         adapt = manifest.select("adapt").clips
-        if budget and isinstance(model, Student):
-            features = partial(Features.of, adapt, cache)
-            cost = partial(estimate, clips=clips, labels=model.labels, sample_rate=SAMPLE_RATE)
-            students = within(budget, model, features, cost, progress)
-    for candidate in students:
-        retrain = (
-            partial(_retrained, candidate, adapt, cache) if qat and isinstance(candidate, Student) else None
-        )
+    for candidate in _candidates(model, config, adapt, clips, cache=cache, progress=progress):
+        provenance = _provenance(student, model, candidate, probe or Probe(clips))
         with contextlib.suppress(OverBudgetError):
-            return export_bundle(
-                candidate,
-                out,
-                labels=model.labels,
-                sample_rate=SAMPLE_RATE,
+            return _export(
+                *(candidate, out, config),
+                adapt=adapt,
+                cache=cache,
                 calibration=clips,
-                int8=int8,
-                fp16=fp16,
-                formats=formats,
-                max_drop=max_drop,
-                force_int8=force_int8,
                 probe=probe,
-                retrain=retrain,
-                budget=budget,
-                frontend=frontend,
-                speaker=candidate.speaker_head() if isinstance(candidate, Student) else None,
-                provenance=_provenance(student, model, candidate, probe or Probe(clips)),
+                provenance=provenance,
                 sign=sign,
                 force=force,
             )
-    raise MifuseError(f"no student made of {student} holds the budget of {budget}: give it more")
+    raise MifuseError(f"no student made of {student} holds the budget of {config.budget}: give it more")
+
+
+def _candidates(
+    model: Student | HubClassifier,
+    config: ExportConfig,
+    clips: Sequence[Clip],
+    samples: Sequence[Samples],
+    *,
+    cache: AudioCache,
+    progress: Callable[[dict[str, float]], object],
+) -> Iterable[Student | HubClassifier]:
+    """The model itself, or with a budget the students made from it, the widest that holds it first."""
+    from mifuse.exporting.compress import within
+    from mifuse.models.features import Features
+    from mifuse.models.student import Student
+    from mifuse_export.budget import estimate
+
+    if config.budget is None or not isinstance(model, Student):
+        return [model]
+    features = partial(Features.of, clips, cache)
+    cost = partial(
+        estimate, clips=samples, labels=model.labels, sample_rate=SAMPLE_RATE, window=config.window
+    )
+    return within(config.budget, model, features, cost, progress)
+
+
+def _export(
+    model: Student | HubClassifier,
+    out: Path,
+    config: ExportConfig,
+    *,
+    adapt: Sequence[Clip],
+    cache: AudioCache,
+    **options: Any,
+) -> Path:
+    """`export_bundle` with what the model knows of itself; a student is fine-tuned on the clips `adapt`."""
+    from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
+    from mifuse.models.student import Student
+    from mifuse_export import export_bundle
+    from mifuse_runtime.settings import FrontEnd
+
+    if isinstance(model, Student):
+        options["frontend"] = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True)
+        options["speaker"] = model.speaker_head()
+        options["retrain"] = partial(_retrained, model, adapt, cache) if config.qat else None
+    return export_bundle(model, out, config, labels=model.labels, sample_rate=SAMPLE_RATE, **options)
 
 
 def _retrained(
@@ -138,102 +144,22 @@ def _retrained(
     return tuned, {"steps": CONFIG.steps, "clips": len(clips)}
 
 
-def _check_exportable(folder: Path, model: HubClassifier, *, qat: bool, budget: Budget | None) -> None:
+def _check_exportable(folder: Path, model: Student | HubClassifier, config: ExportConfig) -> None:
+    from mifuse.models.student import Student
+
+    if isinstance(model, Student):
+        return
     kind = model.model.config.model_type
     if not model.hears_samples:
         raise MifuseError(
             f"{folder} is a {kind}, which hears spectrograms that `transformers` makes: "
             "export a WavLM, HuBERT or wav2vec2, or adapt a student with it as --source"
         )
-    if qat or budget:
-        what = "a budget narrows" if budget else "--qat fine-tunes"
+    if config.qat or config.budget:
+        what = "a budget narrows" if config.budget else "--qat fine-tunes"
         raise MifuseError(
             f"{folder} is a {kind}, and {what} our students alone: adapt one with it as --source"
         )
-
-
-def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> list[Clip]:
-    """Up to `count` clips spread evenly over the durations; of the `adapt` split where there is one."""
-    adapt = [clip for clip in manifest.clips if clip.split == "adapt"]
-    clips = _spread(adapt or list(manifest.clips), 10 * count)  # headers of 2,000 files, not of 100,000
-    return _spread(sorted(clips, key=_seconds), count)
-
-
-def predicted_classes(model: Student | HubClassifier, clips: Sequence[Samples]) -> NDArray[np.int64]:
-    """The class that the model hears in each clip, (N,)."""
-    from mifuse_export.onnx import frozen
-    from mifuse_export.parity import probabilities, torch_predict
-
-    if not clips:
-        return np.zeros(0, np.int64)
-    classes: NDArray[np.int64] = probabilities(torch_predict(frozen(model)), clips).argmax(axis=1)
-    return classes
-
-
-def stratified(clips: Sequence[Samples], classes: NDArray[np.int64], count: int) -> list[Samples]:
-    """`count` of the clips: of every class as many, where it has them, spread over the durations in each.
-
-    >>> clips = [np.zeros(n, np.float32) for n in range(1, 9)]
-    >>> [len(clip) for clip in stratified(clips, np.array([0, 0, 0, 0, 0, 0, 1, 2]), 4)]
-    [1, 6, 7, 8]
-    """
-    groups = sorted((np.flatnonzero(classes == c) for c in np.unique(classes)), key=len)
-    chosen: list[int] = []
-    for left, group in zip(range(len(groups), 0, -1), groups, strict=True):
-        share = -((len(chosen) - min(count, len(clips))) // left)  # rounded up: what it lacks, others give
-        ordered = sorted(group.tolist(), key=lambda i: len(clips[i]))
-        chosen += _spread(ordered, share)
-    return [clips[i] for i in sorted(chosen[:count], key=lambda i: len(clips[i]))]
-
-
-def probe_clips(manifest: Manifest, labels: Sequence[str], count: int = PROBE_CLIPS) -> list[Clip]:
-    """Up to `count` labelled clips that judge int8; labels of `adapt` rows are for `evaluate` alone."""
-    known = (clip for clip in manifest.clips if clip.split != "adapt" and clip.label)
-    return _spread([clip for clip in known if canonical(str(clip.label), labels)], count)
-
-
-def judges(source: Path, labels: Sequence[str], *, cache: AudioCache | None = None, bar: Bar = iter) -> Probe:
-    """Clips of a manifest that judge a bundle: the labelled ones off the adapt split, else any, unlabelled.
-
-    Raises:
-        MifuseError: the manifest or one of its clips cannot be read.
-    """
-    from mifuse_export import Probe
-
-    manifest, cache = read_manifest(source, labels=None), cache or AudioCache()
-    found = _probe(manifest, labels, cache, bar)
-    return found or Probe(_samples(calibration_clips(manifest), cache, bar))
-
-
-def _probe(manifest: Manifest, labels: Sequence[str], cache: AudioCache, bar: Bar) -> Probe | None:
-    from mifuse_export import Probe
-
-    clips = probe_clips(manifest, labels)
-    if not clips:
-        return None
-    classes = [labels.index(str(canonical(str(clip.label), labels))) for clip in clips]
-    return Probe(_samples(clips, cache, bar), np.array(classes, dtype=np.int64))
-
-
-def _samples(clips: Sequence[Clip], cache: AudioCache, bar: Bar) -> list[Samples]:
-    return [cache.samples(clip)[:LONGEST] for clip in bar(clips)]  # as the device hears them
-
-
-def _spread(clips: Sequence[T], count: int) -> list[T]:
-    if len(clips) <= count:
-        return list(clips)
-    return [clips[round(i)] for i in np.linspace(0, len(clips) - 1, count)]
-
-
-def _seconds(clip: Clip) -> float:
-    import soundfile
-
-    if clip.end is not None:
-        return clip.end - (clip.start or 0.0)
-    try:
-        return float(soundfile.info(clip.path).duration) - (clip.start or 0.0)
-    except soundfile.LibsndfileError:
-        return 0.0  # decoding it says what is wrong
 
 
 def _run(student: Path) -> dict[str, Any]:

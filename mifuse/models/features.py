@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.keys import key
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, in_shards
 from mifuse.models import frontend
 from mifuse.models.speaker_norm import speaker_ids
+from mifuse_runtime import audio as runtime_audio
 
 _LOGGER = logging.getLogger(__name__)
 
 PADDING = float(np.log(frontend.FLOOR))  # what the front end gives for digital silence
-# Any change of these is another feature file; the number rises when the same constants give other bits.
-KEY = f"4 {frontend.SAMPLE_RATE} {frontend.WINDOW} {frontend.N_MELS} {frontend.MEL_RANGE} {frontend.FLOOR}"
 
 
 class Features:
@@ -91,13 +91,18 @@ class Features:
             logmels = _logmels(part, cache, trim, progress)
             _write(logmels, stem.with_suffix(".frames"), stem.with_suffix(".npy"))
 
-        pieces = in_shards(clips, cache, "features", f"{KEY} {trim}", read=read, write=write)
+        pieces = in_shards(clips, cache, "features", features_key(trim), read=read, write=write)
         speakers = speaker_ids([clip.speaker for clip in clips])
         if len(pieces) == 1:
             return cls(*pieces[0], speakers)
         lengths = [np.diff(offsets) for _, offsets in pieces]
         offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
         return cls(Joined([frames for frames, _ in pieces]), offsets, speakers)
+
+
+def features_key(trim: bool = True) -> str:
+    """Of a file of features."""
+    return key(("audio", "trim", "features"), [frontend, runtime_audio], trim=trim)
 
 
 def _logmels(

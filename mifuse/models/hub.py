@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.keys import key
 from mifuse.clips.labels import LABELS, canonical
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, table
@@ -28,6 +29,7 @@ from mifuse.errors import MifuseError
 from mifuse.models.attention import NAME, plain
 from mifuse.models.frontend import SAMPLE_RATE
 from mifuse.models.training import FitConfig, Trainer, View
+from mifuse_runtime import audio as runtime_audio
 
 Array = NDArray[np.float64]
 
@@ -167,8 +169,8 @@ class HubClassifier(nn.Module):
         digest = hashlib.sha256(self.extractor.to_json_string().encode())
         for name, weights in sorted(encoder.items()):
             digest.update(name.encode() + weights.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        key = digest.hexdigest()
-        return Embeddings(table(clips, cache, "encoder", key, lambda part: self._hear(part, cache, heard)))
+        states = key(("audio", "trim", "encoder"), [runtime_audio], encoder=digest.hexdigest())
+        return Embeddings(table(clips, cache, "encoder", states, lambda part: self._hear(part, cache, heard)))
 
     @torch.inference_mode()
     def _hear(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse.clips import audio
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.keys import key
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, table
-from mifuse.models import features, frontend
-from mifuse.models.features import Features
+from mifuse.models.features import Features, features_key
 from mifuse.voices import prosody, spectral
 
 Array = NDArray[np.float64]
@@ -38,7 +34,7 @@ def voice_statistics(clips: Sequence[Clip], cache: AudioCache) -> Joined:
     Raises:
         AudioError: a clip cannot be read.
     """
-    return table(clips, cache, "voices", _key(), lambda part: _measured(part, cache))
+    return table(clips, cache, "voices", statistics_key(), lambda part: _measured(part, cache))
 
 
 def _measured(clips: Sequence[Clip], cache: AudioCache) -> Array:
@@ -46,10 +42,6 @@ def _measured(clips: Sequence[Clip], cache: AudioCache) -> Array:
     return np.hstack([described, prosody.measures(clips, cache)])
 
 
-@functools.cache
-def _key() -> str:
-    """Any change of the code is another table: a version number would wait for somebody to raise it."""
-    digest = hashlib.sha256(features.KEY.encode())
-    for module in (audio, frontend, prosody, spectral):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()
+def statistics_key() -> str:
+    """Of a table of statistics."""
+    return key(("spectral", "prosody"), [spectral, prosody], features=features_key())
