@@ -59,7 +59,8 @@ def main() -> None:
     print(
         f"{options.target}, student {options.size}, {options.threads} threads, precision {found['precision']}"
     )
-    print("{clips_per_second:.0f} clips/s (goal 250), loader {loader_share:.1%} (goal 10 %)".format(**found))
+    speed, share = float(found["clips_per_second"]), float(found["loader_share"])
+    print(f"{speed:.0f} clips/s (goal 250), loader {share:.1%} (goal 10 %)")
 
 
 if __name__ == "__main__":

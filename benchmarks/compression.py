@@ -27,6 +27,7 @@ import torch
 from benchmarks import charts
 from benchmarks.export import students
 from benchmarks.latency import machine, speech_like
+from benchmarks.provenance import provenance
 from mifuse.adaptation import adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest
@@ -229,6 +230,7 @@ def main() -> int:
     print(f"\nmean, {SECONDS:g} s of audio, one thread, {machine()}\n\n{table(mean)}")
     if options.out:
         document = {
+            **provenance(),
             "machine": machine(),
             "seconds": SECONDS,
             "distil": asdict(DISTIL),

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks import units
+from benchmarks.provenance import provenance
 from benchmarks.units import SPLITS, Transfer, Unit, named
 from mifuse.adaptation import adapt
 from mifuse.clips.audio import AudioCache
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{time.perf_counter() - began:.0f} s\n", flush=True)
     if options.out:
         document = {
-            "date": time.strftime("%Y-%m-%d"),
+            **provenance(),
             "machine": asdict(machine()),
             "versions": versions(),
             "recipe": asdict(override(RECIPES["default"], options.set)),

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks import workers
 from benchmarks.latency import machine, speech_like
+from benchmarks.provenance import provenance
 from benchmarks.transfers import find_corpora
 from benchmarks.units import Transfer, Unit, named
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache
@@ -206,7 +207,7 @@ def xs_kb(target: Path, cache: AudioCache, folder: Path) -> float:
     student, source = Student(size="xs"), folder / "xs.onnx"
     write_onnx(frozen(student), source, labels=student.labels, sample_rate=SAMPLE_RATE)
     clips = [cache.samples(clip) for clip in calibration_clips(read_manifest(target, labels=None), 4)]
-    return calibrate(onnx.load(source), clips).int8().ByteSize() / 1000
+    return float(calibrate(onnx.load(source), clips).int8().ByteSize()) / 1000
 
 
 def summary(rows: Sequence[dict[str, Any]], xs: float) -> dict[str, float]:
@@ -318,7 +319,13 @@ def main() -> int:
     print(f"{SECONDS:g} s of audio, one thread, {machine()}\n")
     show(rows, found)
     if options.out:
-        document = {"machine": machine(), "seconds": SECONDS, "summary": found, "students": rows}
+        document = {
+            **provenance(),
+            "machine": machine(),
+            "seconds": SECONDS,
+            "summary": found,
+            "students": rows,
+        }
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 

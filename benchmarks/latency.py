@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from benchmarks.provenance import provenance
 from mifuse.exporting import bench
 from mifuse.models.frontend import SAMPLE_RATE
 from mifuse.models.student import SIZES, Student
@@ -27,19 +29,20 @@ from mifuse_runtime import engines
 ROUNDS, CALLS = 30, 10  # times each model is visited; timed calls of a visit
 
 
-def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
+def speech_like(seconds: float, seed: int = 0) -> NDArray[np.float32]:
     """Noise that rises and falls four times a second: some frames are speech, some are not."""
     time_axis = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     noise = np.random.default_rng(seed).standard_normal(len(time_axis))
-    return (0.1 * noise * np.sin(4 * np.pi * time_axis) ** 2).astype(np.float32)
+    return np.asarray(0.1 * noise * np.sin(4 * np.pi * time_axis) ** 2, np.float32)
 
 
 def measure(
-    students: dict[str, torch.nn.Module], seconds: float, formats: list[str], folder: Path
+    students: dict[str, Student], seconds: float, formats: list[str], folder: Path
 ) -> list[dict[str, Any]]:
     """One row a model: size of the file and percentiles of the time."""
     clips = [speech_like(s, seed) for seed, s in enumerate((0.5, 1, 2, 3, 4))]
-    rows, calls = [], []
+    rows: list[dict[str, Any]] = []
+    calls = []
     for name, student in students.items():
         out = export_bundle(
             student,
@@ -57,8 +60,8 @@ def measure(
                 rows.append({**row, "kb": round(weights.stat().st_size / 1000)})
     samples = speech_like(seconds)[None]
     times = speed.times(calls, samples, ROUNDS, CALLS)
-    for row, spent in zip(rows, times, strict=True):
-        row |= {f"p{p}_ms": round(float(np.percentile(spent, p)) * 1e3, 3) for p in (50, 90, 99)}
+    for found, spent in zip(rows, times, strict=True):
+        found |= {f"p{p}_ms": round(float(np.percentile(spent, p)) * 1e3, 3) for p in (50, 90, 99)}
     return rows
 
 
@@ -88,7 +91,9 @@ def main() -> None:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     if options.json:
         options.json.write_text(
-            json.dumps({"machine": machine(), "seconds": options.seconds, "rows": rows}, indent=1)
+            json.dumps(
+                {**provenance(), "machine": machine(), "seconds": options.seconds, "rows": rows}, indent=1
+            )
         )
 
 

@@ -28,6 +28,7 @@ import torch
 
 from benchmarks.export import SECONDS, student_options, students
 from benchmarks.latency import machine, speech_like
+from benchmarks.provenance import provenance
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
@@ -114,7 +115,7 @@ def measure(student: Path, target: Path, cache: AudioCache, work: Path) -> dict[
         "NNCF, accuracy control": accuracy_control,
     }
     files = {"from QDQ": bundle.model("openvino", "int8")}
-    seconds = {"from QDQ": None}
+    seconds: dict[str, float | None] = {"from QDQ": None}
     for i, (name, quantize) in enumerate(makers.items()):
         started, files[name] = time.perf_counter(), f"nncf-{i}.xml"
         model = quantize(openvino.convert_model(folder / "model.onnx"), rows)
@@ -176,7 +177,13 @@ def main() -> int:
             print(f"[{i + 1}/{len(todo)}] {name}", file=sys.stderr, flush=True)
     show(rows)
     if options.out:
-        document = {"machine": machine(), "seconds": SECONDS, "nncf": nncf.__version__, "students": rows}
+        document = {
+            **provenance(),
+            "machine": machine(),
+            "seconds": SECONDS,
+            "nncf": nncf.__version__,
+            "students": rows,
+        }
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -22,10 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from benchmarks.provenance import provenance
 from benchmarks.workers import popen
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache
 from mifuse.clips.labels import LABELS
@@ -43,6 +45,7 @@ from mifuse.teachers.draws import load_draws
 from mifuse.voices.clustering import within_voices
 from mifuse.voices.statistics import voice_statistics
 
+T = TypeVar("T")
 VOICES = 200  # clips that are synthesised; all others are these, cut and scaled at random
 SPEAKERS = 20
 STEPS = 20  # of training
@@ -102,12 +105,13 @@ def _pcm(path: Path) -> np.ndarray:
 
 def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
     """Every stage of `mifuse adapt`, one after the other, in this process."""
-    config, stages = AdaptConfig(), {}
+    config = AdaptConfig()
+    stages: dict[str, Stage] = {}
     fit_config = replace(FitConfig(), steps=2 * STEPS, steps_per_epoch=STEPS)
     torch.manual_seed(0)
     student = Student().eval()
 
-    def stage(name: str, action: Callable[[], object]) -> object:
+    def stage(name: str, action: Callable[[], T]) -> T:
         with _watched() as peak:
             began = time.process_time()
             result = action()
@@ -204,7 +208,12 @@ def main() -> None:
     show(counts, found)
     if options.out:
         rows = {str(count): {k: asdict(v) for k, v in stages.items()} for count, stages in found.items()}
-        document = {"machine": asdict(machine()), "seconds_of_a_clip": options.seconds, "clips": rows}
+        document = {
+            **provenance(),
+            "machine": asdict(machine()),
+            "seconds_of_a_clip": options.seconds,
+            "clips": rows,
+        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.export import student_options, students
+from benchmarks.provenance import provenance
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import read_manifest
@@ -126,7 +127,9 @@ def main() -> int:
     print(f"UA (accuracy) on new speakers, %, by the clips of theirs that are known; mean of {DRAWS} draws\n")
     print(markdown(rows))
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        options.out.write_text(
+            json.dumps({**provenance(), "students": rows}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0
 
 

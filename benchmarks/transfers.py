@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 from benchmarks import charts, table, units
 from benchmarks.baselines import BASELINES
+from benchmarks.provenance import provenance
 from benchmarks.units import FILES, SPLITS, Method, Transfer, Unit, ablations, named
 from benchmarks.workers import pool
 from mifuse.config import override
@@ -69,8 +69,7 @@ def _main(options: argparse.Namespace) -> int:
     results = table.Results.of(options.corpora, todo)
     names = [method.name for method in methods]
     document = {
-        "command": shlex.join([Path(sys.executable).name, "-m", "benchmarks.transfers", *sys.argv[1:]]),
-        "date": time.strftime("%Y-%m-%d"),
+        **provenance(),
         "machine": asdict(machine()),
         "versions": versions(),
         "hardware": results.hardware(),
@@ -192,8 +191,8 @@ def work_through(todo: Sequence[Unit], jobs: int, fresh: bool) -> list[str]:
     exports = [unit for unit in todo if unit.method and unit.method.kind == "int8"]
     students = [unit for unit in todo if unit not in exports]
     failed: list[str] = []
-    started, stages = time.perf_counter(), (teachers, students, exports)
-    stages = tuple([u for u in stage if fresh or not u.file.exists()] for stage in stages)
+    started = time.perf_counter()
+    stages = [[u for u in all_ if fresh or not u.file.exists()] for all_ in (teachers, students, exports)]
     total, done = sum(map(len, stages)), 0
     with workers(jobs) as processes:
         for stage in stages:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import mifuse
 from benchmarks.baselines import BASELINES, Task, distil
+from benchmarks.provenance import code_files
 from mifuse.adaptation import Adapted, adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
@@ -27,6 +28,7 @@ from mifuse.exporting.bench import machine
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.models.classifier import TrainConfig, load_student, train_classifier
 from mifuse.models.features import Features
+from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
 from mifuse.models.training import mc_dropout_draws, predict
 from mifuse.teachers.draws import load_draws
@@ -37,18 +39,6 @@ FILES = ("source.csv", "target.csv", "lalm_draws.jsonl")
 # What is scored -> the split of its clips. `known`: new speakers, each clip within the speaker's other clips,
 # of which no label is read; `test`: each clip by itself.
 SPLITS = {"adapt": "adapt", "test": "test", "known": "test"}
-# What a stored result depends on; a change of any of these files makes it another result.
-CODE = (
-    *("clips/audio", "clips/shards", "models/frontend", "models/features", "models/augment"),
-    *("models/speaker_norm", "models/student", "models/training", "models/classifier"),
-)
-RECIPE = ("fusion/*", "voices/*", "adaptation")
-MORE_CODE = {
-    "recipe": RECIPE,
-    "int8": (*RECIPE, "exporting/*"),
-    "baseline": ("fusion/weighting", "adaptation", "fusion/recipes", "baselines/*"),
-    "labels": ("adaptation", "fusion/recipes", "baselines/method", "baselines/distillation"),
-}
 hashes: dict[Path, str] = {}
 """SHA-256 of each file, read once. Workers get the parent's: a file edited meanwhile does not part them."""
 
@@ -103,15 +93,14 @@ class Unit:
     def file(self) -> Path:
         """The result of the unit; named by everything that it depends on."""
         settings: dict[str, Any] = {"train": asdict(self.train), "version": mifuse.__version__}
-        kind = "" if self.method is None else self.method.kind
         if self.method is not None:
-            settings |= {"config": asdict(self.method.config), "draws": self.method.draws, "kind": kind}
+            settings |= {"config": asdict(self.method.config), "draws": self.method.draws}
+            settings |= {"kind": self.method.kind}
             settings |= {"told": self.method.told} if self.method.told else {}
             settings |= {"asked": self.method.asked} if self.method.asked else {}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        folders = (Path(mifuse.__file__).parent, Path(__file__).parent)
-        names = (*CODE, *MORE_CODE.get(kind, ()))
-        files = [f for name in names for folder in folders for f in sorted(folder.glob(f"{name}.py"))]
+        # Any change of the code is another result: what a quantiser or the runtime gives is scored, too.
+        files = code_files()
         files += [self.corpora / name / "source.csv" for name in self.transfer.sources]
         if self.method is not None:
             files += [self.corpora / self.transfer.target / name for name in FILES[1:]]
@@ -164,7 +153,8 @@ def run(unit: Unit) -> float:
     seconds = time.perf_counter() - started
     partial = unit.file.with_suffix(".tmp")
     with partial.open("wb") as file:
-        np.savez(file, seconds=np.array(seconds), hardware=np.array(_hardware()), **result)
+        arrays: dict[str, Any] = {"seconds": seconds, "hardware": _hardware(), **result}
+        np.savez(file, **arrays)
     partial.replace(unit.file)
     return seconds
 
@@ -177,7 +167,7 @@ def _hardware() -> str:
     return f"{name}, torch {torch.__version__}"
 
 
-def _save_student(student: Student, folder: Path) -> None:
+def _save_student(student: Student | HubClassifier, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
     student.save_pretrained(partial)
@@ -273,7 +263,7 @@ class _Work:
             known=known,
         )
         _save_student(adapted.student, self.unit.student)
-        told = {} if known is None else {"told": known}
+        told: dict[str, Any] = {} if known is None else {"told": known}
         return told | {
             "adapt": adapted.probs,
             "test": predict(adapted.student, self.features("test")),
