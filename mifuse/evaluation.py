@@ -46,6 +46,29 @@ class Device:
         return self._speakers[name]
 
 
+def evaluate(
+    model: str | Path,
+    manifest: str | Path,
+    split: str | None = None,
+    *,
+    engine: str = "onnxruntime",
+    precision: str | None = None,
+    cache: AudioCache | None = None,
+) -> Scores:
+    """Score a model on the labelled rows of a manifest.
+
+    Args:
+        model, engine, precision: as of `open_model`.
+        split: `adapt`, `test` or `all`; None: as the manifest says, see `Manifest.select`.
+
+    Raises:
+        MifuseError: no model, no labelled rows, or labels that the model does not know.
+    """
+    labels, run = open_model(model, engine, precision)
+    clips = labelled_clips(manifest, labels, split).clips
+    return score_clips(clips, predict(run, clips, cache), labels)
+
+
 def open_model(
     path: str | Path, engine: str = "onnxruntime", precision: str | None = None
 ) -> tuple[tuple[str, ...], Model]:

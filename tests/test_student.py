@@ -31,6 +31,25 @@ def test_probabilities(student):
     assert torch.equal(student(torch.zeros(1, 1)).isfinite(), torch.ones(1, 3, dtype=torch.bool))
 
 
+class Gated(Student):
+    """A student of somebody's own."""
+
+    def __init__(self):
+        super().__init__(size="xs")
+        self.gate = torch.nn.Parameter(torch.linspace(-1, 1, self.norm.num_features - self.norm.spectrum))
+
+    def pooled(self, logmel, mask):
+        return Student.pooled(self, logmel, mask) * torch.sigmoid(self.gate)
+
+
+def test_a_student_of_ones_own_is_exported_as_it_is():
+    torch.manual_seed(0)
+    student, samples = Gated().eval(), torch.randn(2, 9_000) * 0.1
+    torch.testing.assert_close(student.standalone()(samples), student(samples), rtol=0, atol=1e-5)
+    student.gate.data.fill_(-9.0)
+    assert not torch.allclose(student.standalone()(samples), Student.forward(Student(size="xs"), samples))
+
+
 def test_padding_hardly_matters(student):
     samples = torch.randn(1, 12_000) * 0.1
     padded = torch.nn.functional.pad(samples, (0, 4_000))

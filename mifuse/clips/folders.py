@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mifuse.clips.corpora import CORPORA, Corpus
 from mifuse.clips.labels import LABELS, canonical
-from mifuse.clips.manifest import Clip
+from mifuse.clips.manifest import Clip, write_manifest
 from mifuse.errors import ManifestError
 
 # Read by libsndfile; lossless first: of two copies of a clip the first kind is taken.
@@ -211,6 +211,36 @@ def _listed(corpus: Corpus, name: str, folder: Path) -> dict[str, dict[str, str]
             f"{folder}: {name} keeps its labels in {pattern}, not found: give the corpus's top folder"
         )
     return listed
+
+
+def prepare(
+    folder: str | Path,
+    output: str | Path,
+    corpus: str | None = None,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    test: Iterable[str] | float | None = None,
+    seed: int = 0,
+    force: bool = False,
+) -> Scan:
+    """Write the manifest `output` of the clips below a folder; what `scan` found, with `split` where asked.
+
+    Args:
+        corpus, overrides: as of `scan`.
+        test: speakers whose clips are of the split `test`, or their share; None: no split.
+        force: replace the manifest that is there.
+
+    Raises:
+        ManifestError: as of `scan` and `split_speakers`, or `output` exists.
+    """
+    output = Path(output)
+    if output.exists() and not force:
+        raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
+    found = scan(Path(folder), corpus, overrides)
+    if test:
+        found = replace(found, clips=split_speakers(found.clips, test, seed))
+    write_manifest(output, found.clips)
+    return found
 
 
 def split_speakers(clips: Sequence[Clip], test: Iterable[str] | float, seed: int = 0) -> tuple[Clip, ...]:

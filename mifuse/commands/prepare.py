@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mifuse.clips.folders import FLAT, NAMES, Scan, scan, split_speakers
+from mifuse.clips import folders
+from mifuse.clips.folders import FLAT, NAMES, Scan
 from mifuse.clips.labels import LABELS
-from mifuse.clips.manifest import Clip, write_manifest
-from mifuse.errors import ManifestError
+from mifuse.clips.manifest import Clip
 
 MOST_SPEAKERS = 30  # rows of the printed table; --json has them all
 
@@ -75,13 +74,10 @@ def prepare(
     """
     if test_speakers and split_test:
         raise click.UsageError("--test-speakers and --split-test exclude each other: give one of them")
-    if output.exists() and not force:
-        raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
-    found = scan(folder, corpus, overrides)
-    if test_speakers or split_test:
-        test = split_test or [name.strip() for name in (test_speakers or "").split(",")]
-        found = replace(found, clips=split_speakers(found.clips, test, seed))
-    write_manifest(output, found.clips)
+    named = [name.strip() for name in test_speakers.split(",")] if test_speakers else None
+    found = folders.prepare(
+        folder, output, corpus, overrides=overrides, test=split_test or named, seed=seed, force=force
+    )
     summary = _summary(found, output)
     click.echo(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else _text(summary))
 

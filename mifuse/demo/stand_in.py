@@ -95,7 +95,7 @@ def verbalise(scores: Array, rng: np.random.Generator, noise: float = 0.9) -> Ar
 
 def stand_in_lalm(
     manifest: Manifest,
-    out: Path,
+    out: str | Path,
     *,
     draws: int = 8,
     seed: int = 0,
@@ -110,7 +110,7 @@ def stand_in_lalm(
     Raises:
         AudioError: a clip that cannot be read.
     """
-    cache = cache or AudioCache()
+    out, cache = Path(out), cache or AudioCache()
     measured = []
     for count, clip in enumerate(manifest.clips, start=1):
         measured.append(measure(cache.samples(clip)))

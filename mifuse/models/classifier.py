@@ -62,7 +62,7 @@ class Trained:
 
 def train_classifier(
     clips: Sequence[Clip],
-    cache: AudioCache,
+    cache: AudioCache | None = None,
     *,
     config: TrainConfig | None = None,
     seed: int = 0,
@@ -74,6 +74,7 @@ def train_classifier(
 
     Args:
         clips: labelled clips; unlabelled ones are left out.
+        cache: of decoded audio and of what is computed of it; None: the one of this machine.
         encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
         progress: called with the record of each epoch; before, with {"heard": n} after n clips of an encoder.
 
@@ -81,7 +82,7 @@ def train_classifier(
         TrainingError: fewer than two classes, or fewer than two speakers.
         MifuseError: the encoder cannot be used.
     """
-    config = config or TrainConfig()
+    config, cache = config or TrainConfig(), cache or AudioCache()
     clips = [clip for clip in clips if clip.label is not None]
     classes = {clip.label for clip in clips}
     if len(classes) < 2:
@@ -160,9 +161,7 @@ def train_manifest(
     config = config or TrainConfig()
     clips = read_manifest(manifest).clips
     with open_run(out, force=force) as partial:
-        trained = train_classifier(
-            clips, cache or AudioCache(), config=config, seed=seed, encoder=encoder, progress=progress
-        )
+        trained = train_classifier(clips, cache, config=config, seed=seed, encoder=encoder, progress=progress)
         record = {
             "kind": "train",
             "encoder": encoder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -52,15 +52,6 @@ def size_of(width: int) -> str:
     ('s', 'w6')
     """
     return next((name for name, known in SIZES.items() if known == width), f"w{width}")
-
-
-def _pooled(blocks: nn.Module, logmel: Tensor, mask: Tensor) -> Tensor:
-    x = blocks(logmel[:, None]).flatten(1, 2)
-    weight = mask[:, :, :: math.prod(stride for _, stride in STRIDES)]
-    weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-3)
-    mean = (x * weight).sum(dim=2)
-    variance = ((x - mean[:, :, None]) ** 2 * weight).sum(dim=2)
-    return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
 
 
 class Block(nn.Module):
@@ -114,9 +105,21 @@ class Student(nn.Module, PyTorchModelHubMixin):
         heard: Heard = self.frontend(samples)
         return heard
 
+    def pooled(self, logmel: Tensor, mask: Tensor) -> Tensor:
+        """Mean and deviation of the blocks' output over the speech frames, (batch, D).
+
+        What a student of one's own overrides, in its class: on the device it is called without the rest.
+        """
+        x = self.blocks(logmel[:, None]).flatten(1, 2)
+        weight = mask[:, :, :: math.prod(stride for _, stride in STRIDES)]
+        weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-3)
+        mean = (x * weight).sum(dim=2)
+        variance = ((x - mean[:, :, None]) ** 2 * weight).sum(dim=2)
+        return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
+
     def embed(self, logmel: Tensor, mask: Tensor, spectrum: Tensor) -> Tensor:
-        """Clip embedding: mean and deviation over the speech frames, and the spectrum, (batch, D)."""
-        return torch.cat([_pooled(self.blocks, logmel, mask), spectrum], dim=1)
+        """Clip embedding: `pooled`, and the spectrum, (batch, D)."""
+        return torch.cat([self.pooled(logmel, mask), spectrum], dim=1)
 
     def relative(self, logmel: Tensor, mask: Tensor, spectrum: Tensor, clips_per_speaker: int = 0) -> Tensor:
         """`embed` within the speaker, whose `clips_per_speaker` clips follow one another; 0: nobody known."""
@@ -151,10 +154,19 @@ def _same_strides(_: nn.Module, weights: dict[str, Tensor], prefix: str, *__: ob
 class Standalone(nn.Module):
     """Student of single clips; probabilities as the student gives them."""
 
+    frontend: LogMel
+    _pooled: Callable[..., Tensor]
+
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.labels = student.labels
-        self.frontend, self.blocks, norm = student.frontend, student.blocks, student.norm
+        for name, child in student.named_children():
+            if name not in ("dropout", "norm", "head"):
+                self.add_module(name, child)
+        for name, weights in student.named_parameters(recurse=False):
+            self.register_parameter(name, weights)
+        self._pooled = type(student).pooled
+        norm = student.norm
         statistics = norm.state_dict()
         mean, variance = (statistics[f"running_{name}"][: -norm.spectrum] for name in ("mean", "var"))
         weight = student.head.weight.data[:, : -norm.spectrum] * torch.rsqrt(variance + norm.eps)
@@ -163,4 +175,4 @@ class Standalone(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         logmel, mask, _ = self.frontend(samples)
-        return torch.softmax(self.head(_pooled(self.blocks, logmel, mask)), dim=-1)
+        return torch.softmax(self.head(self._pooled(self, logmel, mask)), dim=-1)
