@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web test learning lint types format wheel clean
+.PHONY: help setup demo web test learning lint types format wheel release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ format: $(READY) ## rewrite the sources as `make lint` wants them
 wheel: $(READY) ## dist/: mifuse (workstation) and mifuse-runtime (device only)
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
+
+release: $(READY) ## build both wheels, try each in an empty environment, tag the version
+	VENV=$(VENV) .ci/release
 
 clean: ## remove build outputs and caches; .venv stays
 	rm -rf build dist runtime/build runtime/web/node_modules *.egg-info runtime/*.egg-info demo

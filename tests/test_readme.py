@@ -83,3 +83,42 @@ def test_its_app_runs(tmp_path):
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^):]+)\)", README))
 def test_its_links_lead_somewhere(link):
     assert (ROOT / link).is_file()
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "runtime" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_short_and_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    long = [
+        line
+        for line in prose.splitlines()
+        if len(line) > 120 and not line.lstrip().startswith("|") and " " in line.strip()[:100]
+    ]
+    assert long == []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_the_map_has_every_room():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {folder.name for folder in (ROOT / "mifuse").iterdir() if (folder / "__init__.py").exists()}
+    assert {room for room in rooms if f"`{room}/`" not in text} == set()
+    files = {file.name for file in (ROOT / "mifuse").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert {file for file in files if f"`{file}`" not in text} <= {"config.py", "errors.py", "doctor.py"}
+
+
+def test_the_log_lists_every_entry():
+    folder = ROOT / "docs" / "log"
+    index = (folder / "README.md").read_text(encoding="utf-8")
+    for entry in folder.glob("2*.md"):
+        text = entry.read_text(encoding="utf-8")
+        assert f"]({entry.name})" in index
+        assert text.startswith(f"# {entry.name[:10]}: ")
+        assert ("**Superseded** by" in text) == (
+            f"]({entry.name}) (superseded)" in index.replace("\n  ", " ")
+        )
+    assert len((ROOT / "docs" / "decisions.md").read_text(encoding="utf-8").splitlines()) <= 70

@@ -111,7 +111,7 @@ def at_lower_rate(task: Task, share: float = 0.1) -> FitConfig:
     A copy of the classifier that has nothing but its own predictions to hold on to forgets them at the whole
     rate before it follows them: NRC then fell from 48 to 28 % (UA, mean of nemo>ravdess and ravdess>nemo),
     PLUE to 37; at a tenth they end at 42 and 43, SHOT at 48 either way. Labels of a LALM that stay as they
-    are are learnt by heart: at `THIRD` LALM-only distillation is 3 points better, ProDe 1 (docs/LOG.md).
+    are are learnt by heart: at `THIRD` LALM-only distillation is 3 points better, ProDe 1 (docs/log).
     """
     return replace(task.config.fit, lr=share * task.config.fit.lr)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mifuse_export.qat import Rounding
 
 # Short, slow and of clips as they are: the gate holds int8 against the float student. For the same reason its
-# own answers are the labels: fused ones change every sixth answer (docs/LOG.md), mostly for the better.
+# own answers are the labels: fused ones change every sixth answer (docs/log), mostly for the better.
 PLAIN = AugmentConfig(stretch=0, warp=0, noise=0, time_masks=0, mel_masks=0)
 CONFIG = FitConfig(steps=150, lr=3e-4, label_smoothing=0.0, balance=0.0, momentum=0.98, augment=PLAIN)
 

@@ -30,7 +30,7 @@ class AdaptConfig:
         require(self, classifier_draws=(1, math.inf), refresh=(0, math.inf), keep=(0, math.inf))
 
 
-KEEP = 1.0  # `keep` of a student that is adapted once more; see docs/LOG.md for what other weights do
+KEEP = 1.0  # `keep` of a student that is adapted once more; see docs/log for what other weights do
 RECIPES = {
     "default": AdaptConfig(),
     # The published formula and nothing else.

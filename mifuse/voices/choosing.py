@@ -44,7 +44,7 @@ def doubted(labels: Array, lalm: Array) -> list[int]:
     Where it takes one emotion for another throughout, every clip bears that out, and a student learns the
     wrong name. What is compared is how much more often it says an emotion of the clips with that label than
     of all clips, in nats. On the corpora of benchmarks.transfers that was 0.15 or more above every other
-    emotion in two, and -0.08 to 0.02 in koremo, whose sad clips the LALM calls angry as often (docs/LOG.md).
+    emotion in two, and -0.08 to 0.02 in koremo, whose sad clips the LALM calls angry as often (docs/log).
 
     Args:
         labels: what the student is taught, (N, C).

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # is imported; `disable_telemetry_events()` comes too late for that. This module is imported before it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "NOT_SURE",
     "NO_SPEECH",
