@@ -54,6 +54,28 @@ def mostly(clips: Sequence[Clip], emotion: str, share: float, seed: int = 0) -> 
     return [clip for i, clip in enumerate(clips) if i not in out]
 
 
+def without(clips: Sequence[Clip], emotion: str) -> list[Clip]:
+    """The clips without the `adapt` rows of one emotion."""
+    return [clip for clip in clips if clip.split != "adapt" or clip.label != emotion]
+
+
+def moods(clips: Sequence[Clip], emotions: int) -> list[Clip]:
+    """Of each speaker's `adapt` rows those of so many emotions, others for each speaker in turn."""
+    names = sorted({clip.speaker or "" for clip in clips if clip.split == "adapt"})
+    shown = {
+        name: {LABELS[(i + i // len(LABELS) * (k > 0) + k) % len(LABELS)] for k in range(emotions)}
+        for i, name in enumerate(names)
+    }
+    return [clip for clip in clips if clip.split != "adapt" or clip.label in shown[clip.speaker or ""]]
+
+
+def few(clips: Sequence[Clip], count: int, seed: int = 0) -> list[Clip]:
+    """At most `count` of the `adapt` rows, drawn at random."""
+    rows = [i for i, clip in enumerate(clips) if clip.split == "adapt"]
+    kept = set(np.random.default_rng(seed).permutation(rows)[:count].tolist())
+    return [clip for i, clip in enumerate(clips) if clip.split != "adapt" or i in kept]
+
+
 def exchanged(clips: Sequence[Clip], a: str, b: str) -> list[Clip]:
     """The clips with two labels exchanged."""
     other = {a: b, b: a}

@@ -35,14 +35,11 @@ from mifuse.clips.manifest import Clip, read_manifest, write_manifest
 from mifuse.demo.synth import make_domain
 from mifuse.exporting.bench import machine
 from mifuse.fusion.recipes import AdaptConfig
-from mifuse.fusion.refinement import refine
-from mifuse.fusion.weighting import fuse
-from mifuse.models.classifier import classifier_draws
+from mifuse.fusion.teaching import Teaching
 from mifuse.models.features import Features
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer
 from mifuse.teachers.draws import load_draws
-from mifuse.voices.clustering import within_voices
 from mifuse.voices.statistics import voice_statistics
 
 T = TypeVar("T")
@@ -125,15 +122,9 @@ def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
     stage("statistics", lambda: voice_statistics(clips, cache))
     features, measured = stage("resume", lambda: (Features.of(clips, cache), voice_statistics(clips, cache)))
     lalm = stage("LALM", lambda: load_draws(manifest.with_name("draws.jsonl"), clips))
-    draws = stage("classifier", lambda: classifier_draws(student, clips, cache, config.classifier_draws))
-
-    def labels() -> np.ndarray:
-        mean = lalm.mean(axis=0)
-        statistics = within_voices(measured.in_memory(), [clip.speaker for clip in clips], mean)
-        reference = refine(mean, statistics, config.refine)
-        return refine(fuse(lalm, draws, config.weighting, 1.0, reference).probs, statistics, config.refine)
-
-    targets = stage("labels", labels)
+    teaching = Teaching(clips, [lalm], student, measured, cache=cache, config=config)
+    draws = stage("classifier", lambda: teaching.draws)
+    targets = stage("labels", lambda: teaching.refined(draws).labels)
     fit = Trainer(student, features, fit_config)
     fit.run_epoch(targets)  # warms up
     stage("training", lambda: fit.run_epoch(targets))

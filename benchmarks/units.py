@@ -105,7 +105,7 @@ class Unit:
         if self.method is not None:
             files += [self.corpora / self.transfer.target / name for name in FILES[1:]]
         for file in files:
-            digest.update(_hash(file).encode())
+            digest.update(file_hash(file).encode())
         sources, stem = "+".join(self.transfer.sources), digest.hexdigest()[:16]
         if self.method is None:
             return self.work / f"{sources}" / f"classifier-{self.seed}-{stem}"
@@ -123,7 +123,7 @@ class Unit:
         return self.file.with_suffix(".student")
 
 
-def _hash(file: Path) -> str:
+def file_hash(file: Path) -> str:
     if file not in hashes:
         hashes[file] = hashlib.sha256(file.read_bytes()).hexdigest()
     return hashes[file]

@@ -17,7 +17,7 @@ from mifuse.adaptation import adapt
 from mifuse.cli import main
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
-from mifuse.clips.manifest import read_manifest
+from mifuse.clips.manifest import read_manifest, write_manifest
 from mifuse.demo.stand_in import stand_in_lalm
 from mifuse.demo.synth import make_domain
 from mifuse.errors import TrainingError
@@ -29,7 +29,7 @@ from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, predict
 from mifuse.runs.predictions import read_predictions
 from mifuse.teachers.draws import load_draws
-from mifuse.voices.clustering import within_voices
+from mifuse.voices.clustering import voices_removed
 from tests.test_classifier import save_hub
 
 ROOT = Path(__file__).parent.parent
@@ -156,7 +156,7 @@ def test_existing_folder_resume_and_force(world, done, tmp_path):
         assert f"{out} exists: choose another folder, or replace the run with --force" in refused.stderr
     assert weights(out) == before
     replaced = world.run(out, "--seed", 1, "--force")
-    assert replaced.exit_code == 0 and "adapted to 12 clips; it hears angry" in replaced.stdout
+    assert replaced.exit_code == 0 and "adapted to 12 clips; predicted angry" in replaced.stdout
     assert weights(out) != before
     # Nothing to resume is no failure.
     assert world.run(tmp_path / "fresh", "--resume").exit_code == 0
@@ -305,7 +305,7 @@ def test_only_the_same_run_is_resumed(world, tmp_path):
             through(world, tmp_path, **changes)
 
     refused("temperature", config=replace(CONFIG, temperature=2.0))
-    refused("refine.trust", config=replace(CONFIG, refine=RefineConfig(rounds=1, trust=1.0)))
+    refused("refine.trust", config=replace(CONFIG, refine=RefineConfig(rounds=1, trust=0.5)))
     refused("fit.lr", config=replace(CONFIG, fit=replace(FIT, lr=1e-4)))
     refused("seed", seed=1)
     refused("draws", lalm=world.lalm[::-1, ::-1])
@@ -350,15 +350,15 @@ def test_kill_9_and_resume(world, done, tmp_path):
 
 
 @pytest.mark.parametrize("named", ["all", "some", "unwanted"])
-def test_unnamed_voices_are_told_apart_twice(world, monkeypatch, named):
-    """By the LALM's labels, then by what these are refined to; not where all are named, or not wanted."""
+def test_whose_voices_are_taken_out(world, monkeypatch, named):
+    """Those of named speakers, and similar ones where a clip names nobody; none where that is not wanted."""
     asked = []
 
-    def spy(values, speakers, labels, seed):
-        asked.append((list(speakers), labels))
-        return within_voices(values, speakers, labels, seed)
+    def spy(values, speakers, views, seed):
+        asked.append((list(speakers), views))
+        return voices_removed(values, speakers, views, seed)
 
-    monkeypatch.setattr("mifuse.fusion.teaching.within_voices", spy)
+    monkeypatch.setattr("mifuse.fusion.teaching.voices_removed", spy)
     refinement = replace(CONFIG.refine, speakers=named != "unwanted")
     clips = [
         replace(clip, speaker="ann" if named == "all" or i < 8 else None)
@@ -367,22 +367,22 @@ def test_unnamed_voices_are_told_apart_twice(world, monkeypatch, named):
     config, lalm = replace(CONFIG, refine=refinement), np.tile(world.lalm, (1, 2, 1))
     adapted = adapt(clips, lalm, world.classifier, world.cache, config=config)
     assert np.isfinite(adapted.targets).all()
-    assert len(asked) == (2 if named == "some" else 1)
-    assert len(set(asked[0][0])) == (2 if named == "some" else 1)
-    np.testing.assert_array_equal(asked[0][1], lalm.mean(axis=0))
-    if named == "some":
-        assert not np.allclose(asked[1][1], asked[0][1])
+    assert len(asked) == 1
+    assert set(asked[0][0]) == {"all": {"ann"}, "some": {"ann", None}, "unwanted": {"all"}}[named]
+    np.testing.assert_array_equal(asked[0][1][0], lalm.mean(axis=0))
 
 
 def test_unnamed_speakers_are_said(world, tmp_path):
-    """Four speakers of 4 clips each; where all are taken for one voice, or are too few, nothing is said."""
+    """Where all are taken for one voice, or are named, nothing is said."""
     target = make_domain(tmp_path / "phone", "phone", speakers=4, clips_per_speaker=4, seed=1, seconds=0.7)
     stand_in_lalm(read_manifest(target), tmp_path / "draws.jsonl", draws=2)
-    files = {"target": target, "draws": tmp_path / "draws.jsonl"}
-    told = world.run(tmp_path / "out", **files)
-    assert told.exit_code == 0, told.output
-    assert "16 clips name no speaker" in told.stderr
+    clips = [clip.without_speaker() for clip in read_manifest(target).clips]
+    write_manifest(target.with_name("unnamed.csv"), clips)
+    files = {"target": target.with_name("unnamed.csv"), "draws": tmp_path / "draws.jsonl"}
+    unnamed = world.run(tmp_path / "out", **files)
+    assert unnamed.exit_code == 0, unnamed.output
+    assert "16 clips name no speaker" in unnamed.stderr
     one_voice = world.run(tmp_path / "one", "--set", "refine.speakers=false", **files)
     assert one_voice.exit_code == 0, one_voice.output
     assert "name no speaker" not in one_voice.stderr
-    assert "name no speaker" not in world.run(tmp_path / "few").stderr
+    assert "name no speaker" not in world.run(tmp_path / "named").stderr

@@ -74,7 +74,7 @@ def test_a_clip_with_two_labels(world, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_a_lalm_that_bears_out_no_name_is_said(world, tmp_path):
+def test_a_lalm_that_names_no_emotion_where_it_is_expected(world, tmp_path):
     """It answers the same of 64 clips; with a label that may be used, nothing is said."""
     target = make_domain(tmp_path / "phone", "phone", speakers=8, clips_per_speaker=8, seed=1, seconds=0.5)
     clips = read_manifest(target).clips
@@ -84,11 +84,11 @@ def test_a_lalm_that_bears_out_no_name_is_said(world, tmp_path):
     files = {"target": target, "draws": tmp_path / "draws.jsonl"}
     told = world.run(tmp_path / "out", **files)
     assert told.exit_code == 0, told.output
-    assert "the LALM hardly bears out the name angry or happy or neutral or sad" in told.stderr
+    assert "the LALM names angry or happy or neutral or sad hardly more often" in told.stderr
     assert f"mifuse choose {target} -o few.csv" in told.stderr
     as_json = world.run(tmp_path / "json", "--json", **files)
     assert json.loads(as_json.stdout)["doubted"] == ["angry", "happy", "neutral", "sad"]
     write_manifest(tmp_path / "phone" / "few.csv", clips[:1])
     labelled = world.run(tmp_path / "few", "--labelled", str(tmp_path / "phone" / "few.csv"), **files)
     assert labelled.exit_code == 0, labelled.output
-    assert "bears out" not in labelled.stderr
+    assert "hardly more often" not in labelled.stderr

@@ -5,7 +5,8 @@ import pytest
 
 from mifuse.fusion.refinement import RefineConfig, refine
 from mifuse.runs.metrics import unweighted_accuracy
-from mifuse.voices.clustering import COUNTS, clusterings, within_groups, within_voices
+from mifuse.voices.clustering import COUNTS, clusterings, strangers, voices_removed
+from mifuse.voices.effects import standardised
 from mifuse.voices.spectral import COEFFICIENTS
 
 CLASSES = 4
@@ -26,25 +27,29 @@ def archive(voices: int, clips: int = 240, seed: int = 0):
 
 
 def ua(statistics, labels, truth):
-    refined = refine(labels, statistics, RefineConfig())
+    refined = refine(labels, statistics, RefineConfig()).labels
     return unweighted_accuracy(truth, refined.argmax(1), CLASSES)
 
 
+def removed(values, names, labels):
+    return voices_removed(values, names, None)(labels)
+
+
 @pytest.mark.parametrize("voices", [3, 6, 12])
-def test_voices_are_told_apart_without_names(voices):
+def test_voices_are_found_without_names(voices):
     values, names, labels, truth = archive(voices)
     nobody = [None] * len(truth)
-    named = ua(within_voices(values, names, labels), labels, truth)
-    alike = ua(within_voices(values, nobody, labels), labels, truth)
-    together = ua(within_groups(values, nobody), labels, truth)
+    named = ua(removed(values, names, labels), labels, truth)
+    alike = ua(removed(values, nobody, labels), labels, truth)
+    together = ua(standardised(values), labels, truth)
     assert alike > together + 0.3 * (named - together)
     assert named > together + 8  # else there was nothing to gain
 
 
 def test_one_voice_is_not_split_by_emotion():
     values, names, labels, truth = archive(1)
-    alike = ua(within_voices(values, [None] * len(truth), labels), labels, truth)
-    assert alike > ua(within_voices(values, names, labels), labels, truth) - 10
+    alike = ua(removed(values, [None] * len(truth), labels), labels, truth)
+    assert alike > ua(removed(values, names, labels), labels, truth) - 10
 
 
 def test_clusters_are_voices():
@@ -55,19 +60,21 @@ def test_clusters_are_voices():
 
 
 def test_names_come_first():
-    values, names, labels, _ = archive(4)
-    np.testing.assert_array_equal(within_voices(values, names, labels), within_groups(values, names))
+    """Named clips are taken by their names, the others by the voices that are found among them."""
+    values, names, labels, truth = archive(4)
     half = [name if name < "v2" else None for name in names]
-    known = np.array([name is not None for name in half])
-    found = within_voices(values, half, labels)
-    np.testing.assert_array_equal(found[known], within_groups(values, names)[known])
-    assert not np.allclose(found[~known], within_groups(values, half)[~known])
+    found = removed(values, half, labels)
+    unnamed = np.flatnonzero([name is None for name in half])
+    assert (strangers(half) == unnamed).all()
+    others = removed(values, [name or "all others" for name in half], labels)
+    assert not np.allclose(found[unnamed], others[unnamed])
+    assert ua(found, labels, truth) > ua(others, labels, truth)
 
 
 def test_few_clips_are_one_voice():
     values, _, labels, _ = archive(2, clips=15)
-    nobody = [None] * 15
-    np.testing.assert_array_equal(within_voices(values, nobody, labels), within_groups(values, nobody))
+    one = removed(values, ["one"] * 15, labels)
+    np.testing.assert_allclose(removed(values, [None] * 15, labels), one)
 
 
 def test_the_seed_decides():
@@ -80,5 +87,5 @@ def test_the_seed_decides():
 
 def test_labels_that_all_say_the_same_do_no_harm():
     values, _, labels, _ = archive(3)
-    found = within_voices(values, [None] * len(values), np.full_like(labels, 1 / CLASSES))
+    found = removed(values, [None] * len(values), np.full_like(labels, 1 / CLASSES))
     assert np.isfinite(found).all()

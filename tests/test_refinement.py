@@ -12,7 +12,7 @@ from mifuse.fusion.refinement import (
 from mifuse.models.features import Features
 from mifuse.models.frontend import N_MELS
 from mifuse.runs.metrics import unweighted_accuracy
-from mifuse.voices.clustering import within_groups
+from mifuse.voices.effects import standardised, without_speakers
 from mifuse.voices.spectral import describe
 
 CLASSES = 4
@@ -51,8 +51,11 @@ def noisy(archive):
 
 def run(labels, archive, config, seed=0, known=None):
     features, speakers, _ = archive
-    groups = speakers if config.speakers else [None] * len(labels)
-    return refine(labels, within_groups(describe(features), groups), config, seed, known)
+    values = standardised(describe(features))
+    if config.speakers:
+        groups = np.unique([str(name) for name in speakers], return_inverse=True)[1]
+        values = without_speakers(values, groups, labels, 0.0)
+    return refine(labels, values, config, seed, known).labels
 
 
 def ua(truth, probs):
@@ -108,14 +111,6 @@ def test_very_few_clips(archive, noisy, count):
     np.testing.assert_allclose(refined.sum(1), 1)
 
 
-def test_speakers_may_be_left_out(archive, noisy):
-    features, _, truth = archive
-    config = RefineConfig(rounds=1, speakers=False)
-    without = run(noisy, (features, [None] * len(truth), truth), RefineConfig(rounds=1))
-    assert np.array_equal(run(noisy, archive, config), without)
-    assert not np.array_equal(run(noisy, archive, RefineConfig(rounds=1)), without)
-
-
 def test_match_prior_reaches_the_prior(noisy):
     prior = np.array([0.1, 0.2, 0.3, 0.4])
     matched = match_prior(noisy, prior)
@@ -145,17 +140,6 @@ def test_the_prior_alone_may_be_calibrated(archive, noisy):
 def test_a_class_that_nobody_names():
     labels = np.tile([0.5, 0.5, 0.0], (6, 1))
     assert np.isfinite(soften_prior(labels, 0.5)).all()
-
-
-def test_within_groups():
-    rng = np.random.default_rng(0)
-    groups = ["a"] * 10 + ["b"] * 10 + ["few"] * 3 + [None] * 4
-    values = rng.standard_normal((27, 3)) + np.repeat([[5.0], [-5.0], [50.0]], [10, 10, 7], axis=0)
-    scores = within_groups(values, groups)
-    for rows in (slice(0, 10), slice(10, 20), slice(20, 27)):  # the small ones are taken together
-        np.testing.assert_allclose(scores[rows].mean(0), 0, atol=1e-6)
-        np.testing.assert_allclose(scores[rows].std(0), 1, atol=1e-4)
-    assert np.abs(within_groups(np.r_[np.zeros((50, 1)), [[1e6]]], ["a"] * 51)).max() == 4
 
 
 def test_cross_fit_never_sees_the_clip_itself(monkeypatch):

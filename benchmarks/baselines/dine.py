@@ -34,7 +34,7 @@ class Dine(Method):
     """
 
     def __init__(self, task: Task, settings: DineConfig | None = None) -> None:
-        super().__init__(task, first_student(task.classifier, task.config, task.seed))
+        super().__init__(task, first_student(task.classifier, task.classifier.labels, task.config, task.seed))
         self.settings = settings or DineConfig()
         lalm = torch.from_numpy(task.lalm_draws.mean(axis=0)).float().to(self.device)
         self.memory = smooth(lalm, self.settings.kept)

@@ -17,7 +17,7 @@ def distil(task: Task, targets: Array, share: float = 1.0) -> Student:
     Args:
         share: of the learning rate, see `at_lower_rate`.
     """
-    student = first_student(task.classifier, task.config, task.seed)
+    student = first_student(task.classifier, task.classifier.labels, task.config, task.seed)
     fit = Trainer(student, task.features, at_lower_rate(task, share), task.seed)
     while fit.epoch < fit.epochs:
         fit.run_epoch(targets)

@@ -39,6 +39,10 @@ class Clip:
     language: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    def without_speaker(self) -> Clip:
+        """The same clip of nobody known."""
+        return replace(self, speaker=None)
+
 
 @dataclass(frozen=True)
 class Manifest:

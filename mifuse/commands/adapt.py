@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ import click
 @click.command(
     epilog="Example: mifuse adapt --source source/ --target target.csv --draws draws.db -o student/"
 )
-@click.option("--source", metavar="FOLDER|hf:NAME", help="The classifier.")
+@click.option("--source", metavar="FOLDER|hf:NAME", help="The classifier; without one the LALMs alone teach.")
 @click.option(
     "--from",
     "earlier",
@@ -21,9 +22,28 @@ import click
 )
 @click.option("--target", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Manifest.")
 @click.option(
-    "--draws", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Store or JSONL."
+    "--draws",
+    required=True,
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Store or JSONL; once for each LALM.",
 )
-@click.option("--teacher", help="Whose draws, when the store holds those of several.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    help="Whose draws, when the store holds those of several; once for each that is wanted.",
+)
+@click.option(
+    "--shares",
+    metavar="EMOTION=SHARE,…",
+    help="How often each emotion occurs, as in neutral=.7,angry=.1; the rest is spread over the others.",
+)
+@click.option(
+    "--check",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Random check set with labels, from `mifuse choose --random`: it measures and is not learnt from.",
+)
 @click.option(
     "--labelled",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -53,8 +73,10 @@ def adapt(
     source: str | None,
     earlier: str | None,
     target: Path,
-    draws: Path,
-    teacher: str | None,
+    draws: tuple[Path, ...],
+    teachers: tuple[str, ...],
+    shares: str | None,
+    check: Path | None,
     labelled: Path | None,
     out: Path,
     recipe: str,
@@ -75,29 +97,25 @@ def adapt(
     With --from, the earlier student stands in for the classifier, and its answers to the new clips are learnt
     beside the labels, so that what it knows is not forgotten; --set keep=WEIGHT says how much they count.
     """
-    if (source is None) == (earlier is None):
+    if source is not None and earlier is not None:
         raise click.UsageError("give a classifier as --source, or a student to adapt once more as --from")
     if earlier is not None and size is not None:
         raise click.UsageError("--size is of a new student: leave it out beside --from")
-    from mifuse.adaptation import adapt_manifest
+    from mifuse.adapt_files import AdaptInputs, adapt_manifest
     from mifuse.commands.progress import epochs
     from mifuse.config import override
     from mifuse.fusion.recipes import KEEP, RECIPES
-    from mifuse.models.speaker_norm import FEWEST
     from mifuse.runs.processes import is_main_process
 
     start = f"size={size or 's'}" if earlier is None else f"keep={KEEP}"
     config = override(RECIPES[recipe], [start, *settings])
     if not is_main_process():
         tensorboard = None
-    with epochs("adapt", config.fit.steps) as progress:
+    inputs = AdaptInputs(source or earlier, target, draws, teachers, labelled, check, shares)
+    with epochs("adapt", config.steps) as progress:
         record = adapt_manifest(
-            str(source or earlier),
-            target,
-            draws,
+            inputs,
             out,
-            teacher=teacher,
-            labelled=labelled,
             config=config,
             seed=seed,
             resume=resume,
@@ -107,24 +125,49 @@ def adapt(
     if not is_main_process():
         return
     if as_json:
-        click.echo(json.dumps({"out": str(out), "doubted": record["doubted"], **record["fusion"]}))
-    else:
-        priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
-        shares = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
-        click.echo(f"{out}: adapted to {record['clips']} clips; it hears {shares}")
-        if record["unnamed"] and config.refine.speakers and config.refine.rounds > 0:
-            click.echo(
-                f"{record['unnamed']} clips name no speaker, or one of fewer than {FEWEST} clips: voices "
-                "were told apart by their sound; name them if you can, and if all are one voice, that one",
-                err=True,
+        parts = {name: record[name] for name in ("doubted", "shares", "verdict")}
+        deploy = None if record["verdict"] is None else record["verdict"]["deploy"]
+        click.echo(json.dumps({"out": str(out), "deploy": deploy, **parts, **record["fusion"]}))
+        return
+    priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
+    shown = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
+    click.echo(f"{out}: adapted to {record['clips']} clips; predicted {shown}")
+    if record["verdict"] is not None:
+        click.echo(verdict_text(record["verdict"]))
+    for line in _warnings(record, target, config.refine.speakers and config.refine.rounds > 0):
+        click.echo(line, err=True)
+
+
+def verdict_text(verdict: Mapping[str, Any]) -> str:
+    """The verdict as a table of expected scores, and its sentence."""
+    parts = {"archive": verdict["archive"], "new voices": verdict["new_voices"]}
+    rows = []
+    for where, scores in parts.items():
+        for who, one in scores.items():
+            ua, accuracy = (
+                "{:.0f} ({:.0f} to {:.0f})".format(one[k], *one[f"{k}_interval"]) for k in _SCORES
             )
-        if record["doubted"] and not record["labelled"]:
-            click.echo(
-                f"the LALM hardly bears out the name {' or '.join(record['doubted'])}: it may take one "
-                f"emotion for another; label some clips (mifuse choose {target} -o few.csv) and adapt with "
-                "--labelled few.csv",
-                err=True,
-            )
+            rows.append(f"  {where:<11}{who:<11}{ua:>15}{accuracy:>17}")
+    checked = f"corrected by {verdict['checked']} checked clips" if verdict["checked"] else "without labels"
+    head = f"Expected, {checked}, % (95 % interval):{'UA':>3}{'accuracy':>17}"
+    return "\n".join([head, *rows, verdict["advice"]])
+
+
+_SCORES = ("ua", "accuracy")
+
+
+def _warnings(record: Mapping[str, Any], target: Path, speakers: bool) -> Iterator[str]:
+    if record["unnamed"] and speakers:
+        yield (
+            f"{record['unnamed']} clips name no speaker: voices were grouped by their sound; name the "
+            "speakers if you can, and if all are one voice, that one"
+        )
+    if record["doubted"] and not record["labelled"]:
+        yield (
+            f"the LALM names {' or '.join(record['doubted'])} hardly more often where it is expected than "
+            "elsewhere: it may take one emotion for another; label some clips "
+            f"(mifuse choose {target} -o few.csv) and adapt with --labelled few.csv"
+        )
 
 
 def _with_tensorboard(

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse import evaluation as evaluate
-from mifuse.adaptation import adapt_manifest
+from mifuse.adapt_files import AdaptInputs, adapt_manifest
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip, Manifest, read_manifest
 from mifuse.demo.stand_in import stand_in_lalm
@@ -223,10 +223,11 @@ def _label(inputs: Inputs, target: Manifest, path: Path, cache: AudioCache, stag
 def _adapt(inputs: Inputs, out: Path, config: DemoConfig, cache: AudioCache, stage: Stage) -> None:
     base = AdaptConfig()
     settings = replace(base, size=config.size, fit=replace(base.fit, steps=config.adapt_steps))
-    with stage("adapt", -(-settings.fit.steps // settings.fit.steps_per_epoch)) as tick:
+    given = AdaptInputs(str(out / "source"), inputs.target, [out / "draws.db"])
+    with stage("adapt", settings.steps // settings.fit.steps_per_epoch) as tick:
         adapt_manifest(
-            out / "source", inputs.target, out / "draws.db", out / "student", config=settings,
-            seed=config.seed, force=True, cache=cache, progress=lambda _: tick(1),
+            given, out / "student", config=settings, seed=config.seed, force=True, cache=cache,
+            progress=lambda _: tick(1),
         )  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""Fused labels that agree with the recordings: what neighbours in the archive say, without any true label.
+"""Cross-validated label refinement: fused labels that agree with the recordings, without any true label.
 
-A teacher errs clip by clip; emotions move the whole voice. A linear probe on statistics of the utterance,
-spectral and prosodic ones, taken within the speaker, is fitted to the fused labels of four fifths of the
-clips and predicts the other fifth: what other clips do not bear out is noise of the teacher. Fused label
-and prediction are multiplied, and again, a few times. Class priors are drawn towards uniform on the way,
-since a LALM's main error is to call too many clips by one name.
+A teacher errs clip by clip; an emotion changes the whole voice. A linear probe on statistics of the clip,
+spectral and prosodic ones without the speaker's part, is fitted to the labels of four fifths of the clips
+and predicts the other fifth. Label and prediction are multiplied, the probe as sure as it is expected to be
+right, and so on, a few times. The class prior is moved towards uniform on the way, since a LALM's main error
+is to call too many clips by one name; where the class shares are known, it is set to them.
 
 Sources: cross-fitting as in Northcutt et al., "Confident learning" (JAIR 2021); prior matching by iterative
 scaling as in Saerens et al. (Neural Computation 2002); normalisation within the speaker as in Busso et al.
@@ -14,16 +14,18 @@ scaling as in Saerens et al. (Neural Computation 2002); normalisation within the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mifuse.config import require
+from mifuse.fusion.reliability import FLOOR, as_sure_as_right, floored, reliabilities
 
 Array = NDArray[np.float64]
-FLOOR = 1e-3  # probability that a label leaves to each class at least: nobody is as sure as to rule one out
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class RefineConfig:
 
     rounds: int = 4  # fits of the probe
     folds: int = 5  # parts of the cross-fit
-    trust: float = 2.0  # weight of the probe's log probability beside the fused label's
+    trust: float = 2.0  # weight of the probe's log probability, where no views say how sure it may be
     prior: float = 0.3  # 0 keeps the class prior of the labels, 1 makes it uniform
     l2: float = 0.1  # weight decay of the probe
-    speakers: bool = True  # normalise within the speaker, or voices that sound alike; false: one voice
+    speakers: bool = True  # take out the speakers' effects, or those of similar voices; false: one voice
     labelled: float = 10.0  # clips that one clip with a true label counts for in the probe
 
     def __post_init__(self) -> None:
@@ -99,30 +101,55 @@ def _probe(inputs: Array, labels: Array, weights: Array, queries: Array, l2: flo
     return np.asarray(torch.softmax(scores, dim=1).numpy())
 
 
+class Refined(NamedTuple):
+    """What refinement gives for N clips and C classes."""
+
+    labels: Array
+    """(N, C), rows sum to 1."""
+    probe: Array
+    """(N, C): the cross-fitted probe of the last round alone; the labels as they came, without a round."""
+
+
 def refine(
     labels: Array,
-    statistics: Array,
+    statistics: Array | Callable[[Array], Array],
     config: RefineConfig,
     seed: int = 0,
     known: NDArray[np.int64] | None = None,
-) -> Array:
-    """Refine fused labels (N, C) by what the other clips bear out; rows sum to 1.
+    *,
+    views: Sequence[Array] = (),
+    shares: Array | None = None,
+) -> Refined:
+    """Refine fused labels (N, C) by what the other clips say.
 
     Args:
-        statistics: (N, D) of each clip, from `mifuse.voices`.
+        statistics: (N, D) of each clip, speaker effects taken out; or a function that gives them for labels.
         known: class of each clip that has a true label, -1 of all others, (N,); these labels are kept.
+        views: (N, C) each, of teachers that err independently; with two or more, the probe is made as sure as
+            its agreement with them says that it is right.
+        shares: of the classes, (C,), where they are known.
     """
     known = np.full(len(labels), -1) if known is None else known
-    floored = np.maximum(labels, FLOOR)
-    start = _keep(soften_prior(floored / floored.sum(axis=1, keepdims=True), config.prior), known)
+    views = [toward(floored(view), config.prior, shares) for view in views]
+    start = probe = refined = _keep(toward(floored(labels), config.prior, shares), known)
     weights = np.where(known >= 0, config.labelled, 1.0)
-    refined = start
     for round_ in range(config.rounds):
-        probe = soften_prior(cross_fit(statistics, refined, weights, config, seed + round_), config.prior)
-        logs = np.log(start) + config.trust * np.log(np.maximum(probe, 1e-9))
+        inputs = statistics(refined) if callable(statistics) else statistics
+        probe = toward(cross_fit(inputs, refined, weights, config, seed + round_), config.prior, shares)
+        opinion, trust = probe, config.trust
+        if len(views) >= 2:
+            reliability, trust = float(reliabilities([probe, *views])[0]), 1.0
+            opinion = toward(as_sure_as_right(probe, reliability), config.prior, shares)
+        logs = np.log(start) + trust * np.log(np.maximum(opinion, 1e-9))
         refined = np.exp(logs - logs.max(axis=1, keepdims=True))
-        refined = _keep(soften_prior(refined / refined.sum(axis=1, keepdims=True), config.prior), known)
-    return refined
+        refined /= refined.sum(axis=1, keepdims=True)
+        refined = _keep(toward(refined, config.prior, shares), known)
+    return Refined(refined, probe)
+
+
+def toward(probs: Array, strength: float, shares: Array | None) -> Array:
+    """The rows (N, C) with the class shares where these are known, else with a softer class prior."""
+    return soften_prior(probs, strength) if shares is None else match_prior(probs, shares)
 
 
 def _keep(labels: Array, known: NDArray[np.int64]) -> Array:

@@ -1,9 +1,9 @@
-"""What a student is taught: both teachers' draws fused, then refined by the archive itself."""
+"""What a student is taught: all teachers' draws fused, then refined by the archive itself."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,22 @@ from numpy.typing import NDArray
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined
+from mifuse.fusion.evidence import Evidence, weigh
 from mifuse.fusion.recipes import AdaptConfig
-from mifuse.fusion.refinement import refine
+from mifuse.fusion.refinement import Refined, refine, toward
+from mifuse.fusion.reliability import floored
 from mifuse.fusion.weighting import Fused, fuse
 from mifuse.models.classifier import classifier_draws
 from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
 from mifuse.models.training import Trainer, mc_dropout_draws, same_shapes
-from mifuse.voices.clustering import strangers, within_voices
+from mifuse.new_voices import voices_of
+from mifuse.verdict import calibrated
+from mifuse.voices.clustering import voices_removed
+from mifuse.voices.effects import mixing
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 
 class Teaching:
@@ -31,37 +37,92 @@ class Teaching:
 
     Args:
         clips: who speaks is read, labels are not.
-        lalm: draws (K, N, C).
-        classifier: the second teacher; it is not changed.
+        lalms: draws of each LALM, (K, N, C).
+        classifier: another teacher; it is not changed. None: there is none.
         statistics: (N, D) of each clip's voice; None where labels are not refined.
         known: class of each clip that the user has labelled, -1 of all others, (N,).
+        shares: of the classes, (C,), where they are known.
     """
 
     def __init__(
         self,
         clips: Sequence[Clip],
-        lalm: Array,
-        classifier: Student | HubClassifier,
+        lalms: Sequence[Array],
+        classifier: Student | HubClassifier | None,
         statistics: Joined | None,
         *,
         cache: AudioCache,
         config: AdaptConfig,
         seed: int = 0,
         known: NDArray[np.int64] | None = None,
+        shares: Array | None = None,
     ) -> None:
-        self.clips, self.lalm, self.classifier, self.config = clips, lalm, classifier, config
-        self.seed, self.known, self._cache, self._measured = seed, known, cache, statistics
+        self.clips, self.lalms, self.classifier, self.config = clips, lalms, classifier, config
+        self.seed, self.known, self.shares = seed, known, shares
+        self._cache, self._measured = cache, statistics
+
+    @functools.cached_property
+    def lalm(self) -> Array:
+        """Draws (K, N, C) of all LALMs, as many of each."""
+        count = min(map(len, self.lalms))
+        return np.concatenate([draws[:count] for draws in self.lalms])
+
+    @functools.cached_property
+    def mixing(self) -> float:
+        """How far speakers differ in their emotions, 0 to 1; see `mifuse.voices.effects`."""
+        if self.classifier is None or self.config.refine.rounds == 0 or not self.config.refine.speakers:
+            return 0.0
+        names = np.array([clip.speaker or "" for clip in self.clips])
+        rows = np.flatnonzero(names != "")
+        if not len(rows):
+            return 0.0
+        groups = np.unique(names[rows], return_inverse=True)[1]
+        return mixing((self.lalm.mean(axis=0)[rows], self.alone.mean(axis=0)[rows]), groups)
 
     @functools.cached_property
     def draws(self) -> Array:
-        """Draws (M, N, C) of the classifier as it came."""
-        count = self.config.classifier_draws
-        return classifier_draws(self.classifier, self.clips, self._cache, count, self.seed)
+        """Draws (M, N, C) of the classifier as it came; without one, the LALM's mean."""
+        if self.classifier is None:
+            return np.asarray(self.lalm.mean(axis=0, keepdims=True))
+        if self.mixing == 1 or not isinstance(self.classifier, Student):  # others know no speakers
+            return self.alone
+        within = classifier_draws(self.classifier, self.clips, self._cache, self._count, self.seed)
+        return within if self.mixing == 0 else (1 - self.mixing) * within + self.mixing * self.alone
 
-    def fused(self, draws: Array | None = None) -> Fused:
-        """The LALM's draws fused with these (M, N, C), or with the classifier's as it came."""
-        config, draws = self.config, self.draws if draws is None else draws
-        return fuse(self.lalm, draws, config.weighting, config.temperature, self._reference)
+    @property
+    def _count(self) -> int:
+        return self.config.classifier_draws
+
+    @functools.cached_property
+    def alone(self) -> Array:
+        """Draws (M, N, C) of the classifier, each clip without its speaker's others."""
+        if self.classifier is None:
+            return self.draws
+        clips = [clip.without_speaker() for clip in self.clips]
+        return classifier_draws(self.classifier, clips, self._cache, self._count, self.seed)
+
+    @functools.cached_property
+    def evidence(self) -> Evidence:
+        """The teachers weighed by what the archive says of them."""
+        return self._weigh(self.draws)
+
+    def voices(self) -> Indices:
+        """Speaker of each clip as a number, (N,); similar voices where nobody is named."""
+        values = np.empty((0, 0)) if self._measured is None else self._measured.in_memory()
+        return voices_of([clip.speaker for clip in self.clips], values, self.lalm.mean(axis=0), self.seed)
+
+    def calibrated(self, labels: Array) -> Array:
+        """Refined labels (N, C), no surer than the teachers' reliabilities allow."""
+        evidence = self.evidence
+        opinions = [toward(floored(view), self.config.refine.prior, self.shares) for view in evidence.views]
+        return calibrated(labels, evidence, opinions)
+
+    def fused(self) -> Fused:
+        """The draws of LALM and classifier fused, and the share of each."""
+        config = self.config
+        weighting = "reliability" if config.weighting == "evidence" else config.weighting
+        fused = fuse(self.lalm, self.draws, weighting, config.temperature, self._reference(weighting))
+        return fused if config.weighting != "evidence" else fused.with_labels(self.evidence.labels)
 
     def is_due(self, epoch: int) -> bool:
         """Whether new labels are wanted before this epoch."""
@@ -73,32 +134,51 @@ class Teaching:
         draws = self.draws
         if trainer.epoch > 0:
             config, student = self.config, trainer.average
-            followed = mc_dropout_draws(
-                student, trainer.features, config.classifier_draws, self.seed + trainer.epoch
-            )
+            followed = mc_dropout_draws(student, trainer.features, self._count, self.seed + trainer.epoch)
             # A student of other shape cannot hand its weights to the classifier: there, draws follow instead.
             follows = isinstance(self.classifier, Student) and same_shapes(self.classifier, student)
             kept = 0.0 if follows else config.fit.momentum**trainer.step
             draws = kept * draws + (1 - kept) * followed
-        return self._refined(self.fused(draws).probs)
+        return self.refined(draws).labels
+
+    def refined(self, draws: Array) -> Refined:
+        """Labels from these draws (M, N, C) of the classifier, and the probe's opinion."""
+        config = self.config
+        if config.weighting == "evidence":
+            evidence = self.evidence if draws is self.draws else self._weigh(draws)
+            return self._refine(evidence.labels, evidence.views)
+        fused = fuse(
+            self.lalm, draws, config.weighting, config.temperature, self._reference(config.weighting)
+        )
+        return self._refine(fused.probs)
+
+    def _weigh(self, draws: Array) -> Evidence:
+        lalms = [lalm.mean(axis=0) for lalm in self.lalms]
+        classifier = None if self.classifier is None else draws.mean(axis=0)
+        statistics = self._statistics if self.config.refine.rounds else np.empty((len(self.clips), 0))
+        return weigh(
+            lalms, classifier, statistics, self.config.refine, self.seed, known=self.known, shares=self.shares
+        )
+
+    def _reference(self, weighting: str) -> Array | None:
+        return self._refined_lalm if weighting == "reliability" else None
 
     @functools.cached_property
-    def _reference(self) -> Array:
-        return self._refined(self.lalm.mean(axis=0))
+    def _refined_lalm(self) -> Array:
+        return self._refine(self.lalm.mean(axis=0)).labels
 
     @functools.cached_property
-    def _statistics(self) -> Array:
-        """Each clip within its voice, (N, D); better labels tell unnamed voices apart better."""
+    def _statistics(self) -> Callable[[Array], Array]:
+        """Labels -> statistics of each clip without what the voices add, (N, D)."""
         if self._measured is None:
-            return np.empty((len(self.clips), 0))
+            return lambda labels: np.empty((len(labels), 0))
         values = self._measured.in_memory()
         speakers = [clip.speaker if self.config.refine.speakers else "all" for clip in self.clips]
-        labels = self.lalm.mean(axis=0)
-        statistics = within_voices(values, speakers, labels, self.seed)
-        if not len(strangers(speakers)):
-            return statistics
-        labels = refine(labels, statistics, self.config.refine, self.seed, self.known)
-        return within_voices(values, speakers, labels, self.seed)
+        views = None if self.classifier is None else (self.lalm.mean(axis=0), self.alone.mean(axis=0))
+        return voices_removed(values, speakers, views, self.seed)
 
-    def _refined(self, labels: Array) -> Array:
-        return refine(labels, self._statistics, self.config.refine, self.seed, self.known)
+    def _refine(self, labels: Array, views: Sequence[Array] = ()) -> Refined:
+        return refine(
+            labels, self._statistics, self.config.refine, self.seed, self.known,
+            views=views, shares=self.shares,
+        )  # fmt: skip

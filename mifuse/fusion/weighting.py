@@ -6,7 +6,7 @@ Source: Huang, Lin, Lee, "MI-Fuse", arXiv 2509.20706 (2025).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,10 @@ class Fused:
     """(N,) mutual information of the LALM's draws, nats."""
     classifier_mi: Array
     """(N,) mutual information of the classifier's draws, nats."""
+
+    def with_labels(self, probs: Array) -> Fused:
+        """The same with other labels (N, C): those that a recipe made of the teachers."""
+        return replace(self, probs=probs)
 
 
 def entropy(probs: ArrayLike) -> Array:

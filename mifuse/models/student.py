@@ -140,6 +140,12 @@ class Student(nn.Module, PyTorchModelHubMixin):
         head = torch.cat([self.head.weight, self.head.bias[:, None]], dim=1)
         return np.asarray(head.detach().cpu().numpy())
 
+    @torch.no_grad()
+    def move_prior(self, shares: NDArray[np.float64]) -> None:
+        """From equally frequent classes, as in training, to these shares (C,): a constant for each class."""
+        moved = torch.from_numpy(np.log(shares * len(shares)))
+        self.head.bias.add_(moved.to(self.head.bias))
+
     def standalone(self) -> Standalone:
         """A copy that knows no speaker, for the device: the norm is part of its head."""
         return Standalone(copy.deepcopy(self))

@@ -70,6 +70,7 @@ class Trainer:
         earlier: a student whose answers to the same clips are labels, too, so that what it knows is not
             forgotten. Source: Li and Hoiem, "Learning without forgetting" (ECCV 2016).
         keep: weight of these labels.
+        left_out: clips that are never drawn.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Trainer:
         *,
         earlier: Student | None = None,
         keep: float = 1.0,
+        left_out: NDArray[np.int64] | None = None,
     ) -> None:
         from accelerate import Accelerator
 
@@ -94,7 +96,7 @@ class Trainer:
         )
         self.student = student.to(self.accelerator.device)
         self.average = frozen_copy(self.student)
-        self.keep = keep
+        self.keep, self.left_out = keep, left_out
         self.earlier = None if earlier is None else frozen_copy(earlier).to(self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(_Logits(self.student), self.optimizer)
         self.step = 0
@@ -124,7 +126,10 @@ class Trainer:
         loading = clips = 0.0
         sums: dict[str, float] = {}
         predicted = torch.zeros(labels.shape[1])
-        sampler = Sampler(_odds(labels, self.config.balance), self.features.speakers)
+        odds = _odds(labels, self.config.balance)
+        if self.left_out is not None:
+            odds[self.left_out] = 0
+        sampler = Sampler(odds, self.features.speakers)
         loss = loss or partial(self._soft_label_loss, labels)
         last = min(self.step + self.config.steps_per_epoch, self.config.steps)
         count = last - self.step

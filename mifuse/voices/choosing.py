@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
-from mifuse.voices.clustering import k_means, within_voices
+from mifuse.voices.clustering import k_means, voices_removed
 from mifuse.voices.statistics import voice_statistics
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 MARGIN = 0.1  # nats
+DRAWN = "drawn"  # column of a check set that says how it was drawn
 FEWEST_CLIPS = 64  # of an archive; in fewer, names are borne out or not by chance
 
 
@@ -31,11 +32,26 @@ def choose(clips: Sequence[Clip], cache: AudioCache, count: int, seed: int = 0) 
         MifuseError: there are fewer clips.
         AudioError: a clip cannot be read.
     """
-    if not 1 <= count <= len(clips):
-        raise MifuseError(f"{count} of {len(clips)} clips cannot be chosen: choose 1 to {len(clips)}")
+    _check_count(count, len(clips))
     values = voice_statistics(clips, cache).in_memory()
-    alike = within_voices(values, [clip.speaker for clip in clips], np.zeros((len(clips), 1)), seed)
+    alike = voices_removed(values, [clip.speaker for clip in clips], None, seed)(np.zeros((len(clips), 1)))
     return typical(alike, count, seed)
+
+
+def draw(clips: Sequence[Clip], cache: AudioCache, count: int, seed: int = 0) -> Indices:
+    """`count` clips at random, in their order; the same ones whatever the order of the manifest is.
+
+    Raises:
+        MifuseError: there are fewer clips.
+    """
+    _check_count(count, len(clips))
+    order = np.argsort([cache.hash(clip) for clip in clips], kind="stable")
+    return np.sort(order[np.random.default_rng(seed).permutation(len(clips))[:count]])
+
+
+def _check_count(count: int, clips: int) -> None:
+    if not 1 <= count <= clips:
+        raise MifuseError(f"{count} of {clips} clips cannot be chosen: choose 1 to {clips}")
 
 
 def doubted(labels: Array, lalm: Array) -> list[int]:

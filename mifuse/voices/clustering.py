@@ -11,53 +11,59 @@ instead of one as in Fred and Jain, "Combining multiple clusterings" (IEEE Trans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse.models.speaker_norm import FEWEST, speaker_ids
+from mifuse.models.speaker_norm import FEWEST
+from mifuse.voices.effects import mixing, standardised, without_speakers
 from mifuse.voices.spectral import COEFFICIENTS
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Views = tuple[Array, Array]
 COUNTS = (2, 3, 4, 6, 8) * 3  # voices of each clustering
 ROUNDS = 30
 
 
-def within_groups(values: Array, groups: Sequence[str | None]) -> Array:
-    """Each column as a z-score within its group, clipped at ±4: (N, D) -> (N, D).
+def voices_removed(
+    values: Array, speakers: Sequence[str | None], views: Views | None, seed: int = 0
+) -> Callable[[Array], Array]:
+    """A function from soft labels (N, C) to the statistics without what the voices add, z-scores (N, D).
 
-    Groups of fewer than 8 clips are too small for a mean and are taken together.
-    """
-    index = speaker_ids(groups)
-    out = np.empty_like(values)
-    for group in np.unique(index):
-        rows = index == group
-        out[rows] = (values[rows] - values[rows].mean(0)) / (values[rows].std(0) + 1e-6)
-    return np.asarray(np.clip(out, -4, 4))
-
-
-def within_voices(values: Array, speakers: Sequence[str | None], labels: Array, seed: int = 0) -> Array:
-    """Each column as a z-score within the speaker, and where nobody says who speaks, within voices alike.
+    Where nobody says who speaks, voices that sound alike stand for speakers. Labels, however wrong, keep
+    emotions from being taken for voices.
 
     Args:
         values: statistics of each clip, as from `mifuse.voices.statistics`, (N, D).
-        speakers: who speaks, None where nobody says, (N,); one of fewer than 8 clips is not known either.
-        labels: soft labels, (N, C), however wrong: they only keep emotions from being taken for voices.
+        speakers: who speaks, None where nobody says, (N,).
+        views: of the LALM and of the classifier, see `mixing`; None: all speakers show the same emotions.
     """
-    out = within_groups(values, speakers)
-    rows = strangers(speakers)
-    if len(rows):
-        groupings = clusterings(values[rows], labels[rows], seed)
-        total = sum(within_groups(values[rows], [str(voice) for voice in found]) for found in groupings)
-        out[rows] = within_groups(np.asarray(total), [None] * len(rows))
-    return out
+    values, names = standardised(values), np.array([name or "" for name in speakers])
+    unnamed = strangers(speakers)
+    named = np.setdiff1d(np.arange(len(names)), unnamed)
+
+    def part(rows: Indices, groups: Indices, labels: Array) -> Array:
+        mixed = 0.0 if views is None else mixing((views[0][rows], views[1][rows]), groups)
+        return without_speakers(values[rows], groups, labels[rows], mixed)
+
+    def removed(labels: Array) -> Array:
+        out = np.empty_like(values)
+        if len(named):
+            out[named] = part(named, np.unique(names[named], return_inverse=True)[1], labels)
+        if len(unnamed):
+            found = clusterings(values[unnamed], labels[unnamed], seed)
+            total = sum(part(unnamed, np.unique(groups, return_inverse=True)[1], labels) for groups in found)
+            out[unnamed] = standardised(np.asarray(total))
+        return out
+
+    return removed
 
 
 def strangers(speakers: Sequence[str | None]) -> Indices:
     """The clips whose voices are told apart by their sound; none when they are too few for two voices."""
-    rows = np.flatnonzero(speaker_ids(speakers) < 0)
+    rows = np.flatnonzero([not name for name in speakers])
     return rows if len(rows) >= FEWEST * min(COUNTS) else rows[:0]
 
 
@@ -65,7 +71,7 @@ def clusterings(values: Array, labels: Array, seed: int = 0) -> list[Indices]:
     """Clusterings of N >= 16 clips into 2 to 8 voices, each (N,)."""
     rng = np.random.default_rng(seed)
     counts = [count for count in COUNTS if len(values) >= FEWEST * count]
-    cepstra = within_groups(values[:, 1:COEFFICIENTS], [None] * len(values))
+    cepstra = standardised(values[:, 1:COEFFICIENTS])
     return [k_means(cepstra, labels - labels.mean(axis=0), count, rng) for count in counts]
 
 

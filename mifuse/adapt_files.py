@@ -1,0 +1,218 @@
+"""`mifuse adapt`: from files to a run folder."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mifuse.adaptation import Adapted, adapt
+from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
+from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.errors import MifuseError
+from mifuse.fusion.recipes import RECIPES, AdaptConfig
+from mifuse.fusion.shares import check_agrees, parse_shares
+from mifuse.models.classifier import load_model
+from mifuse.models.student import Student
+from mifuse.runs.folder import close_run, open_run
+from mifuse.runs.predictions import Predictions, key
+from mifuse.teachers.draws import load_draws
+from mifuse.voices.choosing import DRAWN, doubted, draw
+from mifuse.voices.clustering import strangers
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class AdaptInputs:
+    """What `mifuse adapt` is given, as files and as typed."""
+
+    source: str | None  # checkpoint folder or hf:NAME of the classifier; None: the LALMs alone teach
+    target: Path  # manifest; its `adapt` rows are used where it has a split
+    draws: Sequence[Path]  # draws stores or JSONL
+    teachers: Sequence[str] = ()  # of one file, as many as wanted; of several, one each
+    labelled: Path | None = None  # manifest of the few target clips whose labels may be learnt from
+    check: Path | None = None  # random check set with labels, see `mifuse choose --random`
+    shares: str | None = None  # class shares, as in "neutral=.7,angry=.1"
+
+
+def adapt_manifest(
+    inputs: AdaptInputs,
+    out: Path,
+    *,
+    config: AdaptConfig | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    force: bool = False,
+    cache: AudioCache | None = None,
+    progress: Callable[[dict[str, float]], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Adapt a student to the clips of a manifest, into the run folder `out`. Returns what run.json holds.
+
+    Args:
+        resume: continue an interrupted run.
+
+    Raises:
+        MifuseError: any input that cannot be used; nothing is written then.
+    """
+    started = time.perf_counter()
+    config = config or RECIPES["default"]
+    cache = cache or AudioCache()
+    classifier = None if inputs.source is None else load_model(inputs.source)
+    if config.keep > 0 and isinstance(classifier, Student):
+        config = replace(config, size=classifier.size)
+    labels = LABELS if classifier is None else classifier.labels
+    clips = read_manifest(inputs.target, labels=None).select("adapt").clips
+    lalms = _lalms(inputs, clips, labels, cache)
+    known = None if inputs.labelled is None else _known(inputs.labelled, clips, labels, cache)
+    check = None if inputs.check is None else _check_set(inputs.check, clips, labels, cache)
+    shares = None if inputs.shares is None else parse_shares(inputs.shares, labels)
+    if shares is not None and check is not None:
+        check_agrees(shares, check, labels)
+    with open_run(out, resume=resume, force=force) as partial:
+        adapted = adapt(
+            clips,
+            lalms,
+            classifier,
+            cache,
+            labels=labels,
+            config=config,
+            seed=seed,
+            known=known,
+            check=check,
+            shares=shares,
+            state=partial,
+            progress=progress,
+        )
+        predictions = _predictions(adapted, clips)
+        record = _record(inputs, adapted, config, clips, predictions)
+        record |= {"seed": seed, "seconds": time.perf_counter() - started}
+        record |= {"labelled": 0 if known is None else int((known >= 0).sum())}
+        close_run(partial, out, adapted.student, record, predictions)
+    return record
+
+
+def _record(
+    inputs: AdaptInputs,
+    adapted: Adapted,
+    config: AdaptConfig,
+    clips: Sequence[Clip],
+    predictions: Predictions,
+) -> dict[str, Any]:
+    labels = predictions.labels
+    return {
+        "kind": "adapt",
+        "labels": labels,
+        "config": asdict(config),
+        "source": inputs.source,
+        "target": str(inputs.target.resolve()),
+        "draws": [str(path.resolve()) for path in inputs.draws],
+        "clips": len(clips),
+        "unnamed": len(strangers([clip.speaker for clip in clips])),
+        "doubted": [labels[c] for c in doubted(adapted.targets, adapted.lalm)],
+        "shares": None if adapted.shares is None else dict(zip(labels, adapted.shares.tolist(), strict=True)),
+        "verdict": None if adapted.verdict is None else adapted.verdict.as_json(),
+        "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
+        "history": adapted.history,
+    }
+
+
+def _lalms(
+    inputs: AdaptInputs, clips: Sequence[Clip], labels: Sequence[str], cache: AudioCache
+) -> list[NDArray[np.float64]]:
+    """Draws (K, N, C) of each LALM."""
+    paths = list(inputs.draws)
+    teachers: list[str | None] = [*inputs.teachers]
+    if len(paths) == 1:
+        return [load_draws(paths[0], clips, labels, cache, teacher) for teacher in teachers or [None]]
+    if teachers and len(teachers) != len(paths):
+        raise MifuseError(
+            f"{len(teachers)} teachers for {len(paths)} files of draws: name one for each file, in order"
+        )
+    pairs = zip(paths, teachers or [None] * len(paths), strict=True)
+    return [load_draws(path, clips, labels, cache, teacher) for path, teacher in pairs]
+
+
+def _known(labelled: Path, clips: Sequence[Clip], labels: Sequence[str], cache: AudioCache) -> Indices:
+    """Class of each clip that the manifest `labelled` has, by content, and -1 of all others."""
+    return _by_content(labelled, read_manifest(labelled, labels=labels).clips, clips, labels, cache)
+
+
+def _by_content(
+    labelled: Path,
+    rows: Sequence[Clip],
+    clips: Sequence[Clip],
+    labels: Sequence[str],
+    cache: AudioCache,
+) -> Indices:
+    classes: dict[str, int] = {}
+    for clip in rows:
+        if clip.label is None:
+            raise MifuseError(f"{labelled}: {clip.name} has no label: give one, or leave the row out")
+        index = labels.index(clip.label)
+        if classes.setdefault(cache.hash(clip), index) != index:
+            raise MifuseError(
+                f"{labelled}: {clip.name} has another label than the same recording above: "
+                "leave out one of the two"
+            )
+    hashes = [cache.hash(clip) for clip in clips]
+    missing = len(classes.keys() - set(hashes))
+    if missing:
+        raise MifuseError(
+            f"{labelled}: {missing} of its {len(classes)} clips are not among those to adapt to: "
+            "add them to the target manifest, or leave them out"
+        )
+    return np.array([classes.get(digest, -1) for digest in hashes])
+
+
+def _check_set(check: Path, clips: Sequence[Clip], labels: Sequence[str], cache: AudioCache) -> Indices:
+    """Class of each clip of a random check set, -1 of all others.
+
+    Raises:
+        MifuseError: it was not drawn at random from these clips, or is not filled in.
+    """
+    rows = read_manifest(check, labels=labels).clips
+    drawn = {clip.extra.get(DRAWN, "") for clip in rows}
+    found = re.fullmatch(r"random (\d+) of (\d+), seed (\d+)", drawn.pop() if len(drawn) == 1 else "")
+    if not found:
+        raise MifuseError(
+            f"{check} was not drawn by `mifuse choose --random`: only a random set measures without bias; "
+            "draw one, or give this one as --labelled"
+        )
+    count, whole, seed = map(int, found.groups())
+    hashes = {cache.hash(clip) for clip in rows}
+    wanted = {cache.hash(clips[i]) for i in draw(clips, cache, count, seed)} if whole == len(clips) else set()
+    if hashes - wanted or whole != len(clips):
+        raise MifuseError(
+            f"{check} was drawn from {whole} clips, not from these {len(clips)}: draw it again "
+            "with `mifuse choose --random` from the manifest that you adapt to"
+        )
+    empty = len(wanted - hashes) + sum(clip.label is None for clip in rows)
+    if empty:
+        raise MifuseError(
+            f"{check}: {empty} of the {count} clips that were drawn have no label: leaving out the hard ones "
+            "would make the estimate too good; label them all"
+        )
+    return _by_content(check, rows, clips, labels, cache)
+
+
+def _predictions(adapted: Adapted, clips: Sequence[Clip]) -> Predictions:
+    probs = {
+        "LALM": adapted.lalm,
+        "classifier": adapted.classifier,
+        "fused": adapted.targets,
+        "student": adapted.probs,
+    }
+    measures = {
+        "lalm_weight": adapted.fused.lalm_weight,
+        "lalm_mi": adapted.fused.lalm_mi,
+        "classifier_mi": adapted.fused.classifier_mi,
+    }
+    return Predictions(adapted.student.labels, tuple(map(key, clips)), probs, measures)
