@@ -4,8 +4,8 @@
     python -m benchmarks.field --corpora ../shared/corpora --out benchmarks/results/field.json
 
 A cell is a transfer, a stand-in LALM and an archive cut from the target: as it is, mostly one emotion, one
-emotion absent, speakers of one or two emotions, no speaker names, 200 clips. True labels make the archives and
-score them; no method reads them. A finished cell is kept in --work and not computed again.
+emotion absent, speakers of one or two emotions, no speaker names, 200 clips. True labels make the archives
+and score them; no method reads them. A finished cell is kept in --work and not computed again.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def run(cell: Cell) -> float:
 
 
 def _result(cell: Cell) -> dict[str, Any]:
-    """Probabilities of LALM, classifier, labels and student, archive and new speakers; the verdict as JSON."""
+    """Probabilities of everybody for archive and new speakers, true classes, and the verdict as JSON."""
     cache, folder = AudioCache(), cell.corpora / cell.transfer.target
     rows = cut(read_manifest(folder / "target.csv").clips, cell.archive)
     clips, test = ([clip for clip in rows if clip.split == split] for split in ("adapt", "test"))

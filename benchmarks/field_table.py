@@ -44,7 +44,7 @@ def _row(cell: Cell) -> Row:
     }
 
 
-def _scores(found: Mapping[str, Array], prefix: str, truth: Array) -> dict[str, tuple[float, float]]:
+def _scores(found: Mapping[str, Any], prefix: str, truth: Any) -> dict[str, tuple[float, float]]:
     """Source -> UA and accuracy, %."""
     probs = {who: found[prefix + who] for who in SOURCES if prefix + who in found}
     if "LALM" in probs and "classifier" in probs:

@@ -132,6 +132,10 @@ def expected(
 def judge(archive: Mapping[str, Expected], new_voices: Mapping[str, Expected], checked: int) -> Verdict:
     """The verdict that follows from the expected scores of each source."""
     decisive = new_voices or archive
+    if (
+        len(archive) == 2 and checked < FOUNDED
+    ):  # one LALM and no other teacher: two views, of which neither can judge the other
+        return Verdict(archive, new_voices, "LALM", False, _ALONE, checked)
     others = {who: scores.ua for who, scores in decisive.items() if who != STUDENT}
     rival = max(others, key=lambda who: others[who])
     ahead = decisive[STUDENT].ua - others[rival]
@@ -144,6 +148,12 @@ def judge(archive: Mapping[str, Expected], new_voices: Mapping[str, Expected], c
         _advice(decisive, rival, ahead),
         checked,
     )
+
+
+_ALONE = (
+    "With a LALM alone nothing says how good the LALM is, and so the student: give a classifier, or a check "
+    "set (`mifuse choose --random 40`)."
+)
 
 
 def _advice(scores: Mapping[str, Expected], rival: str, ahead: float) -> str:

@@ -1,0 +1,103 @@
+"""The verdict on simulated teachers with known truth."""
+
+import numpy as np
+import pytest
+
+from mifuse.fusion.evidence import Evidence
+from mifuse.new_voices import held_out, voices_of
+from mifuse.verdict import STUDENT, Expected, calibrated, expected, judge
+
+CLASSES = 4
+
+
+def world(seed, clips=600):
+    """True classes, posteriors of them that are calibrated, a predictor, and speakers."""
+    rng = np.random.default_rng(seed)
+    posterior = rng.dirichlet(np.full(CLASSES, 0.4), clips)
+    truth = np.array([rng.choice(CLASSES, p=row) for row in posterior])
+    said = np.where(rng.random(clips) < 0.6, truth, rng.integers(0, CLASSES, clips))
+    return truth, posterior, np.eye(CLASSES)[said], np.repeat(np.arange(clips // 20), 20)
+
+
+def scores(truth, predictions):
+    right = predictions.argmax(axis=1) == truth
+    return 100 * np.mean([right[truth == c].mean() for c in range(CLASSES)]), 100 * right.mean()
+
+
+def test_calibrated_labels_foretell_what_depends_on_them():
+    for seed in range(5):
+        truth, posterior, _, groups = world(seed)
+        found = expected(posterior, posterior, groups)
+        ua, accuracy = scores(truth, posterior)
+        assert found.ua == pytest.approx(ua, abs=6)
+        assert found.accuracy == pytest.approx(accuracy, abs=6)
+        assert found.ua_interval[0] < ua < found.ua_interval[1]
+
+
+def test_a_check_set_puts_a_wrong_expectation_right():
+    """A predictor that knows more than the labels is undervalued without truth; with 100 clips it is not."""
+    blind, corrected, covered = [], [], []
+    for seed in range(20):
+        truth, posterior, said, groups = world(seed)
+        flat = 0.5 * posterior + 0.5 / CLASSES
+        known = np.full(len(truth), -1)
+        drawn = np.random.default_rng(seed).permutation(len(truth))[:100]
+        known[drawn] = truth[drawn]
+        _, accuracy = scores(truth, said)
+        blind.append(abs(expected(flat, said, groups).accuracy - accuracy))
+        found = expected(flat, said, groups, known)
+        corrected.append(abs(found.accuracy - accuracy))
+        covered.append(found.accuracy_interval[0] <= accuracy <= found.accuracy_interval[1])
+    assert np.mean(corrected) < 0.5 * np.mean(blind)
+    assert np.mean(covered) > 0.8
+
+
+def test_labels_that_are_too_sure_are_softened():
+    truth, posterior, _, _ = world(3)
+    sharp = posterior**6
+    sharp /= sharp.sum(axis=1, keepdims=True)
+    reliability = (scores(truth, posterior)[0] / 100 - 0.25) / 0.75
+    evidence = Evidence(sharp, [posterior], np.array([reliability]), sharp)
+    found = calibrated(sharp, evidence, [posterior])
+    assert found.max(axis=1).mean() < sharp.max(axis=1).mean() - 0.05
+    np.testing.assert_array_equal(found.argmax(axis=1), sharp.argmax(axis=1))
+
+
+def one(ua):
+    return Expected(ua, (ua - 5, ua + 5), ua, (ua - 5, ua + 5))
+
+
+@pytest.mark.parametrize(
+    ("student", "best", "deploy", "words"),
+    [
+        (70, STUDENT, True, "Deploy"),
+        (56, STUDENT, False, "Too close"),
+        (40, "LALM", False, "Keep asking the LALM"),
+    ],
+)
+def test_what_to_do(student, best, deploy, words):
+    new = {"LALM": one(55), "classifier": one(30), "average": one(50), STUDENT: one(student)}
+    found = judge(new, new, 0)
+    assert (found.best, found.deploy) == (best, deploy)
+    assert found.advice.startswith(words)
+    assert found.as_json()["new_voices"][STUDENT]["ua"] == student
+    assert judge(new, {}, 0).best == best  # without new voices the archive decides
+
+
+def test_held_out_voices_are_whole():
+    voices = np.repeat(np.arange(6), 20)
+    rows = held_out(voices)
+    assert 0.3 * len(voices) <= len(rows) <= 0.6 * len(voices)
+    assert not set(voices[rows]) & set(np.delete(voices, rows))
+    assert len(held_out(np.zeros(100, dtype=int))) == 0  # one voice cannot be left out
+    assert len(held_out(np.repeat([0, 1], 10))) == 0  # too few clips
+
+
+def test_unnamed_clips_have_voices_too():
+    rng = np.random.default_rng(0)
+    values = np.repeat(8 * rng.standard_normal((3, 20)), 40, axis=0) + rng.standard_normal((120, 20))
+    labels = np.full((120, CLASSES), 0.25)
+    found = voices_of([None] * 120, values, labels)
+    assert len(np.unique(found)) >= 3
+    named = voices_of(["ann"] * 60 + ["bob"] * 60, values, labels)
+    assert (named == np.repeat([0, 1], 60)).all()
