@@ -50,6 +50,7 @@ def card(folder: Path, bundle: Bundle) -> str:
         ),
         *([_SPEAKER] if bundle.speaker else []),
         _table("Files", ("precision", "engine", "file", "kB"), _files(folder, bundle)),
+        *_verdict(bundle),
         _table("Measured by the export", ("what", "found"), _facts(bundle)),
         _table("Made from", ("what", "value"), _origin(bundle)),
     ]
@@ -98,8 +99,28 @@ def _facts(bundle: Bundle) -> Iterator[tuple[object, ...]]:
         yield "layers kept in float, which 8 bits harmed", ", ".join(floats)
 
 
+def _verdict(bundle: Bundle) -> Iterator[str]:
+    """What the adaptation expected of the student, where it said so."""
+    verdict = bundle.provenance.get("verdict")
+    if not verdict:
+        return
+    rows = [
+        (where.replace("_", " "), who, _range(one, "ua"), _range(one, "accuracy"))
+        for where in ("archive", "new_voices")
+        for who, one in verdict[where].items()
+    ]
+    head = ("speakers", "who", "UA, % (95 % interval)", "accuracy, %")
+    yield _table("Expected quality, estimated by the adaptation", head, iter(rows))
+    yield f"{verdict['advice']}\n"
+
+
+def _range(one: dict[str, Any], name: str) -> str:
+    low, high = one[f"{name}_interval"]
+    return f"{one[name]:.0f} ({low:.0f} to {high:.0f})"
+
+
 def _origin(bundle: Bundle) -> Iterator[tuple[object, ...]]:
-    made = {key: value for key, value in bundle.provenance.items() if key != "int8"}
+    made = {key: value for key, value in bundle.provenance.items() if key not in ("int8", "verdict")}
     for key, value in (made | {"calibration": bundle.calibration}).items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for name, part in parts:

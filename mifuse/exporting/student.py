@@ -195,11 +195,11 @@ def _provenance(
     Where a narrower student is exported in its place, also how the two compare on the probe.
     """
     run = _run(folder)
-    known = ("teacher", "teachers", "lalm", "model", "seed", "draws_sha256")
+    known = ("teacher", "teachers", "lalm", "model", "seed", "draws_sha256", "shares", "verdict")
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "model_type" in settings:  # the hundred others are defaults of transformers
         settings = {key: settings[key] for key in _HUB_SETTINGS if key in settings}
-    found = {"student": settings} | {key: run[key] for key in known if key in run}
+    found = {"student": settings} | {key: run[key] for key in known if run.get(key) is not None}
     from mifuse.models.student import Student
 
     if exported is model or not isinstance(model, Student) or not isinstance(exported, Student):

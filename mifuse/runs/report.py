@@ -58,6 +58,7 @@ class Run:
     target: Path | None = None  # manifest that may hold labels
     predictions: Predictions | None = None
     lalm: str = "LALM"  # what to call it
+    verdict: Mapping[str, Any] | None = None  # what the adaptation expected, see `mifuse.verdict`
 
 
 def read_run(folder: Path) -> Run:
@@ -92,6 +93,7 @@ def read_run(folder: Path) -> Run:
         target=folder / target if target else None,
         predictions=_predictions(folder, labels, lalm),
         lalm=lalm,
+        verdict=content.get("verdict"),
     )
 
 
@@ -161,6 +163,7 @@ def render(run: Run, truth: Truth | None) -> str:
     title = f"mifuse {run.kind}: {run.folder.resolve().name}"
     sections = [
         *(f'<section class="note">{_text(note)}</section>' for note in run.notes),
+        _verdict_section(run),
         _table_section(run),
         _score_section(run, truth),
         _confusion_section(run, truth),
@@ -192,6 +195,21 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]], style: str =
     head = "".join(f"<th>{_text(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<table class="{style}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>'
+
+
+def _verdict_section(run: Run) -> str:
+    if not run.verdict:
+        return ""
+    rows = []
+    for where, name in (("archive", "archive"), ("new_voices", "new voices")):
+        for who, one in run.verdict[where].items():
+            scores = [[one[key], *one[f"{key}_interval"]] for key in ("ua", "accuracy")]
+            rows.append([name, who, *("{:.0f} ({:.0f} to {:.0f})".format(*score) for score in scores)])
+    header = ["speakers", "who", "expected UA, % (95 % interval)", "expected accuracy, %"]
+    checked = run.verdict["checked"]
+    how = f"corrected by {checked} checked clips" if checked else "estimated without any label"
+    text = f"<strong>{_text(run.verdict['advice'])}</strong> The scores are {how}."
+    return _section("Verdict", text, _table(header, rows))
 
 
 def _table_section(run: Run) -> str:
@@ -259,12 +277,20 @@ def separation(weight: Floats, right: NDArray[np.bool_]) -> float:
     return float((below + equal / 2).mean() / len(low))
 
 
+_WEIGHTS = {
+    "mi": "The LALM's share follows from how much its draws disagree, compared with the classifier's.",
+    "entropy": "The LALM's share follows from how unsure its mean draw is, compared with the classifier's.",
+    "uniform": "LALM and classifier count alike.",
+    "evidence": "How far the refined labels agree with the LALM, compared with the classifier.",
+}
+
+
 def _weight_section(run: Run, truth: Truth | None) -> str:
     weight = run.predictions.measures.get("lalm_weight") if run.predictions else None
     if run.predictions is None or weight is None or np.isnan(weight).all():
         return ""
     fused = np.isfinite(weight)
-    text = "The LALM's share follows from how much its draws disagree, compared with the classifier's."
+    text = _WEIGHTS.get(str(run.config.get("weighting")), _WEIGHTS["evidence"])
     right = {}
     if truth is not None:
         fused &= truth.labels >= 0
