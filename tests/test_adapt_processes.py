@@ -24,9 +24,9 @@ from mifuse.cli import main
 
 
 def counted(function, text):
-    def call(*arguments):
+    def call(*arguments, **options):
         print(text, file=sys.stderr, flush=True)
-        return function(*arguments)
+        return function(*arguments, **options)
 
     return call
 
