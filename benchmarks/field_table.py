@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse.fusion.verdict import STUDENT
 from mifuse.runs.metrics import unweighted_accuracy
-from mifuse.verdict import STUDENT
 
 if TYPE_CHECKING:
     from benchmarks.field import Cell

@@ -20,18 +20,18 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.errors import TrainingError
+from mifuse.fusion.new_voices import held_out, predict_held_out
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import estimated_shares
 from mifuse.fusion.teaching import Teaching
+from mifuse.fusion.verdict import STUDENT, Verdict, expected, judge
 from mifuse.fusion.weighting import Fused
 from mifuse.models.features import Features
 from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
 from mifuse.models.training import Trainer, predict, same_shapes
 from mifuse.models.training_state import TrainingState, digest
-from mifuse.new_voices import held_out, predict_held_out
 from mifuse.runs.processes import on_main_process
-from mifuse.verdict import STUDENT, Verdict, expected, judge
 from mifuse.voices.statistics import features_and_statistics
 
 _LOGGER = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mifuse.fusion.evidence import Evidence
-from mifuse.new_voices import held_out, voices_of
-from mifuse.verdict import STUDENT, Expected, calibrated, expected, judge
+from mifuse.fusion.new_voices import held_out, voices_of
+from mifuse.fusion.verdict import STUDENT, Expected, calibrated, expected, judge
 
 CLASSES = 4
 

@@ -12,16 +12,16 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined
 from mifuse.fusion.evidence import Evidence, weigh
+from mifuse.fusion.new_voices import voices_of
 from mifuse.fusion.recipes import AdaptConfig
 from mifuse.fusion.refinement import Refined, refine, toward
 from mifuse.fusion.reliability import floored
+from mifuse.fusion.verdict import calibrated
 from mifuse.fusion.weighting import Fused, fuse
 from mifuse.models.classifier import classifier_draws
 from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
 from mifuse.models.training import Trainer, mc_dropout_draws, same_shapes
-from mifuse.new_voices import voices_of
-from mifuse.verdict import calibrated
 from mifuse.voices.clustering import voices_removed
 from mifuse.voices.effects import mixing
 

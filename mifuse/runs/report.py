@@ -58,7 +58,7 @@ class Run:
     target: Path | None = None  # manifest that may hold labels
     predictions: Predictions | None = None
     lalm: str = "LALM"  # what to call it
-    verdict: Mapping[str, Any] | None = None  # what the adaptation expected, see `mifuse.verdict`
+    verdict: Mapping[str, Any] | None = None  # what the adaptation expected, see `mifuse.fusion.verdict`
 
 
 def read_run(folder: Path) -> Run:
