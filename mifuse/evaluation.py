@@ -124,7 +124,7 @@ def predict(model: Model, clips: Iterable[Clip], cache: AudioCache | None = None
 def predict_known(
     device: Device, clips: Sequence[Clip], cache: AudioCache, seed: int = 0, *, trim: bool = True
 ) -> Probs:
-    """Probabilities (N, C) of the clips, heard in a random order by a device that gets to know each speaker.
+    """Probabilities (N, C) of the clips in a random order, on a device that learns each speaker's statistics.
 
     A corpus is sorted by emotion, life is not: hence the order. No label is read.
     """

@@ -295,7 +295,7 @@ def test_hub_labels_that_do_not_cover_ours(tmp_path):
 
 
 def test_hub_sampling_rate(tmp_path):
-    with pytest.raises(MifuseError, match="hears audio of 8000 Hz: choose a checkpoint for 16000 Hz"):
+    with pytest.raises(MifuseError, match="takes audio of 8000 Hz: choose a checkpoint for 16000 Hz"):
         load_model(f"hf:{save_hub(tmp_path, rate=8_000)}")
 
 

@@ -92,14 +92,14 @@ def test_a_new_head_weighs_all_layers_alike(tmp_path, family):
     assert weights.tolist() == [1 / len(weights)] * len(weights)
 
 
-def test_the_encoder_hears_each_clip_once(domain, tmp_path, monkeypatch):
+def test_the_encoder_encodes_each_clip_once(domain, tmp_path, monkeypatch):
     clips = domain[1]
     encoder, records = str(save_encoder(tmp_path / "encoder", "WavLM")), []
     fresh = AudioCache(tmp_path / "cache")
     first = train_classifier(clips, fresh, config=CONFIG, encoder=encoder, progress=records.append)
-    assert [record["heard"] for record in records[: len(clips)]] == list(range(1, len(clips) + 1))
+    assert [record["encoded"] for record in records[: len(clips)]] == list(range(1, len(clips) + 1))
     before = {name: weights.clone() for name, weights in first.model.model.wavlm.state_dict().items()}
-    monkeypatch.setattr(HubClassifier, "_hear", None)  # would fail when called
+    monkeypatch.setattr(HubClassifier, "_encode", None)  # would fail when called
     again = train_classifier(clips, fresh, config=CONFIG, encoder=encoder)
     # Not to the last bit: how memory is aligned decides which kernel sums a product.
     assert [r["loss"] for r in again.history] == pytest.approx([r["loss"] for r in first.history], rel=1e-3)
@@ -126,7 +126,7 @@ def test_draws_are_of_the_head(domain, tmp_path, monkeypatch):
     assert draws.shape == (3, len(clips), 4)
     np.testing.assert_allclose(draws.sum(2), 1, atol=1e-6)
     assert not np.array_equal(draws[0], draws[1])
-    monkeypatch.setattr(HubClassifier, "_hear", None)  # would fail when called
+    monkeypatch.setattr(HubClassifier, "_encode", None)  # would fail when called
     assert np.array_equal(draws, classifier_draws(model, clips, cache, 3, seed=1))
 
 

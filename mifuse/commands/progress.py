@@ -28,8 +28,8 @@ def epochs(label: str, steps: int) -> Iterator[Callable[[Mapping[str, float]], N
     with click.progressbar(length=steps, label=label, file=screen, item_show_func=lambda text: text) as bar:
 
         def progress(record: Mapping[str, float]) -> None:
-            if "heard" in record:  # minutes before the first step
-                bar.current_item = f"the encoder has heard {record['heard']:.0f} clips"
+            if "encoded" in record:  # minutes before the first step
+                bar.current_item = f"{record['encoded']:.0f} clips encoded"
                 bar.render_progress()
                 return
             ua = f" UA {record['validation_ua']:.1f}" if "validation_ua" in record else ""

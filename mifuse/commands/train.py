@@ -37,7 +37,7 @@ def train(
     """Train a source classifier on the labelled clips of MANIFEST.
 
     The epoch that does best on held-out speakers is kept. An --encoder, a hub name or a folder after hf:,
-    hears each clip once; what it says is kept in the cache, and a linear head learns from it.
+    is run once for each clip; its hidden states are kept in the cache, and a linear head is trained on them.
     """
     if encoder is not None and size is not None:
         raise click.UsageError("--size is of a student: leave it out beside --encoder")

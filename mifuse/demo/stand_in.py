@@ -1,6 +1,6 @@
 """A stand-in LALM for the demo: draws by hand-made rules on what is measured in the audio, not on labels.
 
-It hears F0, energy, rate and spectral tilt, relates them to the rest of the recordings, says "neutral" too
+It measures F0, energy, rate and spectral tilt, relates them to the rest of the recordings, says "neutral" too
 often and rounds its probabilities, as a verbalising LALM does. Call it a stand-in wherever a number from it
 appears.
 """

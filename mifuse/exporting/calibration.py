@@ -42,7 +42,7 @@ def calibration_clips(manifest: Manifest, count: int = CALIBRATION_CLIPS) -> lis
 
 
 def predicted_classes(model: Student | HubClassifier, clips: Sequence[Samples]) -> NDArray[np.int64]:
-    """The class that the model hears in each clip, (N,)."""
+    """The model's class of each clip, (N,)."""
     from mifuse_export.onnx import frozen
     from mifuse_export.parity import probabilities, torch_predict
 

@@ -106,7 +106,7 @@ def distilled(
 ) -> Student:
     """`start` fitted to what the student says of the clips, view by view; no labels are read.
 
-    Both hear the same augmented clip: the student's answers to the clips as they are would make noise of the
+    Both get the same augmented clip: the student's answers to the clips as they are would make noise of the
     augmentations. Source: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent"
     (CVPR 2022).
 

@@ -152,7 +152,7 @@ def _check_exportable(folder: Path, model: Student | HubClassifier, config: Expo
     kind = model.model.config.model_type
     if not model.hears_samples:
         raise MifuseError(
-            f"{folder} is a {kind}, which hears spectrograms that `transformers` makes: "
+            f"{folder} is a {kind}, which takes spectrograms that `transformers` makes: "
             "export a WavLM, HuBERT or wav2vec2, or adapt a student with it as --source"
         )
     if config.qat or config.budget:

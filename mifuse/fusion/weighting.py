@@ -71,7 +71,7 @@ WEIGHTINGS: dict[str, Callable[[Array, Array], Array]] = {
     "mi": lambda p, _: _mutual_information(p),  # the paper's: what the draws disagree about
     "entropy": lambda p, _: entropy(p.mean(axis=0)),  # also what all draws agree to be ambiguous
     "uniform": lambda p, _: np.zeros(p.shape[1]),  # plain average of the two teachers
-    "reliability": _surprise,  # how little of the reference the teacher foresees
+    "reliability": _surprise,  # cross-entropy of the teacher with the reference
 }
 """Name -> doubt of a teacher: draws (K, N, C), reference (N, C) -> (N,) nats.
 

@@ -76,7 +76,7 @@ def train_classifier(
         clips: labelled clips; unlabelled ones are left out.
         cache: of decoded audio and of what is computed of it; None: the one of this machine.
         encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
-        progress: called with the record of each epoch; before, with {"heard": n} after n clips of an encoder.
+        progress: called with the record of each epoch; before, with {"encoded": n} after n clips.
 
     Raises:
         TrainingError: fewer than two classes, or fewer than two speakers.
@@ -107,7 +107,7 @@ def train_classifier(
     hub = HubClassifier(encoder, labels, config.dropout)
     count = itertools.count(1)
     embeddings, valid_embeddings = (
-        hub.embeddings(part, cache, lambda: progress({"heard": next(count)})) for part in (train, valid)
+        hub.embeddings(part, cache, lambda: progress({"encoded": next(count)})) for part in (train, valid)
     )
     fit = HeadTrainer(hub, embeddings, config.fit, seed)
     best = _fit_best(fit, truth, lambda: ua(fit.average_probs(valid_embeddings)), config.patience, progress)

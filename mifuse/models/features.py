@@ -49,7 +49,7 @@ class Features:
         return len(self.lengths)
 
     def anonymous(self) -> Features:
-        """The same clips, each heard by itself."""
+        """The same clips without their speakers."""
         return Features(self.frames, self.offsets)
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:

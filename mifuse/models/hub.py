@@ -96,7 +96,7 @@ class HubClassifier(nn.Module):
             )
         if self.extractor.sampling_rate != SAMPLE_RATE:
             raise MifuseError(
-                f"hf:{name} hears audio of {self.extractor.sampling_rate} Hz: "
+                f"hf:{name} takes audio of {self.extractor.sampling_rate} Hz: "
                 f"choose a checkpoint for {SAMPLE_RATE} Hz"
             )
         if dropout is not None and not all(hasattr(self.model, part) for part in HEAD):
@@ -154,27 +154,29 @@ class HubClassifier(nn.Module):
         return samples / torch.sqrt((samples * samples).mean(dim=1, keepdim=True) + 1e-7)
 
     def _ours(self, logits: Tensor) -> Tensor:
-        heard = logits.index_select(-1, self.chosen).softmax(dim=-1)
-        return torch.stack([part.sum(dim=-1) for part in torch.split(heard, self.counts, dim=-1)], dim=-1)
+        chosen = logits.index_select(-1, self.chosen).softmax(dim=-1)
+        return torch.stack([part.sum(dim=-1) for part in torch.split(chosen, self.counts, dim=-1)], dim=-1)
 
     def embeddings(
-        self, clips: Sequence[Clip], cache: AudioCache, heard: Callable[[], object] = lambda: None
+        self, clips: Sequence[Clip], cache: AudioCache, progress: Callable[[], object] = lambda: None
     ) -> Embeddings:
         """Hidden states of the clips, averaged over time; the encoder is run for those that are new.
 
         Args:
-            heard: called after each clip that the encoder was run for.
+            progress: called after each clip that the encoder was run for.
         """
         encoder = {k: v for k, v in self.model.state_dict().items() if not k.startswith(HEAD)}
         digest = hashlib.sha256(self.extractor.to_json_string().encode())
         for name, weights in sorted(encoder.items()):
             digest.update(name.encode() + weights.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         states = key(("audio", "trim", "encoder"), [runtime_audio], encoder=digest.hexdigest())
-        return Embeddings(table(clips, cache, "encoder", states, lambda part: self._hear(part, cache, heard)))
+        return Embeddings(
+            table(clips, cache, "encoder", states, lambda part: self._encode(part, cache, progress))
+        )
 
     @torch.inference_mode()
-    def _hear(
-        self, clips: Sequence[Clip], cache: AudioCache, heard: Callable[[], object]
+    def _encode(
+        self, clips: Sequence[Clip], cache: AudioCache, progress: Callable[[], object]
     ) -> NDArray[np.float16]:
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         rows = []
@@ -182,7 +184,7 @@ class HubClassifier(nn.Module):
             samples = torch.from_numpy(cache.samples(clip))[None]
             states = self.model(**self._inputs(samples), output_hidden_states=True).hidden_states
             rows.append(torch.stack([state[0].float().mean(dim=0) for state in states]).half().cpu().numpy())
-            heard()
+            progress()
         self.model.cpu()
         return np.stack(rows)
 
@@ -241,7 +243,7 @@ class Head(nn.Module):
 
 
 class HeadTrainer(Trainer):
-    """The training loop on hidden states: nothing is augmented, since the encoder does not hear it again."""
+    """The training loop on hidden states: nothing is augmented, since the encoder is not run again."""
 
     def __init__(
         self, classifier: HubClassifier, embeddings: Embeddings, config: FitConfig, seed: int = 0

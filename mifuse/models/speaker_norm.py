@@ -1,4 +1,4 @@
-"""Who speaks: what is told apart within one speaker's clips need not be told apart between voices.
+"""Speaker normalisation: an embedding relative to the speaker's mean and deviation.
 
 An embedding is normalised over clips of one speaker where these are known, and over all clips where they are
 not, so that pitch, timbre and microphone of a person drop out of what the head sees. Source: Busso et al.,

@@ -23,7 +23,7 @@ SIZES = {"xs": 4, "s": 8, "m": 24}
 
 CHANNELS = (3, 6, 8, 8, 8)  # of the blocks, in widths
 # Of the blocks, in mel bins and frames. Time is halved once, behind the first block: at a quarter of the
-# frames a student hears recordings on a grid of 64 ms, and known voices 2 points worse (docs/log).
+# frames a student samples recordings every 64 ms, and known voices 2 points worse (docs/log).
 STRIDES = ((2, 1), (2, 2), (2, 1), (2, 1), (2, 1))
 
 

@@ -166,7 +166,7 @@ def _has(history: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 
 def reliability(predictions: Mapping[str, tuple[Floats, NDArray[np.bool_]]]) -> str:
-    """How often a prediction of each confidence is right; on the diagonal, confidence can be believed.
+    """How often a prediction of each confidence is right; on the diagonal, confidence equals accuracy.
 
     Args:
         predictions: who -> confidence (N,) in 0..1, and whether it was right (N,).

@@ -323,7 +323,9 @@ def _reliability_section(run: Run, truth: Truth | None) -> str:
     for who in _scores(run, truth, split):
         probs = run.predictions.probs[who][rows]
         lines[who] = (probs.max(axis=1), probs.argmax(axis=1) == truth.labels[rows])
-    text = f"{split} split: on the diagonal, confidence can be believed; below it, there is too much of it."
+    text = (
+        f"{split} split: on the diagonal, confidence equals accuracy; below it, the model is overconfident."
+    )
     return _section("Reliability", text, pictures.reliability(lines)) if lines else ""
 
 

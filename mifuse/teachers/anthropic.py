@@ -1,4 +1,4 @@
-"""The teacher that reads: Claude hears no audio, so it is shown evidence of the voice."""
+"""The teacher that reads: Claude takes no audio, so it is shown a picture and measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A voice for models that cannot hear: a picture, and a table of measures relative to the other voices."""
+"""A voice for models that take no audio: a picture, and a table of measures relative to the other voices."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def voices_removed(
 
 
 def strangers(speakers: Sequence[str | None]) -> Indices:
-    """The clips whose voices are told apart by their sound; none when they are too few for two voices."""
+    """The clips to cluster into voices; none when they are too few for two voices."""
     rows = np.flatnonzero([not name for name in speakers])
     return rows if len(rows) >= FEWEST * min(COUNTS) else rows[:0]
 
