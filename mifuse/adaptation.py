@@ -120,8 +120,9 @@ def adapt(
     )
     saved = TrainingState(state, _settings(teaching, cache))
     targets = saved.load(trainer).get("targets", np.empty(0))
+    refresh = on_main_process(lambda: teaching.refresh)
     while trainer.epoch < trainer.epochs:
-        if teaching.is_due(trainer.epoch):
+        if trainer.epoch == 0 or (refresh > 0 and trainer.epoch % refresh == 0):
             # Once for all processes: their batch norm statistics, and so their draws, differ.
             targets = on_main_process(lambda: teaching.labels(trainer))
         progress(trainer.run_epoch(targets))

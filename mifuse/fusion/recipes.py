@@ -26,7 +26,7 @@ class AdaptConfig:
     )
     temperature: float = 1.0  # τ of the weights; `evidence` has none
     classifier_draws: int = 8  # M; passes of the classifier with dropout
-    refresh: int = 8  # epochs between two fusions; 0 fuses once
+    refresh: int = 4  # epochs between two fusions, twice as many with a good LALM; 0 fuses once
     warm_start: bool = True  # start from the classifier's weights when the shapes allow
     size: str = "s"  # of a student that starts from scratch
     dropout: float = 0.2  # 0 is off

@@ -28,6 +28,11 @@ from mifuse.voices.effects import mixing
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+# Reliability of a LALM whose labels gain less from what the student makes of them. Fused every 4 or every 8
+# epochs, archive / new speakers: weak LALMs 74.2 / 68.3 or 70.3 / 64.7 (mean of three transfers), a good one
+# 76.3 / 65.6 or 77.2 / 68.8 (docs/log/2026-11-30-trust.md).
+GOOD = 0.5
+
 
 class Teaching:
     """The labels of N clips, epoch by epoch.
@@ -124,10 +129,13 @@ class Teaching:
         fused = fuse(self.lalm, self.draws, weighting, config.temperature, self._reference(weighting))
         return fused if config.weighting != "evidence" else fused.with_labels(self.evidence.labels)
 
-    def is_due(self, epoch: int) -> bool:
-        """Whether new labels are wanted before this epoch."""
-        refresh = self.config.refresh
-        return epoch == 0 or (refresh > 0 and epoch % refresh == 0)
+    @property
+    def refresh(self) -> int:
+        """Epochs between two fusions; 0: one fusion."""
+        config = self.config
+        if config.weighting != "evidence" or config.refine.rounds == 0 or self.classifier is None:
+            return config.refresh
+        return config.refresh * (2 if self.evidence.reliabilities[0] >= GOOD else 1)
 
     def labels(self, trainer: Trainer) -> Array:
         """Refined labels (N, C) for the trainer's next epochs; the classifier follows its student."""
