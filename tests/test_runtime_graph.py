@@ -148,28 +148,49 @@ def test_damaged_graphs_raise_nothing(edits: list[tuple[int, int]], end: int) ->
 @given(st.binary(max_size=200))
 def test_bytes_are_no_graph(content: bytes) -> None:
     assert onnx_problem(content)
-    assert openvino_problem(content, 10)
+    assert openvino_problem(content, bytes(10))
 
 
-XML = '<net><layers><layer type="Const"><data shape="{}" offset="{}" size="{}"/></layer></layers></net>'
+XML = (
+    '<net><layers><layer id="0" type="Parameter" version="opset1"><data shape="1,?" element_type="f32"/>'
+    '<output><port id="0"/></output></layer><layer id="1" type="Const" version="opset1">'
+    '<data element_type="f32" shape="{}" offset="{}" size="{}"/><output><port id="0"/></output></layer>'
+    '<layer id="2" type="Add" version="opset1"><input><port id="0"/><port id="1"/></input>'
+    '<output><port id="2"/></output></layer></layers><edges>'
+    '<edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>'
+    '<edge from-layer="1" from-port="0" to-layer="2" to-port="1"/></edges></net>'
+)
 
 
 @pytest.mark.parametrize(
     ("xml", "word"),
     [
-        (XML.format("4", 0, 16), None),
+        (XML.format("1", 0, 4), None),
         (XML.format("4", 8, 16), "has 16 bytes at 8 of 16"),
         (XML.format("4", -8, 16), "at -8"),
+        (XML.format("4", 0, 15), "has 15 bytes"),
         (XML.format("1000000,1000000", 0, 16), "a tensor of shape"),
-        (XML.format("x", 0, 16), "is not an OpenVINO model"),
-        (XML.replace("Const", "Loop"), "operator 'Loop'"),
+        (XML.format("x", 0, 16), "shape is 'x' where whole numbers"),
+        (XML.format("1_0", 0, 40), "shape is '1_0' where whole numbers"),
+        (XML.format("\u0661", 0, 4), "where whole numbers belong"),
+        (XML.format("1", 0, 4).replace("Add", "Loop"), "operator 'Loop'"),
+        (XML.format("1", 0, 4).replace('"opset1"', '"extension"', 1), "of 'extension' is not one"),
+        (XML.format("1", 0, 4).replace("<layers>", '<layers xmlns="x">'), "namespaces"),
+        (XML.format("1", 0, 4).replace("</net>", "<layers/></net>"), "two 'layers'"),
+        (XML.format("1", 0, 4).replace("<edges>", "<rt_info><layer/></rt_info><edges>"), "within rt_info"),
+        (XML.format("1", 0, 4).replace("<edges>", "<edges><layer/>"), "'layer' stands within a 'edges'"),
+        (XML.format("1", 0, 4).replace('"Add"', '"Ad&#100;"'), "characters by number"),
+        (XML.format("1", 0, 4).replace('id="2"', 'id="1"', 1), "two layers have one number"),
+        ('<?xml version="1.0" encoding="utf-7"?>' + XML.format("1", 0, 4), "instructions"),
+        ("<!-- a comment -->" + XML.format("1", 0, 4), "comments"),
         ('<!DOCTYPE lolz [<!ENTITY lol "lol">]>' + XML, "entities"),
         ("<net></net>", "0 layers"),
+        ("<other></other>", "no net"),
         ("<net>", "is not an OpenVINO model"),
     ],
 )
 def test_openvino(xml: str, word: str | None) -> None:
-    problem = openvino_problem(xml.encode(), 16)
+    problem = openvino_problem(xml.encode(), bytes(16))
     assert problem is None if word is None else word in str(problem)
 
 

@@ -183,8 +183,8 @@ def test_a_head_that_does_not_fit(folder: Path, tmp_path: Path, head: np.ndarray
     files = {name: bundles.sha256(copy / name) for name in bundle.files if (copy / name).is_file()}
     changed = replace(bundle, models=models, bodies=bodies, files=files)
     (copy / bundles.NAME).write_text(changed.to_json())
-    recognizer = Recognizer.load(copy)
     with pytest.raises(BundleError, match="export the bundle again"):
+        recognizer = Recognizer.load(copy)
         recognizer.predict(CLIPS[0], speaker=recognizer.speaker())
 
 

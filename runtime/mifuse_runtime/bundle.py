@@ -173,20 +173,43 @@ def load(folder: str | Path) -> Bundle:
                 raise BundleError(f"{folder / name} is missing: copy the whole bundle again")
             if (folder / name).stat().st_size > MAX_FILE:
                 raise BundleError(f"{folder / name} is larger than {MAX_FILE} bytes: this is no student")
-            if sha256(folder / name) != digest.lower():
-                raise BundleError(
-                    f"{folder / name} is not as exported (SHA-256 differs): copy the bundle again"
-                )
+            _compare(folder / name, sha256(folder / name), digest)
     except OSError as error:
         raise BundleError(f"{error.filename or folder} cannot be read ({error.strerror or error})") from error
     return bundle
 
 
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file in hex."""
+def read(folder: Path, bundle: Bundle, name: str) -> bytes:
+    """The content of a file of the bundle, if it is as exported: what is checked is what is used.
+
+    Raises:
+        BundleError: it cannot be read, or its SHA-256 differs.
+    """
+    try:
+        with (folder / name).open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise BundleError(f"{folder / name} cannot be read ({error.strerror or error})") from error
+    digest = _digest()
+    digest.update(content)
+    _compare(folder / name, str(digest.hexdigest()), bundle.files[name])
+    return content
+
+
+def _compare(path: Path, found: str, digest: str) -> None:
+    if found != digest.lower():
+        raise BundleError(f"{path} is not as exported (SHA-256 differs): copy the bundle again")
+
+
+def _digest() -> Any:
     # CPython's own, of 3.12 on and before: `hashlib` loads OpenSSL, 3.4 MB that nothing else here needs.
     where = next((name for name in ("_sha2", "_sha256") if importlib.util.find_spec(name)), "hashlib")
-    digest = importlib.import_module(where).sha256()
+    return importlib.import_module(where).sha256()
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file in hex."""
+    digest = _digest()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

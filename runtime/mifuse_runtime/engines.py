@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.bundle import EMBEDDING, POWER, Bundle
+from mifuse_runtime.bundle import EMBEDDING, POWER, Bundle, read
 from mifuse_runtime.errors import BundleError, MifuseError
 from mifuse_runtime.frontend import MelPower
-from mifuse_runtime.graph import Engine, Graph, onnx_problem, openvino_problem
+from mifuse_runtime.graph import Ceiling, Engine, Graph, onnx_network, openvino_network
+from mifuse_runtime.shapes import GraphError
 
 
 class OnnxRuntime:
@@ -19,7 +20,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, graph: Graph, threads: int) -> None:
+    def __init__(self, graph: Graph, threads: int, content: bytes) -> None:
         import onnxruntime
 
         onnxruntime.disable_telemetry_events()
@@ -31,9 +32,12 @@ class OnnxRuntime:
         # A plan is kept for each input length ever seen: clips of all lengths would grow it without end.
         options.enable_mem_pattern = False
         options.log_severity_level = 4  # what matters comes as an exception
-        content = graph.path.read_bytes()
-        if problem := onnx_problem(content):
-            raise _unusable(graph.path, problem)
+        # It would take a file with certain letters near its beginning for its own format, unseen by us.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        try:
+            self._ceiling = graph.ceiling(onnx_network(content))
+        except GraphError as error:
+            raise _unusable(graph.path, str(error)) from error
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -48,7 +52,11 @@ class OnnxRuntime:
         return self.answers(batch)[0]
 
     def answers(self, batch: Floats) -> list[Floats]:
-        found: list[Floats] = self._session.run(self.graph.outputs, {self.graph.input: batch})
+        check(self, self._ceiling, batch)
+        try:
+            found: list[Floats] = self._session.run(self.graph.outputs, {self.graph.input: batch})
+        except Exception as error:  # as above
+            raise _failed(self, error) from error
         return found
 
 
@@ -57,13 +65,12 @@ class OpenVino:
 
     name = "openvino"
 
-    def __init__(self, graph: Graph, threads: int) -> None:
+    def __init__(self, graph: Graph, threads: int, content: bytes, weights: bytes) -> None:
         import threading
 
         from mifuse_runtime.quiet import import_openvino
 
         openvino = import_openvino()
-        content = (graph.path.read_bytes(), graph.path.with_suffix(".bin").read_bytes())
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -73,11 +80,13 @@ class OpenVino:
             # Pinned, a call waits for its core while others are free: 3.9 for 0.9 ms on a busy machine.
             "ENABLE_CPU_PINNING": False,
         }
-        if problem := openvino_problem(content[0], len(content[1])):
-            raise _unusable(graph.path, problem)
+        try:
+            self._ceiling = graph.ceiling(openvino_network(content, weights))
+        except GraphError as error:
+            raise _unusable(graph.path, str(error)) from error
         core = openvino.Core()
         try:
-            compiled = core.compile_model(core.read_model(*content), "CPU", settings)
+            compiled = core.compile_model(core.read_model(content, weights), "CPU", settings)
             self._request, self._tensor = compiled.create_infer_request(), openvino.Tensor
             self._request.get_tensor(graph.input)
         except RuntimeError as error:
@@ -89,16 +98,26 @@ class OpenVino:
         return self.answers(batch)[0]
 
     def answers(self, batch: Floats) -> list[Floats]:
+        check(self, self._ceiling, batch)
         shared = np.require(batch, np.float32, ("C", "W"))
-        with self._lock:
-            # Not as a dictionary, which is copied and looked through for 0.1 ms.
-            self._request.set_tensor(self.graph.input, self._tensor(shared, shared_memory=True))
-            self._request.infer(share_outputs=True)
-            # A copy: the next call reuses it.
-            return [np.array(self._request.get_tensor(name).data) for name in self.graph.outputs]
+        try:
+            with self._lock:
+                # Not as a dictionary, which is copied and looked through for 0.1 ms.
+                self._request.set_tensor(self.graph.input, self._tensor(shared, shared_memory=True))
+                self._request.infer(share_outputs=True)
+                # A copy: the next call reuses it.
+                return [np.array(self._request.get_tensor(name).data) for name in self.graph.outputs]
+        except RuntimeError as error:
+            raise _failed(self, error) from error
 
 
-ENGINES: dict[str, Callable[[Graph, int], Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+# Each is given the graph, threads, and the contents of its files.
+ENGINES: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+
+
+def files(engine: str, file: str) -> Sequence[str]:
+    """The files of a model."""
+    return (file, file.removesuffix(".xml") + ".bin") if engine == "openvino" else (file,)
 
 
 def start(
@@ -130,14 +149,35 @@ def start(
         if body and (cut := bundle.body(name, precision)):
             file, front = cut, MelPower(bundle.frontend, bundle.sample_rate)
         outputs = (bundle.output, EMBEDDING) if bundle.speaker else (bundle.output,)
-        graph = Graph(folder / file, POWER if front else bundle.input, outputs, front)
-        return ENGINES[name](graph, threads)
+        graph = Graph(folder / file, POWER if front else bundle.input, outputs, front, bundle.sample_rate)
+        contents = [read(folder, bundle, part) for part in files(name, file)]
+        return ENGINES[name](graph, threads, *contents)
 
     if engine != "auto":
         return started(engine)
     from mifuse_runtime.fastest import fastest
 
     return fastest(ENGINES, bundle, precision, threads, started, cache=cache, body=body)
+
+
+def check(engine: Engine, ceiling: Ceiling, batch: Floats) -> None:
+    """Refuse a batch that would take too much.
+
+    Raises:
+        BundleError: how much.
+    """
+    try:
+        ceiling.check(batch.shape)
+    except GraphError as error:
+        raise BundleError(
+            f"{engine.graph.path} does not take audio of this length ({error}): "
+            "give shorter clips, or a stream"
+        ) from error
+
+
+def _failed(engine: Engine, error: Exception) -> BundleError:
+    line = " ".join(str(error).split())[-200:]
+    return BundleError(f"{engine.graph.path} failed in {engine.name} ({line}): export the bundle again")
 
 
 def _unusable(path: Path, reason: str) -> BundleError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from mifuse_runtime.vad import Vad
 if TYPE_CHECKING:
     from mifuse_runtime.speaker import Speaker
 
+SUM_TOLERANCE = 0.02  # of probabilities to 1: int8 rounds to 1/256
 SHORTEST = 0.1  # seconds: shorter audio is followed by silence, so that any graph has a frame to look at
 
 
@@ -68,6 +70,10 @@ class Recognizer:
         bundle = bundles.load(path)
         note = Path(cache) if cache else None
         started = engines.start(Path(path), bundle, engine, precision, threads, cache=note, body=True)
+        if bundle.speaker:
+            from mifuse_runtime.speaker import new_speaker
+
+            new_speaker(Path(path), bundle)  # a damaged head is refused here, not at the ninth clip
         what = f"{precision or bundle.default} on {started.name}, threads={threads}"
         return cls(Path(path), bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
 
@@ -171,7 +177,10 @@ class Recognizer:
         except AudioError as error:
             raise AudioError(f"stream {len(accepted)}: {error}") from error
         feeds = [stream.steps(samples) for stream, samples in zip(streams, accepted, strict=True)]
-        return together(feeds, self._run, self._rate)
+        with contextlib.ExitStack() as held:
+            for stream in streams:
+                held.enter_context(stream.alone())
+            return together(feeds, self._run, self._rate)
 
     def _clip(self, samples: Floats, speaker: Speaker | None) -> Steps:
         end = samples.size / self.sample_rate
@@ -185,7 +194,11 @@ class Recognizer:
     def _run(self, batch: Floats) -> Floats:
         """Probabilities (batch, C), and an embedding behind them if there is one, of what the graph takes."""
         probs, *embedding = self._engine.answers(batch)
-        if probs.shape != (len(batch), len(self.labels)) or not np.isfinite(probs).all():
+        fits = probs.shape == (len(batch), len(self.labels)) and all(
+            part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in embedding
+        )
+        # Not a number is in no range either.
+        if not fits or not (abs(probs.sum(axis=1) - 1) < SUM_TOLERANCE).all() or not (probs >= 0).all():
             raise BundleError(
                 f"{self._card}: the model's answer is not probabilities; export the bundle again"
             )

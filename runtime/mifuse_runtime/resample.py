@@ -26,6 +26,9 @@ class Resampler:
     """
 
     def __init__(self, rate: float, target: int) -> None:
+        # NumPy's numbers are numbers too; a complex one has no order.
+        if not isinstance(rate, (int, float, np.integer, np.floating)) or isinstance(rate, bool):
+            raise AudioError(f"sample rate is {rate!r}: a number of Hz is expected")
         if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
             raise AudioError(f"sample rate is {rate!r}: {RATES[0]} to {RATES[1]} Hz can be used")
         self._down = self._up = 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 
 from mifuse_runtime.audio import SILENCE_DB, Floats
-from mifuse_runtime.bundle import NAME, Bundle
+from mifuse_runtime.bundle import NAME, Bundle, read
 from mifuse_runtime.decision import Shares
 from mifuse_runtime.errors import BundleError, MifuseError
 
@@ -16,6 +17,13 @@ FEWEST = 8  # clips that make a norm; until then the answer is that for an unkno
 EPS = 1e-3  # added to each variance
 FLOOR, SILENT = 1e-7, 1e-12  # power against that of the loudest frame, and that of no sound
 SPEECH = 10 ** (-SILENCE_DB / 10)  # as FLOOR: frames above it are speech
+
+# https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, "
+    rb"'shape': \((\d{1,6}), (\d{1,6})\), \} *\n",
+    re.S,
+)
 
 
 class Speaker:
@@ -113,16 +121,27 @@ def new_speaker(folder: Path, bundle: Bundle) -> Speaker:
     """
     if bundle.speaker is None:
         raise BundleError(f"{folder / NAME} names no head for known speakers: export the student again")
-    file = folder / bundle.speaker
-    try:
-        head = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{file} cannot be read ({error}): export the bundle again") from error
-    if head.dtype != np.float32 or head.ndim != 2 or len(head) != len(bundle.labels):
+    head = _array(read(folder, bundle, bundle.speaker))
+    if head is None or len(head) != len(bundle.labels) or not np.isfinite(head).all():
         raise BundleError(
-            f"{file} holds {head.dtype} {head.shape} for {len(bundle.labels)} labels: export the bundle again"
+            f"{folder / bundle.speaker} is no head for {len(bundle.labels)} labels, "
+            "float32 (labels, values), all of them finite: export the bundle again"
         )
     return Speaker(head, bundle.files[bundle.speaker])
+
+
+def _array(content: bytes) -> Floats | None:
+    """Float32 (rows, columns) of a .npy file; None for anything else.
+
+    Not `numpy.load`: it has Python read the header, and allocates what that claims.
+    """
+    found = _HEADER.match(content)
+    if found is None:
+        return None
+    rows, columns = int(found[1]), int(found[2])
+    if len(content) - found.end() != 4 * rows * columns or not rows:
+        return None
+    return np.frombuffer(content, np.float32, offset=found.end()).reshape(rows, columns)
 
 
 def spectrum(power: Floats) -> Floats:

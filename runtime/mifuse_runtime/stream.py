@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import ArrayLike
 from mifuse_runtime.audio import Floats, checked, mono, peak
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares
-from mifuse_runtime.errors import AudioError
+from mifuse_runtime.errors import AudioError, MifuseError
 from mifuse_runtime.frontend import Frames, MelPower
 from mifuse_runtime.resample import PIECE, Resampler
 from mifuse_runtime.vad import Vad, VoiceGate
@@ -65,6 +67,7 @@ class Stream:
         self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate)
         self._frames = Frames(front) if front else None
         self._grid = front.hop if front else 1  # samples: where windows begin
+        self._busy = threading.Lock()
         self._buffer: Floats = np.zeros(2 * self._window + self._grid - 1, np.float32)
         self.reset()
 
@@ -87,15 +90,32 @@ class Stream:
         Raises:
             AudioError: a type or shape that cannot be used, or the stream is closed; it goes on as if the
                 chunk had not come.
+            MifuseError: another thread feeds it at this moment; likewise.
         """
-        return together([self.steps(self.accept(chunk))], self._run, self._rate / self._grid)[0]
+        with self.alone():
+            return together([self.steps(self.accept(chunk))], self._run, self._rate / self._grid)[0]
 
     def close(self) -> list[Prediction]:
         """End the stream: what was heard since the last prediction is recognised, if it is 0.1 s or more."""
         if self._closed:
             return []
-        self._closed = True
-        return together([self._last_steps()], self._run, self._rate / self._grid)[0]
+        with self.alone():
+            self._closed = True
+            return together([self._last_steps()], self._run, self._rate / self._grid)[0]
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While a chunk is heard, no other may come.
+
+        Raises:
+            MifuseError: another thread feeds the stream.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise MifuseError("two threads feed one stream: make one stream for each, or feed it in turn")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def __enter__(self) -> Stream:
         return self
