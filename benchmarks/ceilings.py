@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from mifuse.hub import HubClassifier
-from mifuse.labels import LABELS
-from mifuse.student import Student
+from mifuse.clips.labels import LABELS
+from mifuse.models.hub import HubClassifier
+from mifuse.models.student import Student
 from mifuse_export.onnx import OPSET, frozen, write_onnx
 from mifuse_runtime import graph
 
@@ -32,7 +32,7 @@ class Encoder(torch.nn.Module):
     def __init__(self, folder: str) -> None:
         super().__init__()
         config = transformers.AutoConfig.from_pretrained(folder)
-        config._attn_implementation = "mifuse"  # of mifuse.hub: no masks that mask nothing
+        config._attn_implementation = "mifuse"  # of mifuse.models.attention: no masks that mask nothing
         self.encoder = transformers.models.whisper.modeling_whisper.WhisperEncoder(config).eval()
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:

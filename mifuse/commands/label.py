@@ -186,6 +186,15 @@ def _bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
 
 def _agree(opened: Opened, store: DrawsStore, clips: int, yes: bool) -> None:
     """Say what leaves the machine, and have the user agree once for each host."""
+    readable = f"http://{opened.host}"
+    if opened.unencrypted and not store.may_send_to(readable):
+        click.echo(
+            f"The key and what is sent go to {opened.host} over plain http: anybody on the way can read it.",
+            err=True,
+        )
+        if not yes:
+            raise click.UsageError("use https://, or say --yes if that network is yours")
+        store.agree_to(readable)
     if not opened.host or store.may_send_to(opened.host):
         return
     click.echo(

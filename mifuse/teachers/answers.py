@@ -45,7 +45,7 @@ def _objects(text: str) -> Iterable[Any]:
     while at >= 0:
         try:
             found, end = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also a whole number of thousands of digits
             end = at + 1
         else:
             yield found
@@ -63,7 +63,7 @@ def _refuse(constant: str) -> float:
     raise InvalidAnswerError(f"the answer has {constant} for a probability")
 
 
-def from_tokens(tokens: Iterable[tuple[str, float]], labels: Sequence[str]) -> dict[str, float]:
+def from_tokens(tokens: Iterable[tuple[str, object]], labels: Sequence[str]) -> dict[str, float]:
     """Probabilities of labels from the likeliest first tokens of a one-word answer.
 
     A token counts for the label that it begins; one that begins two labels, or none, counts for nobody.
@@ -79,10 +79,12 @@ def from_tokens(tokens: Iterable[tuple[str, float]], labels: Sequence[str]) -> d
     """
     mass = dict.fromkeys(labels, 0.0)
     for token, logprob in tokens:
+        if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+            raise InvalidAnswerError(f"the probability of a token is {str(logprob)[:40]}")
         word = token.strip(" \"'\n\t▁Ġ").lower()
         begun = [label for label in labels if word and label.startswith(word)]
         if len(begun) == 1:
-            mass[begun[0]] += math.exp(min(logprob, 0.0))
+            mass[begun[0]] += math.exp(max(-1e3, min(logprob, 0.0)))
     total = sum(mass.values())
     if not total >= LEAST_MASS:
         raise InvalidAnswerError(

@@ -17,11 +17,12 @@ from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.config import require
 from mifuse.errors import MifuseError
-from mifuse.teachers import evidence
+from mifuse.teachers import evidence, replies
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
 from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompts, with_transcript
+from mifuse.teachers.replies import items, mapping, text
 from mifuse.teachers.service import (
     check_address,
     key_from_environment,
@@ -29,6 +30,7 @@ from mifuse.teachers.service import (
     scrub_text,
     service_error,
 )
+from mifuse.teachers.transport import client, is_open_to_readers, within
 from mifuse.voices.prosody import MEASURES
 
 # Tokens of a picture are pixels / 750, or patches of 28 x 28 pixels: the larger of the two.
@@ -36,6 +38,8 @@ PICTURE_TOKENS = max(
     math.ceil(WIDTH * DPI * HEIGHT * DPI / 750), math.ceil(WIDTH * DPI / 28) * math.ceil(HEIGHT * DPI / 28)
 )
 TABLE_BYTES = 110 * (len(MEASURES) + 1)
+TRIES = 2  # of a request: with a schema, and without where the service refuses one
+DRAWING = 300.0  # s: what is shown is drawn for all requests of a moment, one after the other
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -88,9 +92,15 @@ class AnthropicTeacher:
         self.concurrency = config.concurrency
         self.key = key_from_environment("ANTHROPIC_API_KEY", needed=False)
         self.client = anthropic.AsyncAnthropic(
-            api_key=self.key or "none", base_url=config.base_url, timeout=config.timeout, max_retries=0
+            api_key=self.key or "none",
+            base_url=config.base_url,
+            timeout=config.timeout,
+            max_retries=0,
+            http_client=client(anthropic, config.timeout),
         )
         self.host = self.client.base_url.host
+        self.unencrypted = is_open_to_readers(str(self.client.base_url), self.key)
+        self.deadline = TRIES * config.timeout + DRAWING
         self._clips, self._cache = clips, cache or AudioCache()
         self._voices: Voices | None = None
         self._measuring = threading.Lock()
@@ -145,38 +155,41 @@ class AnthropicTeacher:
         async def send(features: frozenset[str]) -> Reply:
             parameters = await asyncio.to_thread(self.parameters, clip, draw, attempt, "schema" in features)
             try:
-                raw = await self.client.messages.with_raw_response.create(
-                    extra_headers={"Idempotency-Key": key}, **parameters
+                raw = await within(
+                    self.config.timeout,
+                    self.client.messages.with_raw_response.create(
+                        extra_headers={"Idempotency-Key": key}, **parameters
+                    ),
+                    self.host,
                 )
-                message = await raw.parse()
-            except (anthropic.AnthropicError, ValueError) as error:  # ValueError: a body that is not JSON
+            except (anthropic.AnthropicError, ValueError) as error:  # ValueError: a head that is none
                 raise service_error(error, self.host, self.key) from None
+            message = replies.read(raw.http_response.content, self.host, self.key, usage)
             headers = {name.lower(): value for name, value in raw.headers.items()}
             return self.reply(message, headers)
 
         return await self._optionals.ask({"schema"}, send)
 
-    def reply(self, message: Any, headers: Mapping[str, str] | None = None) -> Reply:
+    def reply(self, message: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Reply:
         """A message, answered by itself or in a batch, as a reply."""
         headers = headers or {}
-        blocks = getattr(message, "content", None) or ()
-        text = "".join(block.text for block in blocks if block.type == "text")
-        stop = getattr(message, "stop_reason", None)
+        blocks = [mapping(block) for block in items(message.get("content"))]
+        words = "".join(text(block.get("text")) for block in blocks if block.get("type") == "text")
         problem = {
             "refusal": "refused",
             "max_tokens": f"cut off at {self.config.max_tokens} tokens",
             "model_context_window_exceeded": "cut off at the end of the context window",
-        }.get(stop or "", "")
-        identity = headers.get("request-id") or getattr(message, "id", None)
-        said = Said(scrub_text(text, self.key), problem=problem)
-        return Reply([said], _usage(getattr(message, "usage", None)), identity, headers)
+        }.get(text(message.get("stop_reason")), "")
+        identity = headers.get("request-id") or text(message.get("id")) or None
+        said = Said(scrub_text(words, self.key), problem=problem)
+        return Reply([said] if blocks or problem else [], usage(message.get("usage")), identity, headers)
 
     def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
         """See `Teacher.most_usage`."""
         prompt = self._prompts.get(0)
-        text = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
+        words = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
         return {
-            "input": most_tokens(text + " " * TABLE_BYTES) + PICTURE_TOKENS,
+            "input": most_tokens(words + " " * TABLE_BYTES) + PICTURE_TOKENS,
             "output": self.config.max_tokens * draws,
         }
 
@@ -185,13 +198,13 @@ class AnthropicTeacher:
         await self.client.close()
 
 
-def _usage(usage: Any) -> Mapping[str, int]:
-    if usage is None:
-        return {}
+def usage(said: object) -> Mapping[str, object]:
+    """Tokens by kind; what makes no sense stays as it is."""
+    tokens = mapping(said)
     counts = {
-        "input": usage.input_tokens,
-        "cache_write": getattr(usage, "cache_creation_input_tokens", None),
-        "cache_read": getattr(usage, "cache_read_input_tokens", None),
-        "output": usage.output_tokens,
+        "input": tokens.get("input_tokens") or 0,
+        "cache_write": tokens.get("cache_creation_input_tokens") or 0,
+        "cache_read": tokens.get("cache_read_input_tokens") or 0,
+        "output": tokens.get("output_tokens") or 0,
     }
-    return {kind: count for kind, count in counts.items() if count}
+    return {kind: count for kind, count in counts.items() if count != 0}

@@ -79,8 +79,9 @@ class Reply:
     """What one request brought, for the first draws that it was about or for all of them."""
 
     said: Sequence[Said]
-    usage: Mapping[str, int] = field(default_factory=dict)
-    """Tokens by kind: input, audio, cache_read, cache_write, output; no token is in two kinds."""
+    usage: Mapping[str, object] = field(default_factory=dict)
+    """Tokens by kind: input, audio, cache_read, cache_write, output; no token is in two kinds. As the service
+    says them: `replies.billed` decides what is booked."""
     request_id: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """Lower-case names; the rate limits are read from them."""
@@ -95,6 +96,8 @@ class Teacher(Protocol):
     """K when the user does not say."""
     concurrency: int
     """The most requests that may be open at a time."""
+    deadline: float
+    """Seconds that one `ask` may take, tries with less and waiting for a long clip included."""
     per_request: int
     """How many draws share a prompt and so may be asked in one request: draws 0..n-1, n..2n-1, …"""
 

@@ -18,10 +18,22 @@ from mifuse.errors import AudioError
 from mifuse.teachers.anthropic import AnthropicTeacher
 from mifuse.teachers.pacing import backoff
 from mifuse.teachers.prices import Price
+from mifuse.teachers.replies import mapping, text
 from mifuse.teachers.service import ServiceError, scrub, service_error
-from mifuse.teachers.session import TRIES, ClipError, Group, Labelled, Question, Run, grouped, request_key
+from mifuse.teachers.session import (
+    PROBLEM,
+    TRIES,
+    ClipError,
+    Group,
+    Labelled,
+    Question,
+    Run,
+    grouped,
+    request_key,
+)
 from mifuse.teachers.store.database import DrawsStore, OpenBatch
 from mifuse.teachers.store.ledger import Grant, Wanted, batch_owner, is_waiting, owner
+from mifuse.teachers.transport import within
 
 T = TypeVar("T")
 
@@ -30,6 +42,7 @@ POLL = 30.0  # s between two looks at a batch
 LEASE = 29 * 86_400.0  # s; the service keeps results for 29 days
 ROUNDS = 3  # of a question whose batch brings no answer to it
 COUNTS = {"processing", "succeeded", "errored", "canceled", "expired"}
+LONGEST = 600.0  # s, of one call: the results of a batch are some MB
 CLOCKS = 300.0  # s that the service's clock may be off
 
 
@@ -88,6 +101,7 @@ class _Batches:
         self.out_of_budget = False
         self._failed: Counter[Group] = Counter()
         self._unsure = False  # whether a batch arrived
+        self.longest = max(LONGEST, 4 * teacher.config.timeout)
 
     def left(self, groups: Sequence[Group]) -> list[Group]:
         """Those that are neither stored nor given up."""
@@ -153,13 +167,20 @@ class _Batches:
         tries, self._unsure = 0, False
         while True:
             try:
-                created = await self.teacher.client.messages.batches.create(
-                    requests=requests, extra_headers={"Idempotency-Key": key}
+                created = await within(
+                    self.longest,
+                    self.teacher.client.messages.batches.create(
+                        requests=requests, extra_headers={"Idempotency-Key": key}
+                    ),
+                    self.teacher.host,
                 )
-            except anthropic.AnthropicError as error:
+                if name := text(getattr(created, "id", None)):
+                    return name
+                failure = self._odd()
+            except ServiceError as error:
+                failure = error
+            except (anthropic.AnthropicError, ValueError) as error:
                 failure = service_error(error, self.teacher.host, self.teacher.key)
-            else:
-                return created.id
             tries += 1
             self._unsure |= failure.billed
             if failure.kind in ("stop", "clip") or tries >= TRIES:
@@ -188,13 +209,20 @@ class _Batches:
         tries = 0
         while True:
             try:
-                return await call()
+                return await within(self.longest, call(), self.teacher.host)
             except (anthropic.AnthropicError, ValueError) as error:
                 failure = service_error(error, self.teacher.host, self.teacher.key)
+            except (AttributeError, KeyError, TypeError):
+                failure = self._odd()
+            except ServiceError as error:
+                failure = error
             tries += 1
             if failure.kind in ("stop", "clip") or tries >= TRIES:
                 raise failure
             await asyncio.sleep(max(backoff(tries), failure.wait or 0.0))
+
+    def _odd(self) -> ServiceError:
+        return ServiceError(f"{self.teacher.host} answered with what is no batch", "retry", billed=True)
 
     async def collect(self, batch: OpenBatch) -> None:
         """Wait for a batch and store its answers."""
@@ -217,7 +245,7 @@ class _Batches:
     async def _settle(self, batch: OpenBatch, name: str) -> None:
         """Store the results that are not stored yet."""
         async for entry in await self.teacher.client.messages.batches.results(name):
-            named = re.fullmatch(r"(\d+)_(\d+)_([0-9a-f]+)", entry.custom_id)
+            named = re.fullmatch(r"([0-9]{1,18})_([0-9]{1,9})_([0-9a-f]+)", text(entry.custom_id))
             reservation, attempt = (int(named[1]), int(named[2])) if named else (0, 0)
             waiting = self.store.reserved_by(batch_owner(batch.number))
             clip, draw = waiting.get(reservation, ("", 0))
@@ -225,15 +253,17 @@ class _Batches:
                 continue
             group, grant = self._group(clip, draw), Grant(reservation, (draw,))
             if entry.result.type == "succeeded":
-                await self.run.keep(group, grant, attempt, self.teacher.reply(entry.result.message))
+                message = getattr(entry.result, "message", None)
+                said = message.to_dict() if isinstance(message, anthropic.BaseModel) else message
+                await self.run.keep(group, grant, attempt, self.teacher.reply(mapping(said)))
                 continue
             await self.run.drop(group, grant, billed=False)
             self._failed[group] += 1
-            error = getattr(entry.result, "error", None)
-            kind = error.error.type if error else entry.result.type
+            error = getattr(getattr(entry.result, "error", None), "error", None)
+            kind = text(getattr(error, "type", None)) or text(entry.result.type)
             if kind == "invalid_request_error" or self._failed[group] >= ROUNDS:
-                said = scrub(error.error.message, self.teacher.key) if error else "no answer within a day"
-                self._give_up(group, f"{kind}: {said}")
+                said = scrub(text(getattr(error, "message", None)), self.teacher.key)
+                self._give_up(group, f"{kind}: {said or 'no answer within a day'}"[:PROBLEM])
 
     def _group(self, clip_hash: str, draw: int) -> Group:
         """As it was asked; the clip may be in another manifest than this run's."""

@@ -45,6 +45,7 @@ class LocalTeacher:
     """
 
     default_draws = 8
+    deadline = math.inf  # a model may be slow here
     concurrency = 1  # the GPU is busy with one
 
     def __init__(

@@ -20,10 +20,12 @@ from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples, duration
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.config import require
+from mifuse.teachers import replies
 from mifuse.teachers.answers import InvalidAnswerError, from_tokens
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompt, Prompts, with_transcript
+from mifuse.teachers.replies import items, mapping, text
 from mifuse.teachers.service import (
     ServiceError,
     check_address,
@@ -33,10 +35,13 @@ from mifuse.teachers.service import (
     scrub_text,
     service_error,
 )
+from mifuse.teachers.transport import client, is_open_to_readers, within
 
 AUDIO_TOKENS_PER_SECOND = (
     40  # the most of any model known: Gemini 32, Qwen2.5-Omni 25, Voxtral 12.5, OpenAI 10
 )
+TRIES = 4  # of a request, with less of what a service may not know each time
+DECODING = 120.0  # s: a long clip waits for others to be decoded
 TOP_LOGPROBS = 20  # the most that the protocol allows
 
 
@@ -81,10 +86,16 @@ class OpenAITeacher:
         self.concurrency = config.concurrency
         self._key = key_from_environment("OPENAI_API_KEY", needed=False)  # a server of one's own has none
         self._client = openai.AsyncOpenAI(
-            api_key=self._key or "none", base_url=config.base_url, timeout=config.timeout, max_retries=0
+            api_key=self._key or "none",
+            base_url=config.base_url,
+            timeout=config.timeout,
+            max_retries=0,
+            http_client=client(openai, config.timeout),
         )
         self._create = self._client.chat.completions.with_raw_response.create
         self.host = self._client.base_url.host
+        self.unencrypted = is_open_to_readers(str(self._client.base_url), self._key)
+        self.deadline = TRIES * config.timeout + DECODING
         self._cache = cache or AudioCache()
         self._seconds = functools.cache(duration)  # K requests a clip, each would open the file twice
         self._decoding = asyncio.Lock()  # for one long clip at a time: half an hour takes 450 MB
@@ -128,44 +139,49 @@ class OpenAITeacher:
         if self.config.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         try:
-            raw = await self._create(
-                model=self.config.model,
-                # The SDK looks into each part of its own arguments for keys to rename: 1 of 4 ms a request.
-                messages=(),
-                extra_body=body,
-                extra_headers={"Idempotency-Key": key},
+            raw = await within(
+                self.config.timeout,
+                self._create(
+                    model=self.config.model,
+                    # The SDK looks into each part of its own arguments for keys to rename: 1 of 4 ms.
+                    messages=(),
+                    extra_body=body,
+                    extra_headers={"Idempotency-Key": key},
+                ),
+                self.host,
             )
-            completion = raw.parse()
-        except (openai.OpenAIError, ValueError) as error:  # ValueError: a body that is not JSON
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: a head that is none
             raise service_error(error, self.host, self._key) from None
+        completion = replies.read(raw.http_response.content, self.host, self._key, usage)
         headers = {name.lower(): value for name, value in raw.headers.items()}
-        said = [self._said(choice, prompt) for choice in getattr(completion, "choices", None) or ()]
-        identity = headers.get("x-request-id") or getattr(completion, "id", None)
-        return Reply(said, _usage(getattr(completion, "usage", None)), identity, headers)
+        said = [self._said(mapping(choice), prompt) for choice in items(completion.get("choices"))]
+        identity = headers.get("x-request-id") or text(completion.get("id")) or None
+        return Reply(said, usage(completion.get("usage")), identity, headers)
 
-    def _said(self, choice: Any, prompt: Prompt) -> Said:
-        message = choice.message
-        text = scrub_text(message.content, self._key)
-        refusal = getattr(message, "refusal", None)
-        if refusal or choice.finish_reason == "content_filter":
-            return Said(text, problem=f"refused: {scrub(refusal or 'content filter', self._key)[:200]}")
+    def _said(self, choice: Mapping[str, Any], prompt: Prompt) -> Said:
+        message = mapping(choice.get("message"))
+        words = scrub_text(message.get("content"), self._key)
+        refusal, finish = text(message.get("refusal")), choice.get("finish_reason")
+        if refusal or finish == "content_filter":
+            return Said(words, problem=f"refused: {scrub(refusal or 'content filter', self._key)[:200]}")
         if self.config.logprobs:
-            return self._from_tokens(choice, text, prompt)
-        if choice.finish_reason == "length":
-            return Said(text, problem=f"cut off at {self.config.max_tokens} tokens")
-        return Said(text)
+            return self._from_tokens(choice, words, prompt)
+        if finish == "length":
+            return Said(words, problem=f"cut off at {self.config.max_tokens} tokens")
+        return Said(words)
 
-    def _from_tokens(self, choice: Any, text: str, prompt: Prompt) -> Said:
-        tokens = getattr(choice.logprobs, "content", None)
+    def _from_tokens(self, choice: Mapping[str, Any], words: str, prompt: Prompt) -> Said:
+        tokens = [mapping(token) for token in items(mapping(choice.get("logprobs")).get("content"))]
         if not tokens:
             why = f"{self.host} gives no token probabilities: use --probs verbal"
             raise ServiceError(why, "stop", billed=True)
-        first = next((token for token in tokens if token.token.strip(' "\n')), tokens[0])
+        first = next((token for token in tokens if text(token.get("token")).strip(' "\n')), tokens[0])
+        alternatives = [mapping(one) for one in items(first.get("top_logprobs"))] or [first]
+        pairs = [(text(one.get("token")), one.get("logprob")) for one in alternatives]
         try:
-            pairs = [(one.token, one.logprob) for one in first.top_logprobs or [first]]
-            return Said(text, probs=from_tokens(pairs, prompt.labels))
+            return Said(words, probs=from_tokens(pairs, prompt.labels))
         except InvalidAnswerError as error:
-            return Said(text, problem=str(error))
+            return Said(words, problem=str(error))
 
     def _wav(self, clip: Clip) -> str:
         return wav(self._cache.samples(clip)[: int(self.config.max_seconds * SAMPLE_RATE)])
@@ -173,10 +189,10 @@ class OpenAITeacher:
     def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
         """See `Teacher.most_usage`; the length is that of the file, silent ends included."""
         prompt = self._prompts.get(0)
-        text = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
+        words = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
         seconds = min(self._seconds(clip), self.config.max_seconds) + 1
         return {
-            "input": most_tokens(text),
+            "input": most_tokens(words),
             "audio": math.ceil(AUDIO_TOKENS_PER_SECOND * seconds),
             "output": self.config.max_tokens * draws,
         }
@@ -195,17 +211,13 @@ def wav(samples: Samples) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _usage(usage: Any) -> Mapping[str, int]:
-    """Tokens by kind; of what the protocol counts twice, each once."""
-    if usage is None:
-        return {}
-    details = getattr(usage, "prompt_tokens_details", None)
-    audio = getattr(details, "audio_tokens", None) or 0
-    cached = getattr(details, "cached_tokens", None) or 0
-    counts = {
-        "input": max(0, (usage.prompt_tokens or 0) - audio - cached),
-        "audio": audio,
-        "cache_read": cached,
-        "output": usage.completion_tokens or 0,
-    }
-    return {kind: count for kind, count in counts.items() if count}
+def usage(said: object) -> Mapping[str, object]:
+    """Tokens by kind; of what the protocol counts twice, each once. What makes no sense stays as it is."""
+    tokens = mapping(said)
+    details = mapping(tokens.get("prompt_tokens_details"))
+    audio, cached = details.get("audio_tokens") or 0, details.get("cached_tokens") or 0
+    prompt, output = tokens.get("prompt_tokens") or 0, tokens.get("completion_tokens") or 0
+    if all(type(count) is int for count in (prompt, audio, cached)):
+        prompt -= audio + cached  # below zero where the parts are more than the whole
+    counts = {"input": prompt, "audio": audio, "cache_read": cached, "output": output}
+    return {kind: count for kind, count in counts.items() if count != 0}

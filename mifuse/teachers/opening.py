@@ -33,6 +33,8 @@ class Opened:
     """To be called before the first question, with a callback for each clip."""
     batch: bool = False
     """Ask by batches."""
+    unencrypted: bool = False
+    """A key goes to another machine over plain HTTP."""
 
 
 class OptionError(MifuseError):
@@ -84,13 +86,15 @@ def open_teacher(
 
         reader = AnthropicTeacher(_configure(AnthropicConfig, kind, settings), clips, cache)
         sends = "a picture and measurements of each voice, not the recordings, and their transcripts, if any,"
-        return Opened(reader, price, reader.host, sends, key, reader.measure, batch)
+        return Opened(
+            reader, price, reader.host, sends, key, reader.measure, batch, unencrypted=reader.unencrypted
+        )
     from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
 
     listener = OpenAITeacher(_configure(OpenAIConfig, kind, settings), cache)
     seconds = listener.config.max_seconds
     sends = f"the recordings (up to {seconds:g} s of each) and their transcripts, if any,"
-    return Opened(listener, price, listener.host, sends, key)
+    return Opened(listener, price, listener.host, sends, key, unencrypted=listener.unencrypted)
 
 
 def _price(kind: str, model: str, given: str | None, batch: bool) -> Price:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -19,6 +20,7 @@ START = 8  # open requests before anything is known
 FIRST_WAIT = 0.5  # s, before the second try; doubled for each further one
 LONGEST_WAIT = 8.0  # s, between two tries of one request
 LONGEST_PAUSE = 60.0  # s, of all requests when the limit is hit and the service does not say for how long
+LONGEST_RESET = 3600.0  # s
 SHRINK = 0.7  # of the open requests, at most once a second
 
 
@@ -144,6 +146,12 @@ def limits(headers: Mapping[str, str]) -> dict[str, tuple[float, float, float]]:
             except (KeyError, ValueError):
                 continue
             reset = seconds(headers.get(name.format("reset"), ""))
-            if reset is not None and most > 0:
+            # A limit that nobody waits out, or that is no number, is none that can be kept.
+            if (
+                reset is not None
+                and 0 < most < math.inf
+                and -most <= left < math.inf
+                and reset <= LONGEST_RESET
+            ):
                 found[kind] = (most, left, reset)
     return found

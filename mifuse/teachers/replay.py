@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ class ReplayTeacher:
 
     # Nothing is waited for; as many answers as this share one transaction of the store.
     concurrency = 256
+    deadline = math.inf
     per_request = 1
 
     def __init__(self, file: Path | str, name: str | None = None, labels: Sequence[str] = LABELS) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from mifuse.errors import MifuseError
+from mifuse_runtime.shown import shown
 
 MESSAGE = 300  # characters of a service's own words that are shown
 
 Kind = Literal["limit", "busy", "retry", "away", "clip", "stop"]
-_KINDS: dict[int, Kind] = {
+KINDS: dict[int, Kind] = {
     401: "stop", 402: "stop", 403: "stop", 404: "stop", 405: "stop", 501: "stop",
     408: "retry", 409: "retry", 425: "retry", 429: "limit",
     500: "retry", 502: "busy", 503: "busy", 504: "busy", 529: "busy",
@@ -42,6 +43,8 @@ class ServiceError(MifuseError):
         self.wait = wait
         self.billed = billed
         self.status = status
+        self.usage: Mapping[str, object] = {}
+        """Tokens by kind that the service bills all the same, as it says them."""
 
 
 def key_from_environment(name: str, needed: bool = True) -> str:
@@ -75,12 +78,12 @@ def scrub(text: str, secret: str) -> str:
     """`text` in one line and without the key, whoever put it there."""
     if secret:
         text = text.replace(secret, "***")
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))
 
 
 def scrub_text(text: object, secret: str) -> str:
     """An answer as text, word for word but for a key that the service repeats."""
-    words = text if isinstance(text, str) else ""
+    words = text.encode("utf-8", "replace").decode("utf-8") if isinstance(text, str) else ""
     return words.replace(secret, "***") if secret else words
 
 
@@ -97,7 +100,7 @@ def service_error(error: Exception, who: str, secret: str) -> ServiceError:
     response: Any = getattr(error, "response", None)
     headers = {name.lower(): value for name, value in response.headers.items()} if response else {}
     code = str(getattr(error, "code", "") or "")
-    kind = _KINDS.get(status, "retry" if status >= 500 else "clip")
+    kind = KINDS.get(status, "retry" if status >= 500 else "clip")
     if "quota" in code or "billing" in code:  # OpenAI says 429 to an empty account too
         kind = "stop"
     said = scrub(_words(error), secret)[:MESSAGE]
@@ -116,6 +119,9 @@ def service_error(error: Exception, who: str, secret: str) -> ServiceError:
 def _unanswered(error: Exception, who: str, secret: str) -> ServiceError:
     cause = error.__cause__ or error
     name = type(cause).__name__
+    if name == "ReplyError":  # of ours
+        stop = bool(getattr(cause, "stop", False))
+        return ServiceError(f"{who} {scrub(str(cause), secret)}", "stop" if stop else "busy", billed=not stop)
     if name in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol"):
         reason = scrub(str(cause), secret)[:MESSAGE]
         return ServiceError(f"{who} cannot be reached ({reason}): check the network and --base-url", "away")
@@ -145,7 +151,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (IndexError, OverflowError, TypeError, ValueError):
         return None
 
 

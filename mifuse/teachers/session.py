@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,13 +15,16 @@ from mifuse.clips.manifest import Clip
 from mifuse.errors import AudioError, DrawsError
 from mifuse.teachers.answers import parse
 from mifuse.teachers.base import Answer, Invalid, Reply, Said, Teacher, check_distribution
-from mifuse.teachers.pacing import Pace, backoff
+from mifuse.teachers.pacing import LONGEST_WAIT, Pace, backoff
 from mifuse.teachers.prices import Price
+from mifuse.teachers.replies import billed
 from mifuse.teachers.service import ServiceError
 from mifuse.teachers.store import ledger
 from mifuse.teachers.store.database import DrawsStore, Settled, StoredDraw, StoredInvalid
 from mifuse.teachers.store.ledger import Grant, Wanted
 from mifuse.teachers.together import Together
+from mifuse.teachers.transport import within
+from mifuse_runtime.shown import shown
 
 T = TypeVar("T")
 
@@ -31,9 +34,13 @@ MAX_ATTEMPTS = 5  # invalid answers of a draw, over all runs; then it is reporte
 TRIES = 10  # of one request that gets no answer; waiting for a rate limit does not count
 FIRST_TRIES = 4  # while the service has answered nothing in this run: more likely its address is wrong
 SENSELESS = 40  # invalid answers before the first valid one; the model does not understand, the run stops
+EXCESSIVE = 3  # times in a row that a service asks to wait for longer than PATIENCE; then the run stops
 GIVE_UP = 10  # requests in a row that got none: the service is down, the run stops
 PATIENCE = 900.0  # s of nothing but "too many requests"
-LEASE = 900.0  # s; no request takes longer
+DEADLINE = 900.0  # s, of a request of a teacher that does not say
+SETTLING = 300.0  # s, from an answer to its place in the store: other processes write, clocks differ
+LONG_PAUSE = 30.0  # s; a longer wait that a service asks for is said
+PROBLEM = 300  # characters of what is wrong with an answer
 LOOK_AGAIN = 0.2  # s between two looks at what another process is asking
 
 
@@ -120,7 +127,10 @@ class Run:
         self._buying: set[asyncio.Task[Any]] = set()
         self._room = asyncio.Event()  # one of them was settled
         self._closings = 0  # how many were
+        self._deadline: float = getattr(teacher, "deadline", DEADLINE)
         self._failures = 0  # in a row
+        self._excessive, self._asked_again = 0, 0.0
+        self._odd = False  # whether it was said that counts of tokens make no sense
         self._reached = False
         self._understood = teacher.source in store.sources()
         self._stopped = False
@@ -242,17 +252,38 @@ class Run:
     async def _ask(self, group: Group, grant: Grant, attempt: int) -> Reply:
         key = request_key(self.teacher.source, group.clip_hash, grant.draws, attempt, self.prunes)
         try:
-            reply = await self.teacher.ask(group.clip, grant.draws, attempt, key)
+            reply = await within(
+                self._deadline,
+                self.teacher.ask(group.clip, grant.draws, attempt, key),
+                str(self.teacher.source),
+            )
         except ServiceError as error:
+            self._cap(error)
             self._pace.failed(error)
-            await self.drop(group, grant, error.billed)
+            await self.drop(group, grant, error.billed, error.usage)
             raise
         except (DrawsError, AudioError) as error:
             await self.drop(group, grant, billed=False)
             raise ClipError(str(error)) from error
-        self._failures, self._reached = 0, True
-        self._pace.replied(reply.headers, sum(reply.usage.values()))
+        self._failures, self._reached, self._excessive = 0, True, 0
+        used, _ = billed(reply.usage, self.teacher.most_usage(group.clip, len(grant.draws)))
+        self._pace.replied(reply.headers, sum(used.values()))
         return reply
+
+    def _cap(self, error: ServiceError) -> None:
+        """Wait as long as a service asks, within reason."""
+        asked = error.wait or 0.0
+        if asked <= LONG_PAUSE:
+            return
+        if asked <= PATIENCE:
+            _LOGGER.warning("%s: waiting for %.0f s, as it asks", error, asked)
+            return
+        error.wait = LONGEST_WAIT
+        self._excessive += time.monotonic() > self._asked_again
+        if self._excessive >= EXCESSIVE:
+            raise ServiceError(f"{error}; it asks to wait for {asked:g} s: run again later", "stop") from None
+        self._asked_again = time.monotonic() + LONGEST_WAIT
+        _LOGGER.warning("%s: it asks to wait for %g s, trying again in %g s", error, asked, LONGEST_WAIT)
 
     def _consider(self, error: ServiceError, tries: int) -> None:
         """Whether to try again; raises when not."""
@@ -279,7 +310,12 @@ class Run:
         return grant
 
     def _reserve_all(self, wanted: list[Wanted]) -> Sequence[Grant]:
-        return self.store.reserve(wanted, self.budget, ledger.owner(), LEASE)
+        return self.store.reserve(wanted, self.budget, ledger.owner(), self.lease)
+
+    @property
+    def lease(self) -> float:
+        """Seconds that a request can be open: then it is answered and stored, or nobody waits for it."""
+        return self._deadline + SETTLING
 
     async def _wait_for_room(self, closings: int) -> None:
         """Open requests may turn out cheaper than what is set aside for them, or have so by now."""
@@ -288,14 +324,44 @@ class Run:
                 raise OutOfBudgetError
             await self._room.wait()
 
-    async def drop(self, group: Group, grant: Grant, billed: bool) -> None:
-        """A request without a reply."""
-        if grant.id is not None and billed:
+    async def drop(
+        self, group: Group, grant: Grant, billed: bool, usage: Mapping[str, object] | None = None
+    ) -> None:
+        """A request without a reply.
+
+        Args:
+            billed: it may have been, nobody knows.
+            usage: it was, says the service.
+        """
+        if grant.id is not None and usage:
+            usd = self._bill(group, grant, usage)[1] or 0.0
+            self.usd += usd
+            await self.settling.put(Settled(self.teacher.source, grant.id, usd))
+        elif grant.id is not None and billed:
             self.usd += self.most(group, len(grant.draws))
             await asyncio.to_thread(self.store.abandon, grant.id)
         elif grant.id is not None:
             await self.settling.put(Settled(self.teacher.source, grant.id))
         self._closed(grant)
+
+    def _bill(
+        self, group: Group, grant: Grant, usage: Mapping[str, object]
+    ) -> tuple[dict[str, int], float | None]:
+        """Tokens and USD of a request: what the service says if it can be true, else the most."""
+        if self.price is None:
+            return {kind: n for kind, n in usage.items() if isinstance(n, int) and 0 <= n < 1 << 53}, None
+        most = self.teacher.most_usage(group.clip, len(grant.draws))
+        used, odd = billed(usage, most)
+        highest = self.price.most(most)
+        if not odd:
+            return used, min(self.price.usd(used), highest)
+        if not self._odd:
+            self._odd = True
+            _LOGGER.warning(
+                "%s: %s in the counts of a reply: the most that it can cost is booked, $%.4g",
+                self.teacher.source, odd, highest,
+            )  # fmt: skip
+        return {}, highest
 
     def most(self, group: Group, draws: int) -> float:
         """USD that a request can cost."""
@@ -312,13 +378,11 @@ class Run:
 
     async def keep(self, group: Group, grant: Grant, attempt: int, reply: Reply) -> list[int]:
         """Judge and store a reply; returns the draws that are settled now."""
-        usd = None
-        if self.price:  # a service that does not tell its usage is taken to bill the most
-            usd = self.price.usd(reply.usage) if reply.usage else self.most(group, len(grant.draws))
+        used, usd = self._bill(group, grant, reply.usage)
         said = reply.said or [Said(problem="the reply holds no answer")] * len(grant.draws)
         draws: list[StoredDraw] = []
         invalid: list[StoredInvalid] = []
-        paid = (dict(reply.usage) or None, usd)
+        paid = (used or None, usd)
         for draw, one in zip(grant.draws, said, strict=False):
             verdict = self._judge(one)
             raw = one.text or None
@@ -342,13 +406,13 @@ class Run:
     def _judge(self, said: Said) -> dict[str, float] | str:
         """The distribution, or why there is none."""
         if said.problem:
-            return said.problem
+            return shown(said.problem, PROBLEM)
         try:
             if said.probs is not None:
                 return check_distribution(said.probs, self.labels, "the answer")
             return parse(said.text, self.labels)
         except DrawsError as error:
-            return str(error)
+            return shown(error, PROBLEM)
 
     def _settle_all(self, outcomes: list[Settled]) -> Sequence[None]:
         self.added += self.store.settle(outcomes)

@@ -374,14 +374,14 @@ def work(call: Call, found: Sequence[Shape]) -> int:
         first = call.shape(0)
         return made * max(1, first[-2 if call.whole("transA") and len(first) > 1 else -1])
     if name in ("Conv", "GroupConvolution"):
-        return made * math.prod(call.shape(1)[1 if name == "Conv" else 2 :])
+        kernels: Shape = call.shape(1)[1:] if name == "Conv" else call.shape(1)[2:]
+        return made * math.prod(kernels)
     if name in ("AveragePool", "MaxPool"):
         return made * math.prod(call.wholes("kernel_shape") or [1])
     if name in ("GRU", "LSTM", "GRUSequence", "LSTMSequence"):
-        first = 1 if name in ("GRU", "LSTM") else len(call.given) - 3
-        return math.prod(call.shape(0)[:2]) * (
-            math.prod(call.shape(first)) + math.prod(call.shape(first + 1))
-        )
+        at = 1 if name in ("GRU", "LSTM") else len(call.given) - 3  # weights of the input, then of the state
+        weights = math.prod(call.shape(at)) + math.prod(call.shape(at + 1))
+        return math.prod(call.shape(0)[:2]) * weights
     if name in ("DFT", "RDFT", "STFT"):
         return 64 * made * max(1, made.bit_length())  # not all lengths have a fast transform
     if name in _SLOW:

@@ -1,0 +1,132 @@
+"""What came back from a service, whatever it is: JSON of any shape, an error sent as a success, a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mifuse.teachers.service import KINDS, MESSAGE, Kind, ServiceError, scrub
+
+INPUTS = ("input", "audio", "cache_read", "cache_write")  # kinds of tokens that a request has
+_WORDS: dict[str, Kind] = {  # parts of what services call their errors
+    "rate_limit": "limit", "overloaded": "busy", "authentication": "stop", "permission": "stop",
+    "billing": "stop", "quota": "stop", "invalid_request": "clip", "not_found": "stop",
+}  # fmt: skip
+
+
+Usage = Callable[[object], Mapping[str, object]]
+
+
+def read(content: bytes, who: str, secret: str, usage: Usage) -> dict[str, Any]:
+    """The JSON object of a reply of status 200; {} for JSON of another kind, which holds no answer.
+
+    Args:
+        usage: tokens by kind, of the field of that name.
+
+    Raises:
+        ServiceError: it is an error or a page: an outage, not an answer. What it bills is in `usage`.
+    """
+    start = content[:100].lstrip().lower()
+    if start.startswith(b"<"):
+        words = scrub(" ".join(_text_of(content[:20_000])), secret)[:MESSAGE]
+        raise ServiceError(
+            f"{who} answered with a page instead of JSON: {words}: check the network and --base-url", "busy"
+        )
+    try:
+        found = json.loads(content)
+    except RecursionError:
+        return {}
+    except ValueError:
+        words = scrub(content[:MESSAGE].decode("utf-8", "replace"), secret)
+        raise ServiceError(
+            f"{who} answered with something else than JSON: {words}", "busy", billed=True
+        ) from None
+    if not isinstance(found, dict):
+        return {}
+    error = found.get("error")
+    if error and not any(found.get(key) for key in ("choices", "content")):
+        raise _outage(error, found, who, secret, usage)
+    choices = found.get("choices")
+    if isinstance(choices, list) and choices:
+        errors = [mapping(choice).get("error") for choice in choices]
+        if all(errors):
+            raise _outage(errors[0], found, who, secret, usage)
+    return found
+
+
+def _outage(error: object, found: Mapping[str, Any], who: str, secret: str, usage: Usage) -> ServiceError:
+    inner = mapping(error)
+    said = inner.get("message") or inner.get("type") or error
+    words = scrub(said if isinstance(said, str) else json.dumps(said), secret)[:MESSAGE]
+    names = f"{inner.get('code')} {inner.get('type')}"
+    known = (kind for part, kind in _WORDS.items() if part in names)
+    code = inner.get("code", inner.get("status"))
+    number = int(code) if isinstance(code, int | str) and str(code).isdecimal() and len(str(code)) < 4 else 0
+    kind = next(known, None) or KINDS.get(number) or ("clip" if 400 <= number < 500 else "busy")
+    failure = ServiceError(f"{who} answered with an error: {words}", kind)
+    failure.usage = usage(found.get("usage"))
+    return failure
+
+
+def _text_of(page: bytes) -> list[str]:
+    """The words of a page."""
+    import html.parser
+
+    words: list[str] = []
+    silent = 0
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            nonlocal silent
+            silent += tag in ("script", "style")
+
+        def handle_endtag(self, tag: str) -> None:
+            nonlocal silent
+            silent -= tag in ("script", "style")
+
+        def handle_data(self, data: str) -> None:
+            if not silent:
+                words.append(data)
+
+    Reader().feed(page.decode("utf-8", "replace"))
+    return words
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[Any]:
+    """The value if it is a JSON array, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def text(value: object) -> str:
+    """The value if it is text, else none; halves of characters, which no file takes, are replaced."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+
+
+def billed(usage: Mapping[str, object], most: Mapping[str, int]) -> tuple[dict[str, int], str]:
+    """Tokens by kind as they may be booked, and what is odd in what the service says.
+
+    Args:
+        usage: as the service says it; anything.
+        most: what the request can use, by kind.
+
+    >>> billed({"input": 10, "output": -5}, {"input": 20, "output": 9})
+    ({'input': 20, 'output': 9}, 'output is -5')
+    >>> billed({"input": 10, "output": 5}, {"input": 20, "output": 9})
+    ({'input': 10, 'output': 5}, '')
+    """
+    counts: dict[str, int] = {}
+    for kind, count in usage.items():
+        if kind not in (*INPUTS, "output") or type(count) is not int or count < 0:
+            return dict(most), f"{kind} is {str(count)[:40]}"
+        counts[kind] = count
+    for kinds, what in ((INPUTS, "input"), (("output",), "output")):
+        said, can = (sum(given.get(kind, 0) for kind in kinds) for given in (counts, most))
+        if said > can:
+            return dict(most), f"{what} is {str(said)[:40]}, the request can have {can} at most"
+    return (counts, "") if counts else (dict(most), "no tokens are counted")
