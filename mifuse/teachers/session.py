@@ -128,6 +128,7 @@ class Run:
         self._room = asyncio.Event()  # one of them was settled
         self._closings = 0  # how many were
         self._deadline: float = getattr(teacher, "deadline", DEADLINE)
+        self._taken: dict[tuple[str, int], float] = {}  # since when another process asks for it, s
         self._failures = 0  # in a row
         self._excessive, self._asked_again = 0, 0.0
         self._odd = False  # whether it was said that counts of tokens make no sense
@@ -168,6 +169,7 @@ class Run:
                 self.todo.append(Group(group.clip, group.clip_hash, draws))
                 raise
             if done is None:
+                self._check_waiting(group)
                 await asyncio.sleep(LOOK_AGAIN)
                 break
             draws = tuple(draw for draw in draws if draw not in done)
@@ -182,6 +184,16 @@ class Run:
                 f"{self.teacher.source}: none of {self.invalid} answers is a distribution over the labels, "
                 f"most often: {problem}: check --model and --base-url, and see `mifuse draws info`",
                 "stop",
+            )
+
+    def _check_waiting(self, group: Group) -> None:
+        """Give up on what another process seems to ask for longer than a request can be open."""
+        since = self._taken.setdefault((group.clip_hash, group.draws[0]), time.monotonic())
+        if time.monotonic() - since > self.lease:
+            self._stopped = True
+            raise DrawsError(
+                f"{self.store.path}: another run has asked for {group.clip.name!r} for more than "
+                f"{self.lease:.0f} s: end it, or let go of that with `mifuse draws prune --unsettled`"
             )
 
     def check_attempts(self, group: Group, draw: int, attempt: int) -> None:

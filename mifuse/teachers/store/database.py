@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -19,6 +20,9 @@ from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Invalid, Source
 from mifuse.teachers.store import ledger, schema
 from mifuse.teachers.store.ledger import OF_SOURCE, Grant, Wanted
+from mifuse_runtime.shown import shown
+
+_LOGGER = logging.getLogger(__name__)
 
 BUSY_SECONDS = 60.0  # wait this long for another process's transaction
 
@@ -32,6 +36,7 @@ INSERT OR REPLACE INTO invalid
     (teacher, model, prompt, clip, draw, problem, attempt, raw, usage, price_usd, request_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_KNOWN_INVALID = f"SELECT count(*) FROM invalid WHERE {OF_SOURCE} AND clip = ? AND draw = ? AND attempt = ?"
 _SPEND = """
 INSERT INTO spending (teacher, model, prompt, usd) VALUES (?, ?, ?, ?)
 ON CONFLICT (teacher, model, prompt) DO UPDATE SET usd = usd + excluded.usd
@@ -44,6 +49,8 @@ _NEXT_STEPS = {
     "full": "make room and run again, what was stored is kept",
     "locked": f"another process has held it for {BUSY_SECONDS:.0f} s, try again",
     "readonly": "copy it to where you may write",
+    "disk I/O": "the disk does not take it, look after it and run again, what was stored is kept",
+    "no such": "it is damaged, save it with `sqlite3 FILE .recover` or use a copy",
     "unable to open": "check the path and your rights to the folder",
 }
 
@@ -185,20 +192,31 @@ class DrawsStore:
         Raises:
             DrawsError: nothing was stored (full disk, damaged file, locked for a minute).
         """
-        outcomes = list(outcomes)
-        draws = [_row(draw.source, draw) for one in outcomes for draw in one.draws]
-        invalid = [_row(one.source, answer) for one in outcomes for answer in one.invalid]
+        rows = [
+            (
+                one,
+                [_row(draw.source, draw) for draw in one.draws],
+                [_row(one.source, bad) for bad in one.invalid],
+            )
+            for one in outcomes
+        ]
+        added = 0
         with self._writing():
-            before = self._db.total_changes
-            self._db.executemany(_INSERT, draws)
-            added = self._db.total_changes - before
-            self._db.executemany(_INSERT_INVALID, invalid)
-            for one in outcomes:
+            for one, draws, invalid in rows:
+                before = self._db.total_changes
+                self._db.executemany(_INSERT, draws)
+                new = self._db.total_changes - before
+                added += new
+                known = sum(
+                    self._db.execute(_KNOWN_INVALID, (*row[:5], row[6])).fetchone()[0] for row in invalid
+                )
+                self._db.executemany(_INSERT_INVALID, invalid)
                 gone = self._db.execute("DELETE FROM reservations WHERE id = ?", (one.reservation,)).rowcount
-                # Two processes may collect one batch: its price is paid with the reservation that it had.
-                if one.usd and (gone or one.reservation is None):
+                # Two processes may collect one batch, whose price is paid once. A reservation may be gone
+                # because a clock has jumped: what is new is paid all the same.
+                if one.usd and (gone or one.reservation is None or new or known < len(invalid)):
                     self._db.execute(_SPEND, (*_key(one.source), one.usd))
-            return added
+        return added
 
     def reserve(
         self, wanted: Sequence[Wanted], budget: float | None, owner: str, lease: float
@@ -207,7 +225,7 @@ class DrawsStore:
 
         A request that could take the store's spending past `budget` is refused, where each request that is
         open, in any process, counts with the most that it can cost. So does one that was open when its
-        process was killed, until it is pruned: nobody here knows whether it was billed.
+        process was killed, as long as the service may still bill it; then it is let go of, which is said.
 
         Args:
             budget: USD, of the whole store; None is no bound.
@@ -215,7 +233,14 @@ class DrawsStore:
             lease: seconds after which `owner` is not believed to wait any more.
         """
         with self._writing():
-            return ledger.reserve(self._db, wanted, budget, owner, lease)
+            count, usd = ledger.release(self._db)
+            grants = ledger.reserve(self._db, wanted, budget, owner, lease)
+        if count:
+            _LOGGER.warning(
+                "%d requests of killed runs are no longer set aside for, $%.4g at most: "
+                "see the service's bill for whether it was paid", count, usd,
+            )  # fmt: skip
+        return grants
 
     def abandon(self, reservation: int) -> None:
         """Nobody waits for this request any more, and whether it was billed is unknown: it still counts."""
@@ -320,6 +345,9 @@ class DrawsStore:
 
     def _sources(self, table: str) -> list[Source]:
         rows = self._db.execute(f"SELECT DISTINCT teacher, model, prompt FROM {table}").fetchall()
+        for row in rows:
+            if not all(isinstance(part, str) for part in row) or not row[0]:
+                raise ValueError(f"in {table}, the teacher {row!r} is no name")
         return sorted(Source(*row) for row in rows)
 
     def keys(self, source: Source) -> set[tuple[str, int]]:
@@ -334,7 +362,10 @@ class DrawsStore:
         with self._one_line_errors():
             for clip, draw, probs, raw, usage, price, request in self._db.execute(query, _key(source)):
                 used = None if usage is None else json.loads(usage)
-                yield StoredDraw(source, clip, draw, Answer(json.loads(probs), raw, used, price, request))
+                found = json.loads(probs)
+                if not isinstance(found, dict) or not isinstance(clip, str) or not isinstance(draw, int):
+                    raise ValueError(f"draw {draw!r} of clip {clip!r} has the probabilities {probs!r}")
+                yield StoredDraw(source, clip, draw, Answer(found, raw, used, price, request))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -363,6 +394,11 @@ class DrawsStore:
             raise DrawsError(f"{self.path}: draws store unusable ({error}): {step}") from error
         except json.JSONDecodeError as error:
             raise DrawsError(f"{self.path}: a row is not JSON ({error}): it was changed by hand") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DrawsError(
+                f"{self.path}: a row is not as mifuse writes it ({shown(error, 200)}): it was changed by "
+                "hand, use a copy or delete the row"
+            ) from error
 
 
 def _key(source: Source) -> tuple[str, str, str]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import platform
+import re
 import sqlite3
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mifuse.teachers.base import Source
 
 ROUNDING_USD = 1e-9  # sums of floats; a hundredth of the cheapest token
 BATCH = "batch:"
+PAID = "CASE WHEN usd > 0 THEN usd ELSE 0 END"
+LATE = 300.0  # s after the end of its lease in which a request may still be billed; clocks differ, too
+LONGEST_LEASE = 7200.0  # s, of a request that is not in a batch
 OF_SOURCE = "teacher = ? AND model = ? AND prompt = ?"
 
 
@@ -42,8 +50,31 @@ class Grant:
 
 
 def owner() -> str:
-    """This process, as the ledger knows it."""
-    return f"{platform.node()}:{os.getpid()}"
+    """This process, as the ledger knows it: machine, number, and where it can be told when it was started.
+
+    Numbers of processes come again; names of machines are not always their own.
+    """
+    return f"{_machine()}:{os.getpid()}{_started(os.getpid())}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Name of this machine, since its last start, as its processes see it: containers share names, too."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        seen = f"{boot}.{Path('/proc/self/ns/pid').readlink()}"
+    except (OSError, ValueError):  # no Linux
+        seen = f"{uuid.getnode():x}"
+    return f"{platform.node()}.{hashlib.sha256(seen.encode()).hexdigest()[:12]}"
+
+
+def _started(process: int) -> str:
+    """When a process was started, as `@` and ticks of its clock; empty where it cannot be told."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return "@" + stat.rpartition(")")[2].split()[19]  # proc_pid_stat(5): starttime, the 22nd
+    except (OSError, IndexError):
+        return ""
 
 
 def batch_owner(number: int) -> str:
@@ -53,16 +84,57 @@ def batch_owner(number: int) -> str:
 
 def is_waiting(name: str) -> bool:
     """Whether an owner is still there, as far as can be seen from this machine."""
-    host, _, process = name.rpartition(":")
-    if host != platform.node():
-        return bool(name)
+    lives = _lives(name)
+    return bool(name) if lives is None else lives
+
+
+def _lives(name: str) -> bool | None:
+    """Whether the process of an owner lives; None where that cannot be seen from here."""
+    found = re.fullmatch(r"(.*):([0-9]{1,9})(@[0-9]+)?", name, re.DOTALL)
+    # The name alone: owners of earlier versions.
+    if not found or found[1] not in (_machine(), platform.node()) or os.name == "nt":  # a kill, there
+        return None
+    process = int(found[2])
     try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
+        if process:
+            os.kill(process, 0)
+    except (OverflowError, ProcessLookupError):
         return False
     except PermissionError:  # somebody else's, so it lives
         pass
-    return True
+    return bool(process) and (not found[3] or found[3] == _started(process))
+
+
+def _is_open(name: object, expires: object, now: float) -> bool:
+    """Whether somebody waits for the answer to a request. No clock is believed where the process is seen."""
+    if not isinstance(name, str) or not name or not isinstance(expires, float | int):
+        return False
+    lives = None if name.startswith(BATCH) else _lives(name)
+    if lives and "@" not in name:  # perhaps another one of its number
+        lives = None
+    return expires > now if lives is None else lives
+
+
+def release(db: sqlite3.Connection) -> tuple[int, float]:
+    """Let go of what killed runs have set aside, once the service can bill it no more; within a transaction.
+
+    What a run has abandoned itself stays: that was sent, and may well be billed.
+
+    Returns:
+        How many requests, and what they could have cost, USD.
+    """
+    now = time.time()
+    rows = db.execute("SELECT id, usd, owner, expires FROM reservations WHERE owner != ''").fetchall()
+    count, usd = 0, 0.0
+    for number, most, name, expires in rows:
+        batch = isinstance(name, str) and name.startswith(BATCH)
+        known = isinstance(expires, float | int)
+        if known and not batch and expires > now + LONGEST_LEASE:  # by a clock that was wrong then, or is now
+            db.execute("UPDATE reservations SET expires = ? WHERE id = ?", (now + LONGEST_LEASE, number))
+        elif not _is_open(name, expires, now) and (not known or expires + LATE <= now):
+            db.execute("DELETE FROM reservations WHERE id = ?", (number,))
+            count, usd = count + 1, usd + (most if isinstance(most, float | int) else 0.0)
+    return count, usd
 
 
 def reserve(
@@ -91,11 +163,11 @@ def _grant(db: sqlite3.Connection, wanted: Wanted, left: float | None, who: str,
         return Grant(None, ())
     now = time.time()
     others = db.execute(
-        f"SELECT owner FROM reservations WHERE {OF_SOURCE} AND clip = ? AND draw = ? AND expires > ?",
-        (*key, wanted.group, now),
+        f"SELECT owner, expires FROM reservations WHERE {OF_SOURCE} AND clip = ? AND draw = ?",
+        (*key, wanted.group),
     ).fetchall()
-    for (other,) in others:
-        if is_waiting(other):
+    for other, expires in others:
+        if _is_open(other, expires, now):
             return Grant(None, draws, "batch" if other.startswith(BATCH) else "taken")
     if left is not None and not wanted.usd <= left + ROUNDING_USD:  # NaN on either side allows nothing
         return Grant(None, draws, "budget")
@@ -109,17 +181,18 @@ def _grant(db: sqlite3.Connection, wanted: Wanted, left: float | None, who: str,
 
 def totals(db: sqlite3.Connection) -> tuple[float, float]:
     """USD of the whole store: paid, and the most that unsettled requests can cost."""
-    query = "SELECT (SELECT total(usd) FROM spending), (SELECT total(usd) FROM reservations)"
+    # Earlier versions believed services that count below zero: what they booked so is nothing.
+    query = f"SELECT (SELECT total({PAID}) FROM spending), (SELECT total({PAID}) FROM reservations)"
     found: tuple[float, float] = db.execute(query).fetchone()
     return found
 
 
 def spent(db: sqlite3.Connection) -> dict[Source, tuple[float, float]]:
     """`totals` by source."""
-    query = """
+    query = f"""
         SELECT teacher, model, prompt, total(paid), total(open) FROM (
-            SELECT teacher, model, prompt, usd AS paid, 0 AS open FROM spending
-            UNION ALL SELECT teacher, model, prompt, 0, usd FROM reservations
+            SELECT teacher, model, prompt, {PAID} AS paid, 0 AS open FROM spending
+            UNION ALL SELECT teacher, model, prompt, 0, {PAID} FROM reservations
         ) GROUP BY teacher, model, prompt
     """
     return {Source(*row[:3]): (row[3], row[4]) for row in db.execute(query)}
@@ -131,8 +204,7 @@ def forget_the_dead(db: sqlite3.Connection, source: Source | None) -> int:
     dead = [
         (row[0],)
         for row in rows
-        if (source is None or Source(*row[2:5]) == source)
-        and not (is_waiting(row[1]) and row[5] > time.time())
+        if (source is None or Source(*row[2:5]) == source) and not _is_open(row[1], row[5], time.time())
     ]
     db.executemany("DELETE FROM reservations WHERE id = ?", dead)
     return len(dead)
