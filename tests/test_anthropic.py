@@ -24,8 +24,8 @@ from mifuse.teachers.anthropic import PICTURE_TOKENS, AnthropicConfig, Anthropic
 from mifuse.teachers.batches import label_by_batches
 from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.prices import price_of
+from mifuse.teachers.questions import Labelled
 from mifuse.teachers.service import ServiceError
-from mifuse.teachers.session import Labelled
 from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.ledger import Wanted, batch_owner
 from tests.llm_server import LlmServer

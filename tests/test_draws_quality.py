@@ -16,8 +16,9 @@ from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
 from mifuse.teachers.base import Answer, Invalid, Source
 from mifuse.teachers.draws_quality import Cost, costs, quality
-from mifuse.teachers.store.database import DrawsStore, Settled, StoredDraw, StoredInvalid
+from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.ledger import Wanted
+from mifuse.teachers.store.rows import Settled, StoredDraw, StoredInvalid
 
 A, B = Source("openai", "m", "cafe"), Source("openai", "bad", "cafe")
 

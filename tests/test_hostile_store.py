@@ -17,8 +17,9 @@ from mifuse.cli import main
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.store import ledger
-from mifuse.teachers.store.database import DrawsStore, Settled, StoredDraw
+from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.ledger import Wanted, is_waiting, owner
+from mifuse.teachers.store.rows import Settled, StoredDraw
 
 A = Source("a")
 DEAD = f"{owner().rpartition(':')[0]}:{2**22 + 1}"

@@ -24,8 +24,10 @@ from mifuse.errors import DrawsError, MifuseError
 from mifuse.teachers.base import Answer, Reply, Said, Source
 from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.prices import price_of
-from mifuse.teachers.session import MAX_ATTEMPTS, Labelled
-from mifuse.teachers.store.database import DrawsStore, Settled
+from mifuse.teachers.questions import Labelled
+from mifuse.teachers.session import MAX_ATTEMPTS
+from mifuse.teachers.store.database import DrawsStore
+from mifuse.teachers.store.rows import Settled
 
 STAND_IN = Source("stand-in")
 

@@ -13,8 +13,9 @@ from draws_files import probs
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Invalid, Source
 from mifuse.teachers.store import ledger, schema
-from mifuse.teachers.store.database import DrawsStore, Settled, StoredDraw, StoredInvalid
+from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.ledger import Grant, Wanted, batch_owner, is_waiting, owner
+from mifuse.teachers.store.rows import Settled, StoredDraw, StoredInvalid
 
 A, B = Source("a"), Source("b", "large", "f00d")
 ELSEWHERE = "another-machine:1"

@@ -24,8 +24,9 @@ from mifuse.teachers import session as run_module
 from mifuse.teachers.labelling import label_clips, plan
 from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
 from mifuse.teachers.prices import price_of
+from mifuse.teachers.questions import Labelled
 from mifuse.teachers.service import ServiceError
-from mifuse.teachers.session import FIRST_TRIES, GIVE_UP, MAX_ATTEMPTS, SENSELESS, Labelled
+from mifuse.teachers.session import FIRST_TRIES, GIVE_UP, MAX_ATTEMPTS, SENSELESS
 from mifuse.teachers.store.database import DrawsStore
 from tests.llm_server import SPOILED, LlmServer, any_answer, audio_of
 

@@ -17,7 +17,8 @@ from mifuse.clips.manifest import read_manifest
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.jsonl import Imported, export_jsonl, import_jsonl, read_jsonl
-from mifuse.teachers.store.database import DrawsStore, StoredDraw
+from mifuse.teachers.store.database import DrawsStore
+from mifuse.teachers.store.rows import StoredDraw
 from mifuse.teachers.store.schema import SCHEMA
 
 A, B = Source("a"), Source("b", "large", "f00d")
@@ -64,7 +65,8 @@ def test_several_processes_share_a_new_store(tmp_path: Path) -> None:
     script = """
 import sys
 from mifuse.teachers.base import Answer, Source
-from mifuse.teachers.store.database import DrawsStore, StoredDraw
+from mifuse.teachers.store.database import DrawsStore
+from mifuse.teachers.store.rows import StoredDraw
 with DrawsStore(sys.argv[1]) as store:
     print(sum(store.add([StoredDraw(Source("a"), f"c{i}", 0, Answer({"angry": 1.0}))]) for i in range(40)))
 """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mifuse.teachers.base import Source
     from mifuse.teachers.labelling import Plan
     from mifuse.teachers.opening import Opened
-    from mifuse.teachers.session import Labelled
+    from mifuse.teachers.questions import Labelled
     from mifuse.teachers.store.database import DrawsStore
 
 

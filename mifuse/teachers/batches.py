@@ -18,21 +18,13 @@ from mifuse.errors import AudioError
 from mifuse.teachers.anthropic import AnthropicTeacher
 from mifuse.teachers.pacing import backoff
 from mifuse.teachers.prices import Price
+from mifuse.teachers.questions import Group, Labelled, Question, grouped, request_key
 from mifuse.teachers.replies import mapping, text
 from mifuse.teachers.service import ServiceError, scrub, service_error
-from mifuse.teachers.session import (
-    PROBLEM,
-    TRIES,
-    ClipError,
-    Group,
-    Labelled,
-    Question,
-    Run,
-    grouped,
-    request_key,
-)
-from mifuse.teachers.store.database import DrawsStore, OpenBatch
+from mifuse.teachers.session import PROBLEM, TRIES, ClipError, Run
+from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.ledger import Grant, Wanted, batch_owner, is_waiting, owner
+from mifuse.teachers.store.rows import OpenBatch
 from mifuse.teachers.transport import within
 
 T = TypeVar("T")

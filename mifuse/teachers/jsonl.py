@@ -13,7 +13,8 @@ from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, Manifest
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Source, check_distribution
-from mifuse.teachers.store.database import DrawsStore, StoredDraw
+from mifuse.teachers.store.database import DrawsStore
+from mifuse.teachers.store.rows import StoredDraw
 
 ClipKey = tuple[str, float | None, float | None]  # path as in the manifest, start, end
 

@@ -14,7 +14,8 @@ from mifuse.clips.manifest import Clip
 from mifuse.errors import AudioError
 from mifuse.teachers.base import Teacher
 from mifuse.teachers.prices import Price
-from mifuse.teachers.session import Labelled, OutOfBudgetError, Question, Run, grouped
+from mifuse.teachers.questions import Labelled, Question, grouped
+from mifuse.teachers.session import OutOfBudgetError, Run
 from mifuse.teachers.store.database import DrawsStore
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from mifuse.clips.manifest import Clip
 from mifuse.errors import AudioError, DrawsError
 from mifuse.teachers.answers import parse
 from mifuse.teachers.base import Answer, Invalid, Reply, Said, Teacher, check_distribution
 from mifuse.teachers.pacing import LONGEST_WAIT, Pace, backoff
 from mifuse.teachers.prices import Price
+from mifuse.teachers.questions import Group, Labelled, Question, request_key
 from mifuse.teachers.replies import billed
 from mifuse.teachers.service import ServiceError
 from mifuse.teachers.store import ledger
-from mifuse.teachers.store.database import DrawsStore, Settled, StoredDraw, StoredInvalid
+from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.ledger import Grant, Wanted
+from mifuse.teachers.store.rows import Settled, StoredDraw, StoredInvalid
 from mifuse.teachers.together import Together
 from mifuse.teachers.transport import within
 from mifuse_runtime.shown import shown
@@ -42,52 +41,6 @@ SETTLING = 300.0  # s, from an answer to its place in the store: other processes
 LONG_PAUSE = 30.0  # s; a longer wait that a service asks for is said
 PROBLEM = 300  # characters of what is wrong with an answer
 LOOK_AGAIN = 0.2  # s between two looks at what another process is asking
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A draw that the store lacks."""
-
-    clip: Clip
-    clip_hash: str
-    draw: int
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Draws of a clip that one prompt asks for."""
-
-    clip: Clip
-    clip_hash: str
-    draws: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """What a run of `label_clips` did."""
-
-    added: int
-    missing: tuple[tuple[Question, str], ...]
-    """Questions without a usable answer, and why."""
-    invalid: int = 0
-    """Answers that were no distributions; they are in the store."""
-    usd: float = 0.0
-    """What this run has cost, requests of unknown fate at their highest price."""
-    unasked: int = 0
-    """Draws that the budget did not allow to ask for."""
-
-
-def grouped(questions: Iterable[Question], per_request: int) -> list[Group]:
-    """The requests that questions make, in their order."""
-    groups: dict[tuple[str, int], list[Question]] = {}
-    for question in questions:
-        groups.setdefault((question.clip_hash, question.draw // per_request), []).append(question)
-    return [Group(g[0].clip, g[0].clip_hash, tuple(q.draw for q in g)) for g in groups.values()]
-
-
-def request_key(*question: object) -> str:
-    """Names a request. A service that honours idempotency keys bills it once however often it is sent."""
-    return hashlib.sha256(repr(question).encode()).hexdigest()[:40]
 
 
 class OutOfBudgetError(Exception):

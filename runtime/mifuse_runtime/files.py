@@ -36,6 +36,7 @@ def read_audio(
     sample_rate: int = 16_000,
     longest: float | None = None,
     channel: Channel = "mix",
+    highest: int | None = None,
 ) -> Floats:
     """An audio file as mono float32 (n,) at `sample_rate` Hz; it is decoded in pieces, so memory stays small.
 
@@ -46,11 +47,14 @@ def read_audio(
         source: path, or an open file.
         longest: seconds; a longer file is refused while it is decoded, however small it is compressed.
         channel: `mix` (their mean), `left`, `right` or a number from 0.
+        highest: Hz; filters of higher, odd rates take a second and 200 MB to make.
 
     Raises:
         AudioError: missing, empty, cut short, too long, without that channel, or in another format.
     """
     with opened(source) as sound:
+        if highest and sound.rate > highest:
+            raise AudioError(f"sample rate is {sound.rate}: up to {highest} Hz is served")
         resampler, mixer = Resampler(sound.rate, sample_rate), Mixer(channel)
         pieces, size = [], 0
         for block in sound.blocks:

@@ -10,16 +10,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 from mifuse.clips.wal import use_write_ahead_log
 from mifuse.errors import DrawsError
-from mifuse.teachers.base import Answer, Invalid, Source
+from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.store import ledger, schema
 from mifuse.teachers.store.ledger import OF_SOURCE, Grant, Wanted
+from mifuse.teachers.store.rows import OpenBatch, Settled, StoredDraw, key_of, row_of
 from mifuse_runtime.shown import shown
 
 _LOGGER = logging.getLogger(__name__)
@@ -53,50 +53,6 @@ _NEXT_STEPS = {
     "no such": "it is damaged, save it with `sqlite3 FILE .recover` or use a copy",
     "unable to open": "check the path and your rights to the folder",
 }
-
-
-@dataclass(frozen=True)
-class StoredDraw:
-    """One row: draw `draw` of `source` for the clip with the content hash `clip`."""
-
-    source: Source
-    clip: str
-    draw: int
-    answer: Answer
-
-
-@dataclass(frozen=True)
-class StoredInvalid:
-    """An answer for a draw that was none."""
-
-    clip: str
-    draw: int
-    answer: Invalid
-
-
-@dataclass(frozen=True)
-class Settled:
-    """The end of a request; one without answers was not billed."""
-
-    source: Source
-    reservation: int | None
-    usd: float = 0.0
-    draws: Sequence[StoredDraw] = ()
-    invalid: Sequence[StoredInvalid] = ()
-
-
-@dataclass(frozen=True)
-class OpenBatch:
-    """A batch whose answers are not all stored."""
-
-    number: int
-    id: str | None
-    """The service's name of it; None when nobody knows whether it arrived."""
-    requests: int
-    sender: str
-    """The process that sends it, as the ledger knows it."""
-    created: float
-    """Seconds since 1970, by this machine's clock."""
 
 
 class DrawsStore:
@@ -195,8 +151,8 @@ class DrawsStore:
         rows = [
             (
                 one,
-                [_row(draw.source, draw) for draw in one.draws],
-                [_row(one.source, bad) for bad in one.invalid],
+                [row_of(draw.source, draw) for draw in one.draws],
+                [row_of(one.source, bad) for bad in one.invalid],
             )
             for one in outcomes
         ]
@@ -215,7 +171,7 @@ class DrawsStore:
                 # Two processes may collect one batch, whose price is paid once. A reservation may be gone
                 # because a clock has jumped: what is new is paid all the same.
                 if one.usd and (gone or one.reservation is None or new or known < len(invalid)):
-                    self._db.execute(_SPEND, (*_key(one.source), one.usd))
+                    self._db.execute(_SPEND, (*key_of(one.source), one.usd))
         return added
 
     def reserve(
@@ -261,7 +217,7 @@ class DrawsStore:
         """A new batch, before anything is reserved for it; returns its number."""
         columns = "teacher, model, prompt, requests, sender, created"
         with self._writing():
-            values = (*_key(source), 0, ledger.owner(), time.time())
+            values = (*key_of(source), 0, ledger.owner(), time.time())
             row = self._db.execute(f"INSERT INTO batches ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)
         return int(row.lastrowid or 0)
 
@@ -282,7 +238,7 @@ class DrawsStore:
         """The open batches of a source."""
         query = f"SELECT number, id, requests, sender, created FROM batches WHERE {OF_SOURCE} ORDER BY number"
         with self._one_line_errors():
-            return [OpenBatch(*row) for row in self._db.execute(query, _key(source))]
+            return [OpenBatch(*row) for row in self._db.execute(query, key_of(source))]
 
     def reserved_by(self, owner: str) -> dict[int, tuple[str, int]]:
         """Reservation -> content hash and number of the draw that it is for."""
@@ -294,7 +250,7 @@ class DrawsStore:
         """USD of a request of this source so far; None before the first."""
         query = f"SELECT avg(price_usd) FROM draws WHERE {OF_SOURCE} AND usage IS NOT NULL"
         with self._one_line_errors():
-            found: float | None = self._db.execute(query, _key(source)).fetchone()[0]
+            found: float | None = self._db.execute(query, key_of(source)).fetchone()[0]
         return found
 
     def may_send_to(self, host: str) -> bool:
@@ -309,12 +265,12 @@ class DrawsStore:
 
     def prune(self, source: Source | None, what: Literal["draws", "invalid", "reservations"]) -> int:
         """Delete rows, of one source or of all; what they cost stays spent, but for reservations."""
-        where, key = (f"WHERE {OF_SOURCE}", _key(source)) if source else ("WHERE TRUE", ())
+        where, key = (f"WHERE {OF_SOURCE}", key_of(source)) if source else ("WHERE TRUE", ())
         with self._writing():
             if what == "reservations":
                 return ledger.forget_the_dead(self._db, source)
             sources = [source] if source else self._sources(what)
-            self._db.executemany(_SPEND, [(*_key(one), 0.0) for one in sources])
+            self._db.executemany(_SPEND, [(*key_of(one), 0.0) for one in sources])
             self._db.execute(f"UPDATE spending SET prunes = prunes + 1 {where}", key)
             return self._db.execute(f"DELETE FROM {what} {where}", key).rowcount
 
@@ -322,13 +278,13 @@ class DrawsStore:
         """How often answers of a source were deleted: what is asked after that is asked anew."""
         query = f"SELECT total(prunes) FROM spending WHERE {OF_SOURCE}"
         with self._one_line_errors():
-            return int(self._db.execute(query, _key(source)).fetchone()[0])
+            return int(self._db.execute(query, key_of(source)).fetchone()[0])
 
     def attempts(self, source: Source) -> dict[tuple[str, int], int]:
         """How many invalid answers each draw had, by content hash and number; draws without are left out."""
         query = f"SELECT clip, draw, max(attempt) + 1 FROM invalid WHERE {OF_SOURCE} GROUP BY clip, draw"
         with self._one_line_errors():
-            return {(clip, draw): count for clip, draw, count in self._db.execute(query, _key(source))}
+            return {(clip, draw): count for clip, draw, count in self._db.execute(query, key_of(source))}
 
     def problems(self, source: Source) -> dict[str, int]:
         """What was wrong with the invalid answers -> how many, the most frequent first."""
@@ -336,7 +292,7 @@ class DrawsStore:
             f"SELECT problem, count(*) AS n FROM invalid WHERE {OF_SOURCE} GROUP BY problem ORDER BY n DESC"
         )
         with self._one_line_errors():
-            return dict(self._db.execute(query, _key(source)).fetchall())
+            return dict(self._db.execute(query, key_of(source)).fetchall())
 
     def sources(self) -> list[Source]:
         """Whose draws are here, sorted."""
@@ -353,14 +309,14 @@ class DrawsStore:
     def keys(self, source: Source) -> set[tuple[str, int]]:
         """Content hash and number of each draw of a source."""
         with self._one_line_errors():
-            return set(self._db.execute(f"SELECT clip, draw FROM draws WHERE {OF_SOURCE}", _key(source)))
+            return set(self._db.execute(f"SELECT clip, draw FROM draws WHERE {OF_SOURCE}", key_of(source)))
 
     def draws(self, source: Source) -> Iterator[StoredDraw]:
         """The draws of a source, by clip and number."""
         columns = "clip, draw, probs, raw, usage, price_usd, request_id"
         query = f"SELECT {columns} FROM draws WHERE {OF_SOURCE} ORDER BY clip, draw"
         with self._one_line_errors():
-            for clip, draw, probs, raw, usage, price, request in self._db.execute(query, _key(source)):
+            for clip, draw, probs, raw, usage, price, request in self._db.execute(query, key_of(source)):
                 used = None if usage is None else json.loads(usage)
                 found = json.loads(probs)
                 if not isinstance(found, dict) or not isinstance(clip, str) or not isinstance(draw, int):
@@ -399,20 +355,3 @@ class DrawsStore:
                 f"{self.path}: a row is not as mifuse writes it ({shown(error, 200)}): it was changed by "
                 "hand, use a copy or delete the row"
             ) from error
-
-
-def _key(source: Source) -> tuple[str, str, str]:
-    return source.teacher, source.model, source.prompt
-
-
-def _row(source: Source, row: StoredDraw | StoredInvalid) -> tuple[object, ...]:
-    answer = row.answer
-    usage = None if answer.usage is None else json.dumps(dict(answer.usage))
-    if isinstance(answer, Invalid):
-        said: tuple[object, ...] = (answer.problem, answer.attempt)
-    else:
-        said = (json.dumps(dict(answer.probs)),)
-    return (
-        *_key(source), row.clip, row.draw,
-        *said, answer.raw, usage, answer.price_usd, answer.request_id,
-    )  # fmt: skip

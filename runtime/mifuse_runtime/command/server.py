@@ -1,7 +1,8 @@
 """`mifuse-runtime serve`: HTTP and WebSocket for programs in other languages, with aiohttp.
 
     GET  /info                      labels, sample rate, version
-    POST /predict                   an audio file; raw samples with ?rate=16000&channels=1&encoding=int16
+    POST /predict                   an audio file, alone or as a form's (`curl -F file=@a.wav`);
+                                    raw samples with ?rate=16000&channels=1&encoding=int16
     GET  /stream?rate=16000&hop=0.5 WebSocket: raw samples as binary messages in, a prediction as JSON out
 
 Everything is answered in JSON, errors as {"error": "one line"}. Who may ask: programs of this machine; with a
@@ -15,12 +16,13 @@ import asyncio
 import hmac
 import io
 import ipaddress
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mifuse_runtime import __version__
@@ -43,6 +45,11 @@ CLIP_SECONDS = 300.0  # of audio in one request: bounds the graph's memory, what
 WINDOW, HOP = 10.0, 0.1  # seconds: the longest and the shortest that a stream may ask for
 RATE = 192_000  # Hz: filters of higher, odd rates take a second and 200 MB to make
 MESSAGE = 1 << 20  # bytes of one WebSocket message
+SMALL = 1 << 20  # bytes: of larger files one is worked on at a time
+FIELDS = 10  # of a form, until the file comes
+BODIES = 4  # times the largest body: what all requests together may hold
+ACCEPTED = 0.5  # s, until a new connection is in the runner's list
+RETRY = {"Retry-After": "1"}  # s, said with 503
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -60,11 +67,18 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 class Server:
-    """One recogniser for all connections; the graph runs in threads, a stream in one at a time."""
+    """One recogniser for all connections; the graph runs in threads, a stream in one at a time.
+
+    Streams, files and large files have threads of their own, so that none of them waits behind all others:
+    a connection has one piece of work at a time, and the system divides the processor among the threads.
+    """
 
     def __init__(self, recognizer: Recognizer, limits: argparse.Namespace, token: str | None) -> None:
         self._recognizer, self._limits, self._token = recognizer, limits, token
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        cores = os.cpu_count() or 1
+        self._streams, self._large = ThreadPoolExecutor(cores), ThreadPoolExecutor(1)
+        self._files = ThreadPoolExecutor(max(16, 2 * cores))
+        self._held = 0  # bytes of bodies
         self._strangers: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}  # have asked for nothing yet
 
     async def run(self) -> None:
@@ -75,7 +89,7 @@ class Server:
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             return await self._guard(request, handler)
 
-        app = web.Application(middlewares=[guard], client_max_size=self._limits.max_mb << 20)
+        app = web.Application(middlewares=[guard])
         app.add_routes(
             [
                 web.get("/info", self._info),
@@ -84,10 +98,16 @@ class Server:
             ]
         )
         runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=self._limits.idle_seconds
+            app,
+            access_log=None,
+            shutdown_timeout=2.0,
+            keepalive_timeout=self._limits.idle_seconds,
+            auto_decompress=False,  # 30 kB can become 30 MB, before anybody looks
         )
         await runner.setup()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_complain)
+        logging.getLogger("aiohttp.server").addFilter(_is_ours)
         try:
             server = await loop.create_server(
                 lambda: self._connection(runner), self._limits.host, self._limits.port
@@ -98,12 +118,18 @@ class Server:
                 await server.serve_forever()
         finally:
             await runner.cleanup()
-            self._pool.shutdown(cancel_futures=True)
+            for pool in (self._streams, self._files, self._large):
+                pool.shutdown(cancel_futures=True)
 
     def _connection(self, runner: web.AppRunner) -> asyncio.BaseProtocol:
         """The protocol of a new connection, which is cut if it asks for nothing."""
         assert runner.server is not None
-        # One turn of the loop accepts many connections before the first of them is in the runner's list.
+        loop = asyncio.get_running_loop()
+        # One turn of the loop accepts many connections before the first of them is in the runner's list; what
+        # is not in it a second later has gone.
+        for gone in set(self._strangers).difference(runner.server.connections):
+            if loop.time() > self._strangers[gone].when() - self._limits.idle_seconds + ACCEPTED:
+                self._strangers.pop(gone).cancel()
         if len({*runner.server.connections, *self._strangers}) >= self._limits.max_connections:
             return _Full()
         protocol = runner.server()
@@ -112,7 +138,6 @@ class Server:
             del self._strangers[protocol]
             protocol.force_close()
 
-        loop = asyncio.get_running_loop()
         self._strangers[protocol] = loop.call_later(self._limits.idle_seconds, cut)
         return protocol
 
@@ -128,7 +153,8 @@ class Server:
                 return web.json_response({"error": refused}, status=403)
             return await handler(request)
         except web.HTTPException as error:
-            return web.json_response({"error": error.reason}, status=error.status)
+            headers = RETRY if error.status == 503 else None
+            return web.json_response({"error": error.reason}, status=error.status, headers=headers)
         except (MifuseError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=400)
         except asyncio.TimeoutError:  # not the built-in one in Python 3.10
@@ -165,23 +191,57 @@ class Server:
     async def _predict(self, request: web.Request) -> web.Response:
         from aiohttp import web
 
-        body = await asyncio.wait_for(request.read(), self._limits.idle_seconds)
-
-        def work() -> Prediction:
-            if "rate" not in request.query:
-                samples = read_audio(io.BytesIO(body), self._recognizer.sample_rate, CLIP_SECONDS)
-                return self._recognizer.predict(samples)
-            rate, channels, encoding = _format(request.query)
-            raw = pcm(body, encoding, channels)
-            if len(raw) > CLIP_SECONDS * rate:
-                raise AudioError(f"the audio is longer than {CLIP_SECONDS:g} s: use /stream")
-            return self._recognizer.predict(raw, rate)
-
-        found = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        mine: list[int] = []  # bytes of the pieces that are counted for it
+        try:
+            body = await asyncio.wait_for(self._body(request, mine), self._limits.idle_seconds)
+            pool = self._files if len(body) <= SMALL else self._large
+            found = await asyncio.get_running_loop().run_in_executor(
+                pool, self._recognise, body, request.query
+            )
+        finally:
+            self._held -= sum(mine)
         return web.json_response(asdict(found))
 
+    async def _body(self, request: web.Request, held: list[int]) -> bytes:
+        """The body, or the file of a form; `held` is what is counted for it.
+
+        Raises:
+            web.HTTPException: too large, compressed, no file in the form, or too much at a time.
+        """
+        from aiohttp import web
+
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise web.HTTPUnsupportedMediaType(
+                reason="compressed bodies are not taken: send the file as it is"
+            )
+        source: Any = request.content
+        if request.content_type == "multipart/form-data":
+            source = await _file_of(request)
+        most, pieces = self._limits.max_mb << 20, []
+        while piece := await (source.readany() if source is request.content else source.read_chunk()):
+            if sum(held) + len(piece) > most:
+                raise web.HTTPRequestEntityTooLarge(
+                    max_size=most, actual_size=sum(held) + len(piece), reason="Request Entity Too Large"
+                )
+            if self._held + len(piece) > BODIES * most:
+                raise web.HTTPServiceUnavailable(reason="too much audio at a time: try again in a second")
+            self._held += len(piece)
+            held.append(len(piece))
+            pieces.append(bytes(piece))
+        return b"".join(pieces)
+
+    def _recognise(self, body: bytes, query: Mapping[str, str]) -> Prediction:
+        if "rate" not in query:
+            rate = self._recognizer.sample_rate
+            return self._recognizer.predict(read_audio(io.BytesIO(body), rate, CLIP_SECONDS, highest=RATE))
+        rate, channels, encoding = _format(query)
+        raw = pcm(body, encoding, channels)
+        if len(raw) > CLIP_SECONDS * rate:
+            raise AudioError(f"the audio is longer than {CLIP_SECONDS:g} s: use /stream")
+        return self._recognizer.predict(raw, rate)
+
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        from aiohttp import WSMsgType, web
+        from aiohttp import web
 
         rate, channels, encoding = _format(request.query)
         window = float(request.query.get("window", self._recognizer.bundle.window))
@@ -191,33 +251,78 @@ class Server:
                 f"window {window:g} s, hop {hop:g} s: at most {WINDOW:g} and at least {HOP:g} are served"
             )
         stream = self._recognizer.stream(rate, window, hop)
-        socket = web.WebSocketResponse(
-            protocols=("mifuse",), max_msg_size=MESSAGE, receive_timeout=self._limits.idle_seconds
-        )
+        # Compressed, a message of 1 MB can become one of 1 GB.
+        socket = web.WebSocketResponse(protocols=("mifuse",), max_msg_size=MESSAGE, compress=False)
         await socket.prepare(request)
+        try:
+            await self._listen(socket, stream, encoding, channels)
+            await socket.close()
+        except ConnectionError:
+            pass  # the client is gone
+        return socket
+
+    async def _listen(
+        self, socket: web.WebSocketResponse, stream: Stream, encoding: str, channels: int
+    ) -> None:
+        """Answer until the client closes, or for too long has sent nothing, or lasts too long."""
+        from aiohttp import WSMsgType
+
         loop = asyncio.get_running_loop()
         end = loop.time() + self._limits.max_seconds
-        try:
-            async for message in socket:
-                if loop.time() > end:
-                    await socket.send_json({"error": f"a stream may last {self._limits.max_seconds} s"})
-                    break
-                if message.type == WSMsgType.BINARY:
-                    work = _work(stream, message.data, encoding, channels)
-                    for answer in await loop.run_in_executor(self._pool, work):
-                        await socket.send_json(answer)
-                elif message.data == "reset":
-                    stream.reset()
-                elif message.data == "close":
-                    for found in await loop.run_in_executor(self._pool, stream.close):
-                        await socket.send_json(asdict(found))
-                    break
-        except asyncio.TimeoutError:  # not the built-in one in Python 3.10
-            await socket.send_json({"error": f"no audio for {self._limits.idle_seconds} s"})
-        except ConnectionError:
-            return socket  # the client is gone
-        await socket.close()
-        return socket
+        while True:
+            idle = loop.time() + self._limits.idle_seconds
+            try:
+                # One timer for a whole message, and no new one for pings.
+                message = await asyncio.wait_for(socket.receive(), min(idle, end) - loop.time())
+            except asyncio.TimeoutError:  # not the built-in one in Python 3.10
+                idled = idle <= end
+                limit = self._limits.idle_seconds if idled else self._limits.max_seconds
+                said = f"no audio for {limit} s" if idled else f"a stream may last {limit} s"
+                await socket.send_json({"error": said})
+                return
+            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+                return
+            if message.type == WSMsgType.BINARY:
+                work = _work(stream, message.data, encoding, channels)
+                for answer in await loop.run_in_executor(self._streams, work):
+                    await socket.send_json(answer)
+            elif message.data == "reset":
+                stream.reset()
+            elif message.data == "close":
+                for found in await loop.run_in_executor(self._streams, stream.close):
+                    await socket.send_json(asdict(found))
+                return
+
+
+async def _file_of(request: web.Request) -> Any:
+    """The part of a form that is a file, else the one called `file`, to be read in pieces."""
+    from aiohttp import web
+
+    try:
+        reader = await request.multipart()
+        for _ in range(FIELDS):
+            part = await reader.next()
+            if part is None:
+                break
+            if getattr(part, "filename", None) or getattr(part, "name", None) == "file":
+                return part
+    except (ValueError, AssertionError, RuntimeError) as error:  # of aiohttp's reader
+        raise web.HTTPBadRequest(reason="the form cannot be read") from error
+    raise web.HTTPBadRequest(reason="the form has no file: send one as -F file=@a.wav")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a log entry is about more than a client that has gone or sent what is no HTTP."""
+    from aiohttp.http import HttpProcessingError
+
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (ConnectionError, HttpProcessingError, asyncio.TimeoutError))
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """As asyncio does, but for clients that are gone."""
+    if not isinstance(context.get("exception"), (ConnectionError, asyncio.TimeoutError)):
+        loop.default_exception_handler(context)
 
 
 class _Full(asyncio.Protocol):
@@ -225,7 +330,10 @@ class _Full(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        transport.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        body = b'{"error": "too many connections: try again in a second"}'
+        head = f"Retry-After: 1\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+        kind = b"Content-Type: application/json\r\n"
+        transport.write(b"HTTP/1.1 503 Service Unavailable\r\n" + kind + head + body)
         transport.close()
 
 
