@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mifuse_runtime import MifuseError, __version__
+from mifuse_runtime.shown import shown
 
 # name -> the line that `mifuse --help` shows; the module mifuse.commands.<name> holds the command `<name>`.
 COMMANDS = {
@@ -48,7 +49,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except MifuseError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(shown(error)) from error
         except ModuleNotFoundError as error:
             extra = _extra_of(error.name)
             if extra is None:
@@ -59,7 +60,7 @@ class LazyGroup(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             # A library of another library: torchaudio's CUDA beside a CPU-only torch, for one.
             hint = "; `mifuse doctor` says what to run" if "shared object" in str(error) else ""
-            raise click.ClickException(f"{where}{error.strerror or error}{hint}") from error
+            raise click.ClickException(shown(f"{where}{error.strerror or error}{hint}")) from error
 
 
 def _extra_of(module: str | None) -> str | None:
@@ -75,7 +76,8 @@ def _extra_of(module: str | None) -> str | None:
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
 def main(verbose: bool) -> None:
     """Speech emotion recognition in your domain, on the device, without labels."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    from mifuse.commands.output import OneLine
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])

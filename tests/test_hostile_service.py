@@ -197,7 +197,7 @@ OUTAGES: list[tuple[object, str]] = [
     ({"error": "too busy"}, "too busy"),
     ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "Overloaded"),
     ({"choices": [{"finish_reason": "error", "error": {"message": "node is gone"}}]}, "node is gone"),
-    (PAGE, r"Log in Hotel\x1b[2J Wi-Fi"),
+    (PAGE, r"Log in Hotel\u001b[2J Wi-Fi"),
     (b"  <!DOCTYPE html><p>maintenance", "maintenance"),
 ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mifuse.clips.labels import LABELS, canonical
 from mifuse.errors import ManifestError
+from mifuse_runtime.shown import quoted, unquoted
 
 COLUMNS = ("path", "label", "speaker", "split", "start", "end", "language")
 SPLITS = ("adapt", "test")
@@ -128,7 +129,7 @@ def write_manifest(path: Path | str, clips: Iterable[Clip], empty: Sequence[str]
             dialect = "unix" if odd else "excel"  # unix quotes everything
             writer = csv.DictWriter(file, columns, restval="", dialect=dialect, lineterminator="\n")
             writer.writeheader()
-            writer.writerows({name: row[name] for name in columns if name in row} for row in rows)
+            writer.writerows({name: quoted(row[name]) for name in columns if name in row} for row in rows)
         temporary.replace(path)
     except UnicodeEncodeError as error:
         raise ManifestError(f"{path}: {error.object!r} is not UTF-8: rename that file") from error
@@ -161,7 +162,7 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
             header = _header(path, next(reader, []))
             for values in reader:
                 if len(values) == len(header):
-                    yield reader.line_num, dict(zip(header, values, strict=True))
+                    yield reader.line_num, dict(zip(header, map(unquoted, values), strict=True))
                 elif values:
                     raise ManifestError(
                         f"{path}, line {reader.line_num}: {len(values)} values under {len(header)} columns: "

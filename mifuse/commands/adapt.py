@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from mifuse.commands.output import echo
+
 
 @click.command(
     epilog="Example: mifuse adapt --source source/ --target target.csv --draws draws.db -o student/"
@@ -127,15 +129,15 @@ def adapt(
     if as_json:
         parts = {name: record[name] for name in ("doubted", "shares", "verdict")}
         deploy = None if record["verdict"] is None else record["verdict"]["deploy"]
-        click.echo(json.dumps({"out": str(out), "deploy": deploy, **parts, **record["fusion"]}))
+        echo(json.dumps({"out": str(out), "deploy": deploy, **parts, **record["fusion"]}))
         return
     priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
     shown = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
-    click.echo(f"{out}: adapted to {record['clips']} clips; predicted {shown}")
+    echo(f"{out}: adapted to {record['clips']} clips; predicted {shown}")
     if record["verdict"] is not None:
-        click.echo(verdict_text(record["verdict"]))
+        echo(verdict_text(record["verdict"]))
     for line in _warnings(record, target, config.refine.speakers and config.refine.rounds > 0):
-        click.echo(line, err=True)
+        echo(line, err=True)
 
 
 def verdict_text(verdict: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from mifuse.commands.output import echo
+
 
 def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
     try:
@@ -70,14 +72,14 @@ def bench(
             "machine": dataclasses.asdict(where),
             "latencies_ms": [dataclasses.asdict(row) for row in rows],
         }
-        click.echo(json.dumps(document, indent=2))
+        echo(json.dumps(document, indent=2))
         return
     versions = ", ".join(f"{name} {version}" for name, version in where.versions.items())
     load = "" if where.load is None else f", load {where.load}"
-    click.echo(f"{where.cpu}, {where.cores} cores{load}, {where.system}; {versions}")
-    click.echo(f"{bundle} on {engine}, {threads} thread{'s' if threads > 1 else ''}, {calls} calls each")
-    click.echo(f"{'audio':>7}{'precision':>11}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}   int8 / fp32")
+    echo(f"{where.cpu}, {where.cores} cores{load}, {where.system}; {versions}")
+    echo(f"{bundle} on {engine}, {threads} thread{'s' if threads > 1 else ''}, {calls} calls each")
+    echo(f"{'audio':>7}{'precision':>11}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}   int8 / fp32")
     for row in rows:
         ratio = "" if row.ratio is None else f"   {row.ratio:.2f}"
         times = "".join(f"{value:9.2f}" for value in (row.p50, row.p90, row.p99))
-        click.echo(f"{row.seconds:>5g} s{row.precision:>11}{times}{ratio}")
+        echo(f"{row.seconds:>5g} s{row.precision:>11}{times}{ratio}")

@@ -10,6 +10,7 @@ import click
 
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest, write_manifest
+from mifuse.commands.output import echo
 from mifuse.errors import ManifestError
 from mifuse.voices.choosing import DRAWN, draw
 from mifuse.voices.choosing import choose as chosen
@@ -56,10 +57,10 @@ def choose(
     write_manifest(output, few, empty=("label",))
     if as_json:
         result = {"manifest": str(output), "clips": [clip.name for clip in few], "of": len(archive)}
-        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     option = "--labelled" if at_random is None else "--check"
-    click.echo(
+    echo(
         f"{output}: {len(few)} of {len(archive)} clips. Listen to them and write each one's emotion "
         f"into the column label, then: mifuse adapt … {option} {output}"
     )

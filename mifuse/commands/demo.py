@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mifuse.commands.output import echo
+
 if TYPE_CHECKING:
     from mifuse.demo.demo import Inputs, Row, Tick
 
@@ -44,17 +46,15 @@ def demo(
     name = inputs.lalm if inputs else "stand-in LALM"
     if as_json:
         table = [dataclasses.asdict(row) for row in rows]
-        click.echo(
-            json.dumps({"synthetic": inputs is None, "lalm": name, "rows": table, "report": str(report)})
-        )
+        echo(json.dumps({"synthetic": inputs is None, "lalm": name, "rows": table, "report": str(report)}))
         return
-    click.echo()
-    click.echo(table_text(rows, name))
-    click.echo()
+    echo()
+    echo(table_text(rows, name))
+    echo()
     if inputs is None:
-        click.echo("Synthetic speech and a stand-in LALM: the numbers say nothing about real speech.")
-    click.echo("Latency: 3 s of audio through Recognizer.predict on one thread of this machine.")
-    click.echo(f"{time.perf_counter() - started:.0f} s. Report: {report}")
+        echo("Synthetic speech and a stand-in LALM: the numbers say nothing about real speech.")
+    echo("Latency: 3 s of audio through Recognizer.predict on one thread of this machine.")
+    echo(f"{time.perf_counter() - started:.0f} s. Report: {report}")
 
 
 def _inputs(source: Path | None, target: Path | None, draws: Path | None) -> Inputs | None:
@@ -76,7 +76,7 @@ def _stage(name: str, length: int) -> Iterator[Tick]:
             yield bar.update
         return
     yield lambda _: None
-    click.echo(f"{name:<11} {time.perf_counter() - started:6.1f} s", err=True)
+    echo(f"{name:<11} {time.perf_counter() - started:6.1f} s", err=True)
 
 
 def table_text(rows: list[Row], lalm: str) -> str:

@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from mifuse.commands.output import echo
+
 
 @click.command(epilog="Example: mifuse doctor")
 @click.option("--fix", is_flag=True, help="Make torchaudio importable beside a CPU-only torch, then check.")
@@ -20,15 +22,15 @@ def doctor(fix: bool, as_json: bool) -> None:
     from mifuse import doctor as checks
 
     for line in checks.fix() if fix else []:
-        click.echo(line, err=True)
+        echo(line, err=True)
     findings = checks.diagnose()
     healthy = all(finding.status != "broken" for finding in findings)
     if as_json:
         document = {"ok": healthy, "checks": [dataclasses.asdict(finding) for finding in findings]}
-        click.echo(json.dumps(document, indent=2))
+        echo(json.dumps(document, indent=2))
     else:
         for finding in findings:
-            click.echo(f"{finding.status:<7} {finding.name:<18} {finding.detail}")
+            echo(f"{finding.status:<7} {finding.name:<18} {finding.detail}")
             if finding.run:
-                click.echo(f"{'':<26} run: {finding.run}")
+                echo(f"{'':<26} run: {finding.run}")
     sys.exit(0 if healthy else 1)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from mifuse.commands.output import echo
+
 if TYPE_CHECKING:
     from mifuse.teachers.base import Source
     from mifuse.teachers.draws import Summary
@@ -49,7 +51,7 @@ def info(path: Path, manifest: Path | None, split: str | None, teacher: str | No
                 row | dataclasses.asdict(cost) | {"draws": cost.draws or row.get("draws", 0)}
                 | {"source": str(source), "warnings": warnings}
             )  # fmt: skip
-        click.echo(json.dumps([*rows, *([dataclasses.asdict(scored)] if scored else [])]))
+        echo(json.dumps([*rows, *([dataclasses.asdict(scored)] if scored else [])]))
         return
     for source in sources:
         _show(source, summaries.get(source), paid.get(source))
@@ -60,31 +62,31 @@ def info(path: Path, manifest: Path | None, split: str | None, teacher: str | No
 def _show(source: Source, summary: Summary | None, cost: Cost | None) -> None:
     if summary:
         counts = f"{summary.clips} clips, {summary.draws} draws, mean MI {summary.mean_mi:.4f} nats"
-        click.echo(f"{source}: {counts}")
-        click.echo(f"  {'':<10}{'prior':>8}{'predicted':>11}")
+        echo(f"{source}: {counts}")
+        echo(f"  {'':<10}{'prior':>8}{'predicted':>11}")
         for name, prior in summary.prior.items():
-            click.echo(f"  {name:<10}{prior:>8.1%}{summary.predicted[name]:>11.1%}")
+            echo(f"  {name:<10}{prior:>8.1%}{summary.predicted[name]:>11.1%}")
     else:
-        click.echo(f"{source}: no draws")
+        echo(f"{source}: no draws")
     if cost and (cost.usd or cost.unsettled_usd or cost.invalid):
         unsettled = f", up to ${cost.unsettled_usd:.4f} for requests without an answer" * (
             cost.unsettled_usd > 0
         )
-        click.echo(f"  cost ${cost.usd:.4f}{unsettled}; {cost.invalid} invalid answers")
+        echo(f"  cost ${cost.usd:.4f}{unsettled}; {cost.invalid} invalid answers")
         for problem, count in list(cost.problems.items())[:3]:
-            click.echo(f"    {count} x {problem}")
+            echo(f"    {count} x {problem}")
     for warning in (summary.warnings() if summary else []) + (cost.warnings() if cost else []):
-        click.echo(f"  warning: {warning}")
+        echo(f"  warning: {warning}")
 
 
 def _show_quality(scored: Quality) -> None:
     from mifuse.commands.evaluate import summary
 
-    click.echo(f"against {scored.scores.n} labels, for evaluation only:")
-    click.echo(f"  {summary(scored.scores)}")
-    click.echo(f"  {'mean MI of a fifth, nats':<26}{'right':>8}")
+    echo(f"against {scored.scores.n} labels, for evaluation only:")
+    echo(f"  {summary(scored.scores)}")
+    echo(f"  {'mean MI of a fifth, nats':<26}{'right':>8}")
     for doubt, right in scored.curve:
-        click.echo(f"  {doubt:<26.4f}{right:>6.1f} %")
+        echo(f"  {doubt:<26.4f}{right:>6.1f} %")
 
 
 @draws.command(
@@ -103,7 +105,7 @@ def import_(file: Path, manifest: Path, store_path: Path) -> None:
     lines, clips = read_jsonl(file), read_manifest(manifest, labels=None)
     with DrawsStore(store_path) as store:
         done = import_jsonl(store, lines, clips, AudioCache())
-    click.echo(
+    echo(
         f"{done.added} draws added, {done.present} were there ({done.differing} with other probabilities: "
         f"the stored ones stay), {done.unknown} of clips that are not in {manifest}"
     )
@@ -129,7 +131,7 @@ def export(store_path: Path, manifest: Path, teacher: str | None, output: Path) 
     with DrawsStore(store_path, read_only=True) as store:
         source = choose_source(store.sources(), teacher, str(store_path)) if teacher else None
         count = export_jsonl(store, output, clips, AudioCache(), source)
-    click.echo(f"{count} draws written to {output}")
+    echo(f"{count} draws written to {output}")
 
 
 @draws.command(epilog="Example: mifuse draws prune draws.db --invalid")
@@ -155,4 +157,4 @@ def prune(store_path: Path, teacher: str | None, what: str | None) -> None:
     source = choose_source(list(known), teacher, str(store_path)) if teacher else None
     with DrawsStore(store_path) as store:
         count = store.prune(source, cast(Any, what))
-    click.echo(f"{count} {what} deleted from {store_path}")
+    echo(f"{count} {what} deleted from {store_path}")

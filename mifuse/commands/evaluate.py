@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.commands.output import echo
+
 if TYPE_CHECKING:
     from mifuse.runs.metrics import Scores
 
@@ -83,14 +85,14 @@ def evaluate(
         head: dict[str, Any] = {"model": model, "manifest": str(manifest), "split": split}
         head |= {"speakers": people, "known": speakers, "exchanged": pair}
         document = head | {"labels": labels} | dataclasses.asdict(scores)
-        click.echo(json.dumps(_without_nan(document), indent=2))
+        echo(json.dumps(_without_nan(document), indent=2))
         return
     who = f" of {people} {'known ' if speakers else ''}speakers" if people else ""
-    click.echo(f"{model} on {manifest} ({split}): {scores.n} clips{who}")
-    click.echo(summary(scores))
-    click.echo(confusion_table(scores, labels))
+    echo(f"{model} on {manifest} ({split}): {scores.n} clips{who}")
+    echo(summary(scores))
+    echo(confusion_table(scores, labels))
     if pair:
-        click.echo(
+        echo(
             f"{' and '.join(pair)} look exchanged: listen to a few clips of each, "
             "then put the labels right, here or where the model was trained",
             err=True,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.commands.output import echo
 from mifuse.commands.progress import distillations, reading
 
 if TYPE_CHECKING:
@@ -148,15 +149,15 @@ def show(out: Path, *, as_json: bool) -> None:
             "int8": bundle.provenance.get("int8"),
             "timing": times,
         }
-        click.echo(json.dumps(result, indent=2))
+        echo(json.dumps(result, indent=2))
         return
     for name, size in sizes.items():
-        click.echo(f"{out / name}  {size / 1000:,.0f} kB")
+        echo(f"{out / name}  {size / 1000:,.0f} kB")
     if "compressed" in bundle.provenance:
-        click.echo(compression(bundle.provenance["compressed"]))
-    click.echo(summary(bundle))
+        echo(compression(bundle.provenance["compressed"]))
+    echo(summary(bundle))
     if times:
-        click.echo(speed(times, bundle.models["int8"], bundle.default))
+        echo(speed(times, bundle.models["int8"], bundle.default))
 
 
 def summary(bundle: Bundle) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.commands.output import echo
 from mifuse.errors import DrawsError
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _agree(opened: Opened, store: DrawsStore, clips: int, yes: bool) -> None:
     """Say what leaves the machine, and have the user agree once for each host."""
     readable = f"http://{opened.host}"
     if opened.unencrypted and not store.may_send_to(readable):
-        click.echo(
+        echo(
             f"The key and what is sent go to {opened.host} over plain http: anybody on the way can read it.",
             err=True,
         )
@@ -197,7 +198,7 @@ def _agree(opened: Opened, store: DrawsStore, clips: int, yes: bool) -> None:
         store.agree_to(readable)
     if not opened.host or store.may_send_to(opened.host):
         return
-    click.echo(
+    echo(
         f"For {clips} clips, {opened.sends} go to {opened.host}; "
         "labels and the names of files and speakers do not.",
         err=True,
@@ -238,8 +239,8 @@ def _stored(path: Path, source: Source) -> tuple[set[tuple[str, int]], float | N
 
 def _show(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(summary))
+        echo(json.dumps(summary))
         return
     width = max(8, *map(len, summary))
     for name, value in summary.items():
-        click.echo(f"{name:<{width}} {value}")
+        echo(f"{name:<{width}} {value}")

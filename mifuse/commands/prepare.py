@@ -14,6 +14,7 @@ from mifuse.clips import folders
 from mifuse.clips.folders import FLAT, NAMES, Scan
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
+from mifuse.commands.output import echo
 
 MOST_SPEAKERS = 30  # rows of the printed table; --json has them all
 
@@ -79,7 +80,7 @@ def prepare(
         folder, output, corpus, overrides=overrides, test=split_test or named, seed=seed, force=force
     )
     summary = _summary(found, output)
-    click.echo(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else _text(summary))
+    echo(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else _text(summary))
 
 
 def _summary(found: Scan, output: Path) -> dict[str, Any]:

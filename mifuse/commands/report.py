@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from mifuse.commands.output import echo
+
 
 @click.command(epilog="Example: mifuse report student/ -o student.html")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -26,4 +28,4 @@ def report(run: Path, out: Path | None, target: Path | None) -> None:
     from mifuse.runs.report import read_run, write_report
 
     manifest = read_manifest(target, read_run(run).labels) if target else None
-    click.echo(write_report(run, out, manifest))
+    echo(write_report(run, out, manifest))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mifuse.commands.output import echo
+
 
 @click.command(epilog="Example: mifuse train source.csv -o source/")
 @click.argument("manifest", type=click.Path(dir_okay=False, path_type=Path))
@@ -58,6 +60,6 @@ def train(
     if not is_main_process():
         return
     if as_json:
-        click.echo(json.dumps({"out": str(out), "validation_ua": ua, "epochs": count}))
+        echo(json.dumps({"out": str(out), "validation_ua": ua, "epochs": count}))
     else:
-        click.echo(f"{out}: {ua:.1f} % UA on held-out speakers, {count} epochs")
+        echo(f"{out}: {ua:.1f} % UA on held-out speakers, {count} epochs")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mifuse.commands.output import echo
 from mifuse.commands.progress import reading
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ def verify(
     name = str(student or bundle / content.model("onnxruntime", "fp32"))
     if as_json:
         document = {"bundle": str(bundle), "reference": name, "models": [row.report() for row in rows]}
-        click.echo(json.dumps(document, indent=2))
+        echo(json.dumps(document, indent=2))
     else:
-        click.echo(f"{bundle} against {name}")
-        click.echo(table(rows))
+        echo(f"{bundle} against {name}")
+        echo(table(rows))
     failed = [row for row in rows if row.failure]
     if failed:
         row = failed[0]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
+from mifuse_runtime.shown import quoted, unquoted
 
 Floats = NDArray[np.float64]
 Key = tuple[str, float | None, float | None]
@@ -54,7 +55,9 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         for row, (name, start, end) in enumerate(predictions.keys):
             ends = ["" if value is None else repr(value) for value in (start, end)]
             values = (float(column[row]) for column in columns.values())
-            writer.writerow([name, *ends, *("" if np.isnan(value) else f"{value:.5f}" for value in values)])
+            writer.writerow(
+                [quoted(name), *ends, *("" if np.isnan(value) else f"{value:.5f}" for value in values)]
+            )
     temporary.replace(path)
 
 
@@ -76,7 +79,7 @@ def read_predictions(path: Path, labels: Sequence[str]) -> Predictions:
         }
         who = list(dict.fromkeys(name.partition(":")[0] for name in floats if ":" in name))
         probs = {name: np.stack([floats[f"{name}:{label}"] for label in labels], axis=1) for name in who}
-        keys = tuple(zip(table["path"], *ends, strict=True))
+        keys = tuple(zip(map(unquoted, table["path"]), *ends, strict=True))
     except (KeyError, ValueError, IndexError) as error:
         raise MifuseError(
             f"{path}: no predictions over {', '.join(labels)} ({error}): run the adaptation again"

@@ -17,6 +17,7 @@ from mifuse.errors import MifuseError
 from mifuse.runs import pictures
 from mifuse.runs.metrics import Scores, score
 from mifuse.runs.predictions import Predictions, key, read_predictions
+from mifuse_runtime.shown import shown
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -184,7 +185,7 @@ def render(run: Run, truth: Truth | None) -> str:
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(shown(value))
 
 
 def _section(title: str, text: str, body: str) -> str:

@@ -27,6 +27,7 @@ from mifuse_runtime.errors import AudioError, MifuseError
 from mifuse_runtime.files import read_audio
 from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.resample import PIECE, Resampler
+from mifuse_runtime.shown import quoted
 from mifuse_runtime.speaker import Speaker
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au")
@@ -145,5 +146,5 @@ def _work(path: str) -> Answer:
 
 def _csv_line(values: Sequence[object]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
+    csv.writer(text, lineterminator="").writerow([quoted(str(value)) for value in values])
     return text.getvalue()

@@ -12,11 +12,12 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse_runtime.command.output import complain, plain, say, scored
+from mifuse_runtime.command.output import say, scored
 from mifuse_runtime.command.speakers import known
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError
 from mifuse_runtime.recognizer import Recognizer
+from mifuse_runtime.shown import shown
 
 SILENT_DEVICE = 5.0  # seconds without a sample after which the device is given up
 BLOCK = 0.1  # seconds of audio taken at a time
@@ -89,7 +90,7 @@ def _show(heard: Prediction, *, as_json: bool, live: bool) -> None:
     elif live:
         filled = round(BAR * heard.confidence)
         bar = "█" * filled + "·" * (BAR - filled)
-        sys.stdout.write(f"\r\x1b[K{heard.end:7.1f} s  {bar} {heard.confidence:4.2f}  {plain(heard.state)}")
+        sys.stdout.write(f"\r\x1b[K{heard.end:7.1f} s  {bar} {heard.confidence:4.2f}  {shown(heard.state)}")
         sys.stdout.flush()
     else:
         say(f"{heard.end:7.1f} s  {heard.state}; {scored(heard.label, heard.scores)}")

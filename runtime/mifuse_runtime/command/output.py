@@ -7,24 +7,21 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from mifuse_runtime.shown import shown
+
 T = TypeVar("T")
 
 
 def say(line: str) -> None:
     """Print a result."""
-    sys.stdout.write(plain(line) + "\n")
+    sys.stdout.write(shown(line) + "\n")
     sys.stdout.flush()
 
 
 def complain(error: object) -> int:
     """Print an error in one line; the exit code that goes with it."""
-    sys.stderr.write(plain(f"mifuse-runtime: error: {error}") + "\n")
+    sys.stderr.write(shown(f"mifuse-runtime: error: {error}") + "\n")
     return 1
-
-
-def plain(line: str) -> str:
-    """The line for a terminal: file names and bundles come from anywhere, so no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def scored(label: str, scores: Mapping[str, float]) -> str:
@@ -35,14 +32,14 @@ def scored(label: str, scores: Mapping[str, float]) -> str:
 
 def progress(results: Iterable[T], total: int) -> Iterator[T]:
     """The results, counted on stderr where that is a terminal and there are many."""
-    shown = sys.stderr.isatty() and total > 1
+    counted = sys.stderr.isatty() and total > 1
     last = 0.0
     for number, result in enumerate(results, 1):
-        if shown:
+        if counted:
             sys.stderr.write("\r\x1b[K")  # the results scroll above the count
         yield result
         now = time.monotonic()
-        if shown and (now - last > 0.1 or number == total):
+        if counted and (now - last > 0.1 or number == total):
             last = now
             sys.stderr.write(f"\r{number}/{total} files" + "\n" * (number == total))
             sys.stderr.flush()
