@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import pickle
 import signal
@@ -27,6 +28,7 @@ from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.errors import AudioError
 from mifuse_runtime import files
 from mifuse_runtime.audio import trim_silence
+from tests.bundles import speech
 
 
 def tone(seconds: float, rate: int = SAMPLE_RATE, level: float = 0.5) -> np.ndarray:
@@ -397,3 +399,51 @@ def test_real_recordings(corpora: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(whole, read_audio(each.path), atol=1 / 32767)
             seconds.setdefault(name, []).append((len(whole) - len(speech)) / SAMPLE_RATE)
     assert np.mean(seconds["ravdess"]) > 1.0  # about a second of near-silence on each side
+
+
+def test_another_recording_of_the_same_size_and_time(tmp_path: Path) -> None:
+    """`cp -p`, `rsync --times`, a tool that puts the time back."""
+    first, second = speech(1.0), speech(1.0, seed=1)
+    path, cache = tmp_path / "a.wav", AudioCache(tmp_path / "cache")
+    soundfile.write(path, first, SAMPLE_RATE)
+    os.utime(path, ns=(10**18, 10**18))
+    clip = Clip("a.wav", path)
+    before = cache.hash(clip)
+    soundfile.write(path, second, SAMPLE_RATE)
+    os.utime(path, ns=(10**18, 10**18))
+    for looks in (cache, AudioCache(tmp_path / "cache")):
+        assert looks.hash(clip) != before
+        np.testing.assert_allclose(looks.samples(clip, trim=False), second, atol=1e-4)
+
+
+def test_entries_of_the_cache_are_checked(tmp_path: Path) -> None:
+    path, cache = tmp_path / "a.wav", AudioCache(tmp_path / "cache")
+    soundfile.write(path, speech(1.0), SAMPLE_RATE)
+    os.utime(path, ns=(10**18, 10**18))
+    clip = Clip("a.wav", path)
+    wanted = cache.samples(clip)
+    (entry,) = cache.folder.rglob("*.npy")
+    whole = entry.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    others = [np.zeros(9, np.float64), np.zeros((3, 3), np.int16), np.zeros(0, np.int16)]
+    for content in (bytes(changed), whole[:-16], whole[:100], b"", whole + b"\0", *map(saved, others)):
+        entry.write_bytes(content)
+        np.testing.assert_array_equal(cache.samples(clip), wanted)
+        assert entry.read_bytes() == whole, "it is written again"
+
+
+def saved(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_a_clip_has_a_longest_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence of any length has a few kB in FLAC."""
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.zeros(30 * SAMPLE_RATE, np.float32), SAMPLE_RATE)
+    monkeypatch.setattr(audio, "LONGEST", 20.0)
+    with pytest.raises(AudioError, match=r"long\.flac: the audio is longer than 20 s: give start and end"):
+        read_audio(path)
+    assert len(read_audio(path, 5.0, 15.0)) == 10 * SAMPLE_RATE

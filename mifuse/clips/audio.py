@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import io
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -14,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mifuse.clips.fingerprint import fingerprint
 from mifuse.clips.keys import VERSIONS
 from mifuse.clips.manifest import Clip
 from mifuse.clips.wal import use_write_ahead_log
@@ -22,16 +26,16 @@ from mifuse_runtime.audio import Channel, Mixer, trim_silence
 from mifuse_runtime.files import opened
 
 SAMPLE_RATE = 16_000  # Hz, of everything behind `read_audio`
+LONGEST = 14_400.0  # s, of one clip: 920 MB; longer recordings are cut by start and end
 
 Samples = npt.NDArray[np.float32]
 
-# NumPy parses headers with `ast`, whose recursion counter CPython 3.11 shares between threads: of 1,000 tests
-# with threads one failed with "SystemError: AST constructor recursion depth mismatch".
-_LOADING = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a child must not inherit it locked
-    os.register_at_fork(
-        before=_LOADING.acquire, after_in_child=_LOADING.release, after_in_parent=_LOADING.release
-    )
+# The head of a .npy file of one row of int16. `numpy.load` has Python parse it, and believes it.
+_HEAD = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<i2', 'fortran_order': False, 'shape': \(([1-9]\d{0,9}),\), \} *\n",
+    re.S,
+)
+_MARK = 16  # bytes behind the samples of a stored clip: their hash
 
 
 def read_audio(
@@ -49,10 +53,11 @@ def read_audio(
     """
     import soxr
 
-    mixer, parts = Mixer(channel), []
+    mixer, parts, size = Mixer(channel), [], 0
     with opened(path, start or 0.0, end) as sound:
         resampler = soxr.ResampleStream(sound.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
         for block in sound.blocks:
+            size = _counted(size, block, sound.rate)
             mono = mixer.mono(block)
             parts.append(mono if sound.rate == SAMPLE_RATE else resampler.resample_chunk(mono))
         if sound.rate != SAMPLE_RATE:
@@ -62,6 +67,14 @@ def read_audio(
     return samples if len(samples) else mono[:1]
 
 
+def _counted(size: int, block: npt.NDArray[np.float32], rate: int) -> int:
+    """Frames so far; a file can hold a year of silence in a few kB."""
+    size += len(block)
+    if size > LONGEST * rate:
+        raise AudioError(f"the audio is longer than {LONGEST:.0f} s: give start and end, or cut it")
+    return size
+
+
 def duration(clip: Clip) -> float:
     """Seconds of a clip, from the header of its file where that says it.
 
@@ -69,7 +82,9 @@ def duration(clip: Clip) -> float:
         AudioError: as `read_audio`, as far as the header tells.
     """
     with opened(clip.path) as sound:
-        frames = sound.frames if sound.frames is not None else sum(len(block) for block in sound.blocks)
+        frames = sound.frames
+        if frames is None:
+            frames = functools.reduce(lambda n, block: _counted(n, block, sound.rate), sound.blocks, 0)
         seconds = frames / max(1, sound.rate)
     end = seconds if clip.end is None else min(clip.end, seconds)
     return max(0.0, float(end - (clip.start or 0.0)))
@@ -98,7 +113,7 @@ class AudioCache:
         self.folder = Path(folder or default) / f"audio-{VERSIONS['audio']}"
         self.max_bytes = max_bytes
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
-        self._known: dict[Path, tuple[int, int, str]] = {}
+        self._known: dict[Path, tuple[int, int, str, str]] = {}  # size, time, fingerprint, hash
         self._unscanned: float = float("inf")  # bytes written since the folder was last measured
 
     def __reduce__(self) -> tuple[type[AudioCache], tuple[Path, int]]:
@@ -107,7 +122,7 @@ class AudioCache:
     def hash(self, clip: Clip) -> str:
         """Hex SHA-256 of the clip's content: the file's bytes, with start and end when it has them.
 
-        A file with unchanged size and modification time is not read again.
+        Of a file with unchanged size and modification time some blocks are read again, not all.
         """
         digest = self._file_hash(clip.path)
         if clip.start is None and clip.end is None:
@@ -152,15 +167,15 @@ class AudioCache:
             # The modification time says when a clip was last used; an hour's resolution spares writes.
             if time.time() - file.stat().st_mtime > 3600:
                 os.utime(file)
-            # Read, not mapped: every sample becomes float32 next, and for 3 s that takes 0.6 of the time.
-            with _LOADING:
-                stored: npt.NDArray[np.int16] = np.load(file, allow_pickle=False)
+            content = file.read_bytes()
         except FileNotFoundError:
             return None
-        except (ValueError, EOFError):  # cut short by a crash of the machine
-            file.unlink(missing_ok=True)
+        head = _HEAD.match(content)
+        samples = content[head.end() : -_MARK] if head else b""
+        if not head or len(samples) != 2 * int(head[1]) or _mark(content[:-_MARK]) != content[-_MARK:]:
+            file.unlink(missing_ok=True)  # cut short by a crash of the machine, or changed
             return None
-        return stored
+        return np.frombuffer(samples, np.int16)
 
     def _store(self, digest: str, stored: npt.NDArray[np.int16]) -> None:
         file = self._file(digest)
@@ -168,8 +183,9 @@ class AudioCache:
             file.parent.mkdir(parents=True, exist_ok=True)
             temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
             try:
-                with temporary.open("wb") as part:
-                    np.save(part, stored)
+                content = io.BytesIO()
+                np.save(content, stored)
+                temporary.write_bytes(content.getvalue() + _mark(content.getvalue()))
                 temporary.replace(file)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -203,21 +219,21 @@ class AudioCache:
 
     def _file_hash(self, path: Path) -> str:
         try:
-            stat = path.stat()
+            stat, seen = path.stat(), fingerprint(path)
         except OSError as error:
             raise AudioError(
                 f"{path}: cannot be read ({error.strerror}): check the path and its permissions"
             ) from error
-        state = (stat.st_size, stat.st_mtime_ns)
+        state = (stat.st_size, stat.st_mtime_ns, seen)
         known = self._known.get(path) or self._lookup(path)
-        if known is None or known[:2] != state:
+        if known is None or known[:3] != state:
             known = (*state, _sha256(path))
             # A file changed a moment ago can change again within the clock's resolution.
             if 0 <= time.time() - stat.st_mtime < 2:
-                return known[2]
+                return known[3]
             self._remember(path, known)
         self._known[path] = known
-        return known[2]
+        return known[3]
 
     def _index(self) -> sqlite3.Connection:
         """This process's and thread's connection. One from before a fork may neither be used nor closed."""
@@ -228,17 +244,23 @@ class AudioCache:
             use_write_ahead_log(index, 60)
             index.execute("PRAGMA synchronous = OFF")
             index.execute(
-                "CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INT, mtime INT, hash TEXT)"
+                "CREATE TABLE IF NOT EXISTS known "
+                "(path BLOB PRIMARY KEY, size INT, mtime INT, fingerprint TEXT, hash TEXT)"
             )
             self._connections[me] = index
         return self._connections[me]
 
-    def _lookup(self, path: Path) -> tuple[int, int, str] | None:
-        query = "SELECT size, mtime, hash FROM files WHERE path = ?"
+    def _lookup(self, path: Path) -> tuple[int, int, str, str] | None:
+        query = "SELECT size, mtime, fingerprint, hash FROM known WHERE path = ?"
         with self._writing():
-            row: tuple[int, int, str] | None = self._index().execute(query, [os.fsencode(path)]).fetchone()
-        return row
+            row: tuple[int, int, str, str] | None
+            row = self._index().execute(query, [os.fsencode(path)]).fetchone()
+        return row if row and re.fullmatch("[0-9a-f]{64}", str(row[3])) else None
 
-    def _remember(self, path: Path, known: tuple[int, int, str]) -> None:
+    def _remember(self, path: Path, known: tuple[int, int, str, str]) -> None:
         with self._writing():
-            self._index().execute("REPLACE INTO files VALUES (?, ?, ?, ?)", [os.fsencode(path), *known])
+            self._index().execute("REPLACE INTO known VALUES (?, ?, ?, ?, ?)", [os.fsencode(path), *known])
+
+
+def _mark(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_MARK).digest()

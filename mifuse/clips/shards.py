@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.fingerprint import is_marked, mark
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
 
@@ -120,15 +121,23 @@ def table(
             with partial.open("wb") as file:
                 np.save(file, compute(part))
             partial.replace(stem.with_suffix(".npy"))
+            mark(stem, stem.with_suffix(".npy"))
         finally:
             partial.unlink(missing_ok=True)
 
-    return Joined(in_shards(clips, cache, kind, key, read=_read, write=write))
+    pieces = in_shards(clips, cache, kind, key, read=_read, write=write)
+    if sum(map(len, pieces)) != len(clips):
+        raise MifuseError(f"{cache.folder / kind} holds rows of other clips: delete it and try again")
+    return Joined(pieces)
 
 
 def _read(stem: Path) -> NDArray[Any] | None:
+    """The rows, if they are as they were written; of a file that may have gigabytes not all is read."""
+    file = stem.with_suffix(".npy")
     try:
-        rows: NDArray[Any] = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):  # not there, or cut short by a crash of the machine
+        if not is_marked(stem, file):
+            return None
+        rows: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or cut short by a crash of the machine
         return None
-    return rows
+    return rows if rows.dtype.kind == "f" and rows.ndim else None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.fingerprint import is_marked, mark
 from mifuse.clips.keys import key
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, in_shards
@@ -85,11 +86,14 @@ class Features:
         """
 
         def read(stem: Path) -> tuple[NDArray[np.float16], NDArray[np.int64]] | None:
-            return _read(stem.with_suffix(".frames"), stem.with_suffix(".npy"))
+            files = stem.with_suffix(".frames"), stem.with_suffix(".npy")
+            return _read(*files) if is_marked(stem, *files) else None
 
         def write(part: Sequence[Clip], stem: Path) -> None:
             logmels = _logmels(part, cache, trim, progress)
-            _write(logmels, stem.with_suffix(".frames"), stem.with_suffix(".npy"))
+            files = stem.with_suffix(".frames"), stem.with_suffix(".npy")
+            _write(logmels, *files)
+            mark(stem, *files)
 
         pieces = in_shards(clips, cache, "features", features_key(trim), read=read, write=write)
         speakers = speaker_ids([clip.speaker for clip in clips])
@@ -123,7 +127,8 @@ def _read(frames_file: Path, offsets_file: Path) -> tuple[NDArray[np.float16], N
         frames = np.memmap(frames_file, dtype=np.float16, mode="r").reshape(-1, frontend.N_MELS)
     except (FileNotFoundError, ValueError, EOFError):
         return None
-    return (frames, offsets) if len(frames) == offsets[-1] else None
+    fits = offsets.dtype == np.int64 and offsets.ndim == 1 and len(offsets) > 1 and len(frames) == offsets[-1]
+    return (frames, offsets) if fits and offsets[0] == 0 and (np.diff(offsets) >= 0).all() else None
 
 
 def _write(logmels: Iterable[NDArray[np.float16]], frames_file: Path, offsets_file: Path) -> None:

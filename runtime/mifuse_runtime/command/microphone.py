@@ -12,7 +12,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse_runtime.command.output import say, scored
+from mifuse_runtime.command.output import complain, say, scored
 from mifuse_runtime.command.speakers import known
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError
