@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -33,7 +34,8 @@ class Encoder(torch.nn.Module):
         super().__init__()
         config = transformers.AutoConfig.from_pretrained(folder)
         config._attn_implementation = "mifuse"  # of mifuse.models.attention: no masks that mask nothing
-        self.encoder = transformers.models.whisper.modeling_whisper.WhisperEncoder(config).eval()
+        encoder: Any = transformers.models.whisper.modeling_whisper.WhisperEncoder(config)
+        self.encoder = encoder.eval()
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         """Mel (1, bins, 3000) -> states (1, 1500, width)."""
@@ -47,13 +49,15 @@ def models(folder: Path, whisper: str | None) -> Iterator[Path]:
         yield write(Student(size=size), folder / f"student-{size}.onnx")
     config = transformers.WavLMConfig(id2label=dict(enumerate(LABELS)))
     transformers.WavLMForSequenceClassification(config).save_pretrained(folder / "wavlm")
-    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder / "wavlm")
+    extractor: Any = transformers.Wav2Vec2FeatureExtractor
+    extractor(return_attention_mask=True).save_pretrained(folder / "wavlm")
     yield write(HubClassifier(str(folder / "wavlm")), folder / "wavlm-base.onnx")
     if whisper:
         path = folder / "whisper.onnx"
         example = (torch.zeros(1, 80, 3000),)
-        options = {"dynamo": True, "opset_version": OPSET, "verbose": False}
-        program = torch.onnx.export(Encoder(whisper), example, **options)
+        program = torch.onnx.export(
+            Encoder(whisper), example, dynamo=True, opset_version=OPSET, verbose=False
+        )
         assert program is not None
         program.save(path)
         yield path

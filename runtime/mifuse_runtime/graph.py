@@ -211,6 +211,18 @@ def _add(values: dict[str, Value], name: str, value: Value) -> None:
         values[name] = value
 
 
+def shapes_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The shape of every value, without bounds: for whoever compares it with what an engine gives.
+
+    Raises:
+        GraphError: nobody can tell.
+    """
+    values = network.constants | {name: Value(shape) for name, shape in shapes.items()}
+    for node in network.nodes:
+        values |= zip(node.outputs, _run(node, values, network.rules)[0], strict=True)
+    return {name: value.shape for name, value in values.items()}
+
+
 class Ceiling:
     """Holds each shape that a network is to be run on against the ceilings, once.
 
