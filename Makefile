@@ -6,7 +6,10 @@ TORCH_INDEX ?=
 # Passed on: make demo ARGS="--source a.csv …", make test ARGS="-k fusion".
 ARGS ?=
 
-BIN := $(VENV)/bin
+# HASHED=1: every file that is installed must have its hash in requirements.lock; Python 3.11 or newer.
+HASHED ?=
+
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -45,9 +48,17 @@ format: $(READY) ## rewrite the sources as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: $(READY) ## dist/: mifuse (workstation) and mifuse-runtime (device only)
+wheel: $(READY) ## dist/: mifuse (workstation) and mifuse-runtime (device only), each with its list of parts
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
+	$(BIN)/python -m benchmarks.supply sbom dist/*.whl
+
+licences: $(READY) ## the licence of every dependency; fails at one that is not allowed
+	$(BIN)/python -m benchmarks.supply licences
+
+lock: ## requirements.lock anew from constraints.txt, with uv
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra all --extra fuzz \
+		-c constraints.txt setup.cfg --no-header -o requirements.lock
 
 release: $(READY) ## build both wheels, try each in an empty environment, tag the version
 	VENV=$(VENV) .ci/release
@@ -62,8 +73,13 @@ $(READY): constraints.txt setup.cfg pyproject.toml
 	|| { echo "mifuse needs Python 3.10 or newer: make PYTHON=/path/to/python3 …"; exit 1; }
 	@echo "Setting up $(VENV) once: 130 packages, 2 GB, some minutes."
 	$(PYTHON) -m venv $(VENV)
+ifdef HASHED
+	$(BIN)/python -m pip install -q --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+else
 	$(BIN)/python -m pip install -q -c constraints.txt setuptools
 	$(BIN)/python -m pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[all]'
+endif
 	$(BIN)/mifuse doctor --fix
 	@touch $@

@@ -90,6 +90,8 @@ def wav(content: bytes, _: int) -> str:
 def _wide(content: bytes) -> bool:
     """Whether samples have more bytes than their bits need: libsndfile reads them without the gaps."""
     found = layout(io.BytesIO(content))
+    if found is None:
+        return True
     width = {"u1": 1, "i2": 2, "i3": 3, "i4": 4, "f4": 4, "f8": 8}.get((found.coding or "").lstrip("<>"), 1)
     at = content.find(b"fmt ")
     block, bits = struct.unpack("<HH", content[at + 20 : at + 24].ljust(4, b"\0"))

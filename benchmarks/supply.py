@@ -1,0 +1,187 @@
+"""What mifuse stands on: licences of all dependencies, checked, and a list of parts (SBOM) for each wheel.
+
+    python -m benchmarks.supply licences [--extra all]     a line a package; exits with 1 if one is refused
+    python -m benchmarks.supply sbom dist/*.whl            writes WHEEL.cdx.json beside each: CycloneDX 1.6
+
+Read from what is installed. Which parts have known holes is asked of `pip-audit`, see .github/workflows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import email.parser
+import hashlib
+import json
+import re
+import sys
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+# Words of licences that may be used and passed on with Apache-2.0 code; MPL's reach ends at its own files.
+ALLOWED = (
+    "apache", "mit", "bsd", "isc", "psf", "python software", "python-2.0", "unlicense", "zlib", "hpnd", "mpl",
+    "mozilla", "cc0", "0bsd", "public domain", "boost", "ofl", "historical permission",
+)  # fmt: skip
+REFUSED = re.compile(r"\b(a?gpl|gnu (affero )?general public|proprietary|commercial)", re.IGNORECASE)
+# What metadata do not say, or what is used knowingly: name -> licence, reason.
+KNOWN = {
+    "soxr": ("LGPL-2.1-or-later", "a library of its own that users can exchange; not on the device"),
+    "soundfile": ("BSD-3-Clause", "its wheels bring libsndfile, LGPL-2.1-or-later, as a library of its own"),
+    "mifuse": ("Apache-2.0", "this project"),
+    "mifuse-runtime": ("Apache-2.0", "this project"),
+    "sigstore-models": ("MIT", "its file LICENSE says so"),
+    "triton": ("MIT", ""),
+}
+VENDOR = re.compile(
+    r"^(nvidia-|cuda-|intel-|mkl)"
+)  # of a vendor, for its hardware: brought by torch, never by us
+
+
+def closure(names: Iterable[str], extras: Iterable[str]) -> Iterator[metadata.Distribution]:
+    """Installed distributions that these need, themselves among them, each once."""
+    left = [(name, frozenset(extras)) for name in names]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    shown: set[str] = set()
+    while left:
+        name, wanted = left.pop()
+        key = canonicalize_name(name)
+        if (key, wanted) in seen:
+            continue
+        seen.add((key, wanted))
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # for another platform or Python
+        if key not in shown:
+            shown.add(key)
+            yield found
+        left += [(one.name, frozenset(one.extras)) for one in needed(found.requires or [], wanted)]
+
+
+def needed(lines: Iterable[str], extras: Iterable[str]) -> Iterator[Requirement]:
+    """Requirements that hold here, for these extras."""
+    for line in lines:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        cases = [{"extra": extra} for extra in ("", *extras)]
+        if requirement.marker is None or any(requirement.marker.evaluate(case) for case in cases):
+            yield requirement
+
+
+def licence(found: metadata.Distribution) -> tuple[str, str]:
+    """Licence of a distribution and what there is to say about it."""
+    fields: Any = found.metadata
+    name = canonicalize_name(str(fields["Name"]))
+    if name in KNOWN:
+        return KNOWN[name]
+    if VENDOR.match(name):
+        return "of its vendor", "for its hardware, brought by torch"
+    said = fields.get("License-Expression") or ""
+    classes = [
+        line.rpartition("::")[2].strip()
+        for line in fields.get_all("Classifier") or ()
+        if "License ::" in line
+    ]
+    text = (fields.get("License") or "").strip().splitlines()
+    return said or ", ".join(classes) or (text[0][:60] if text else ""), ""
+
+
+def is_allowed(name: str, said: str) -> bool:
+    """Whether a licence is one that we build on."""
+    if canonicalize_name(name) in KNOWN or VENDOR.match(canonicalize_name(name)):
+        return True
+    # Of several one may choose.
+    parts = re.split(r"\bOR\b|/", said)
+    return any(any(word in part.lower() for word in ALLOWED) and not REFUSED.search(part) for part in parts)
+
+
+def licences(extra: str) -> int:
+    """Print all; 1 if one is not allowed."""
+    wrong = []
+    rows = sorted(closure(["mifuse"], [extra]), key=lambda one: str(one.metadata["Name"]).lower())
+    for found in rows:
+        name = str(found.metadata["Name"])
+        said, reason = licence(found)
+        allowed = is_allowed(name, said)
+        wrong += [] if allowed else [name]
+        print(
+            f"{name:<32} {found.version:<18} {said or 'says none':<40} {reason if allowed else 'NOT ALLOWED'}"
+        )
+    if wrong:
+        sys.stderr.write(f"not allowed, or not known: {', '.join(wrong)}: look, and note them in KNOWN\n")
+    return int(bool(wrong))
+
+
+def sbom(wheel: Path) -> Path:
+    """Write the list of parts of a wheel beside it, with the versions that are installed here."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
+        fields = email.parser.Parser().parsestr(archive.read(name).decode())
+    this, version = str(fields["Name"]), str(fields["Version"])
+    direct = [one.name for one in needed(fields.get_all("Requires-Dist") or [], [])]
+    parts = sorted(closure(direct, []), key=lambda one: canonicalize_name(str(one.metadata["Name"])))
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        # The same wheel and parts give the same number.
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, digest)}",
+        "version": 1,
+        "metadata": {
+            "component": component(this, version, "Apache-2.0", "application")
+            | {"hashes": [{"alg": "SHA-256", "content": digest}]}
+        },
+        "components": [
+            component(str(one.metadata["Name"]), one.version, licence(one)[0], "library") for one in parts
+        ],
+        "dependencies": [{"ref": purl(this, version), "dependsOn": [
+            purl(str(one.metadata["Name"]), one.version) for one in parts
+            if canonicalize_name(str(one.metadata["Name"])) in map(canonicalize_name, direct)
+        ]}],
+    }  # fmt: skip
+    out = wheel.with_name(f"{wheel.name}.cdx.json")
+    out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return out
+
+
+def purl(name: str, version: str) -> str:
+    """https://github.com/package-url/purl-spec"""
+    return f"pkg:pypi/{canonicalize_name(name)}@{version}"
+
+
+def component(name: str, version: str, said: str, kind: str) -> dict[str, Any]:
+    """A part, as CycloneDX has it."""
+    found: dict[str, Any] = {"type": kind, "bom-ref": purl(name, version), "name": name, "version": version}
+    found["purl"] = purl(name, version)
+    if said:
+        found["licenses"] = [{"license": {"name": said}}]
+    return found
+
+
+def main() -> int:
+    """See above."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("licences").add_argument("--extra", default="all")
+    commands.add_parser("sbom").add_argument("wheels", nargs="+", type=Path)
+    options = parser.parse_args()
+    if options.command == "licences":
+        return licences(options.extra)
+    for wheel in options.wheels:
+        print(sbom(wheel))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
