@@ -72,7 +72,64 @@ def varint(value: int, chance: random.Random) -> bytes:
 
 def onnx_seeds() -> list[bytes]:
     """Models that are accepted."""
-    return [whole(), body()]
+    return [whole(), body(), operators()]
+
+
+def operators() -> bytes:
+    """A model of most operators that a bundle may hold; its answer means nothing."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    node = helper.make_node
+    nodes = [
+        node("Unsqueeze", ["power", "one"], ["image"]),
+        node("Conv", ["image", "kernel"], ["conv"], pads=[1, 1, 1, 1], strides=[1, 2]),
+        node("BatchNormalization", ["conv", "two", "two", "two", "two"], ["norm"]),
+        node("AveragePool", ["norm"], ["pool"], kernel_shape=[1, 2], strides=[1, 2], ceil_mode=1),
+        node("MaxPool", ["pool"], ["most"], kernel_shape=[1, 2], auto_pad="SAME_UPPER"),
+        node("GlobalAveragePool", ["most"], ["mean"]),
+        node("Flatten", ["mean"], ["flat"]),
+        node("Transpose", ["power"], ["time"], perm=[1, 0, 2]),
+        node("GRU", ["time", "gw", "gr"], ["gru", "last"], hidden_size=4),
+        node("LSTM", ["time", "lw", "lr"], ["", "state"], hidden_size=4),
+        node("Squeeze", ["last", "zero"], ["rows"]),
+        node("Squeeze", ["state", "zero"], ["cells"]),
+        node("Split", ["rows", "halves"], ["left", "right"], axis=1),
+        node("Concat", ["left", "right", "flat"], ["joined"], axis=1),
+        node("Gather", ["joined", "zero"], ["first"], axis=1),
+        node("Shape", ["power"], ["sizes"]),
+        node("Gather", ["sizes", "zero"], ["batch"], axis=0),
+        node("Mul", ["batch", "one"], ["product"]),
+        node("Concat", ["product", "minus"], ["wanted"], axis=0),
+        node("Reshape", ["joined", "wanted"], ["again"]),
+        node("ReduceMax", ["again", "one"], ["peak"], keepdims=1),
+        node("Pad", ["again", "pads"], ["padded"]),
+        node("Slice", ["padded", "one", "minus", "one"], ["cut"]),
+        node("Greater", ["cut", "peak"], ["over"]),
+        node("Where", ["over", "cut", "peak"], ["kept"]),
+        node("Gemm", ["kept", "matrix"], ["scores"], transB=1),
+        node("Add", ["scores", "first"], ["sum"]),
+        node("Add", ["sum", "cells"], ["more"]),
+        node("Softmax", ["more"], ["probs"]),
+    ]
+    draw = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        "one": np.array([1]), "zero": np.array([0]), "minus": np.array([-1]), "halves": np.array([2, 2]),
+        "pads": np.array([0, 1, 0, 1]), "two": np.ones(2, np.float32),
+        "kernel": draw.standard_normal((2, 1, 3, 3)).astype(np.float32),
+        "gw": np.ones((1, 12, 64), np.float32), "gr": np.ones((1, 12, 4), np.float32),
+        "lw": np.ones((1, 16, 64), np.float32), "lr": np.ones((1, 16, 4), np.float32),
+        "matrix": np.ones((4, 6), np.float32),
+    }  # fmt: skip
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        nodes,
+        "operators",
+        [value("power", TensorProto.FLOAT, ["batch", "frames", 64])],
+        [value("probs", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(made, opset_imports=opset, ir_version=9).SerializeToString()
 
 
 def onnx(content: bytes, number: int) -> str:
