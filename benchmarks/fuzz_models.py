@@ -129,7 +129,8 @@ def operators() -> bytes:
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
     opset = [helper.make_opsetid("", 18)]
-    return helper.make_model(made, opset_imports=opset, ir_version=9).SerializeToString()
+    content: bytes = helper.make_model(made, opset_imports=opset, ir_version=9).SerializeToString()
+    return content
 
 
 def onnx(content: bytes, number: int) -> str:

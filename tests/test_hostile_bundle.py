@@ -64,6 +64,12 @@ def test_nodes_that_read_in_two_ways(hidden: bytes, word: str) -> None:
     assert problem and word in problem and "\n" not in problem
 
 
+def test_a_node_that_gives_nothing() -> None:
+    silent = onnx.load_from_string(graph())
+    silent.graph.node.append(helper.make_node("Abs", ["samples"], []))
+    assert onnx_problem(silent.SerializeToString()) == "Abs gives nothing"
+
+
 def test_a_file_that_is_onnx_and_ort() -> None:
     """ONNX Runtime takes a file with these letters for its own format, which no list of operators is for."""
     polyglot = field(2, b"\0\0ORTM" + b"x" * 90)

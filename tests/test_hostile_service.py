@@ -348,6 +348,7 @@ def test_nobody_waits_for_years(
         done = label(manifest, address, tmp_path / "d.db", "--draws", 1, "--concurrency", 1)
     assert done.exit_code == 1 and "it asks to wait for" in done.output
     assert "trying again in" in caplog.text
+    assert count(tmp_path / "d.db", "SELECT count(*) FROM reservations") == 0
 
 
 @pytest.mark.parametrize("text", ["", "nan", "-5", "soon", "Fri, 99 Foo 9999", "1e400", "\u0661"])

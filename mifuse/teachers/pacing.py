@@ -117,7 +117,7 @@ class Pace:
     def failed(self, error: ServiceError) -> None:
         """A request was not answered."""
         now = time.monotonic()
-        if error.kind not in ("limit", "busy"):
+        if error.kind not in ("limit", "busy", "slow"):
             return
         self._growing = False
         if now - self._shrunk > 1.0:

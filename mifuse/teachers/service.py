@@ -16,7 +16,7 @@ from mifuse_runtime.shown import shown
 
 MESSAGE = 300  # characters of a service's own words that are shown
 
-Kind = Literal["limit", "busy", "retry", "away", "clip", "stop"]
+Kind = Literal["limit", "busy", "slow", "retry", "away", "clip", "stop"]
 KINDS: dict[int, Kind] = {
     401: "stop", 402: "stop", 403: "stop", 404: "stop", 405: "stop", 501: "stop",
     408: "retry", 409: "retry", 425: "retry", 429: "limit",
@@ -28,9 +28,9 @@ class ServiceError(MifuseError):
     """A request that brought no reply.
 
     Args:
-        kind: `limit`: too many requests; `busy`: the service is overloaded; `away`: there is no connection;
-            `retry`: bad luck, try again; `clip`: this request will never work; `stop`: none will (key, model,
-            payment).
+        kind: `limit`: too many requests; `busy`: the service is overloaded; `slow`: no answer in time;
+            `away`: no connection; `retry`: bad luck, try again; `clip`: this request will never work;
+            `stop`: none will (key, model, payment).
         wait: seconds that the service asks to wait.
         billed: whether it may have been billed all the same: sent, but the answer did not arrive.
     """
@@ -120,13 +120,13 @@ def _unanswered(error: Exception, who: str, secret: str) -> ServiceError:
     cause = error.__cause__ or error
     name = type(cause).__name__
     if name == "ReplyError":  # of ours
-        stop = bool(getattr(cause, "stop", False))
-        return ServiceError(f"{who} {scrub(str(cause), secret)}", "stop" if stop else "busy", billed=not stop)
+        kind: Kind = getattr(cause, "kind", "busy")
+        return ServiceError(f"{who} {scrub(str(cause), secret)}", kind, billed=kind != "stop")
     if name in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol"):
         reason = scrub(str(cause), secret)[:MESSAGE]
         return ServiceError(f"{who} cannot be reached ({reason}): check the network and --base-url", "away")
     what = "did not answer in time" if "Timeout" in name else f"broke off ({name})"
-    return ServiceError(f"{who} {what}", "busy" if "Timeout" in name else "retry", billed=True)
+    return ServiceError(f"{who} {what}", "slow" if "Timeout" in name else "retry", billed=True)
 
 
 def _words(error: Exception) -> str:

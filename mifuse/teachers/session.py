@@ -33,7 +33,7 @@ MAX_ATTEMPTS = 5  # invalid answers of a draw, over all runs; then it is reporte
 TRIES = 10  # of one request that gets no answer; waiting for a rate limit does not count
 FIRST_TRIES = 4  # while the service has answered nothing in this run: more likely its address is wrong
 SENSELESS = 40  # invalid answers before the first valid one; the model does not understand, the run stops
-EXCESSIVE = 3  # times in a row that a service asks to wait for longer than PATIENCE; then the run stops
+EXCESSIVE = 2  # times in a row that a service asks to wait for longer than PATIENCE; then the run stops
 GIVE_UP = 10  # requests in a row that got none: the service is down, the run stops
 PATIENCE = 900.0  # s of nothing but "too many requests"
 DEADLINE = 900.0  # s, of a request of a teacher that does not say
@@ -223,10 +223,10 @@ class Run:
                 str(self.teacher.source),
             )
         except ServiceError as error:
-            self._cap(error)
+            stop = self._capped(error)
             self._pace.failed(error)
             await self.drop(group, grant, error.billed, error.usage)
-            raise
+            raise stop or error from None
         except (DrawsError, AudioError) as error:
             await self.drop(group, grant, billed=False)
             raise ClipError(str(error)) from error
@@ -235,27 +235,28 @@ class Run:
         self._pace.replied(reply.headers, sum(used.values()))
         return reply
 
-    def _cap(self, error: ServiceError) -> None:
-        """Wait as long as a service asks, within reason."""
+    def _capped(self, error: ServiceError) -> ServiceError | None:
+        """Bring what a service asks to wait within reason; an error where it does not listen to that."""
         asked = error.wait or 0.0
         if asked <= LONG_PAUSE:
-            return
+            return None
         if asked <= PATIENCE:
             _LOGGER.warning("%s: waiting for %.0f s, as it asks", error, asked)
-            return
+            return None
         error.wait = LONGEST_WAIT
         self._excessive += time.monotonic() > self._asked_again
         if self._excessive >= EXCESSIVE:
-            raise ServiceError(f"{error}; it asks to wait for {asked:g} s: run again later", "stop") from None
+            return ServiceError(f"{error}; it asks to wait for {asked:g} s: run again later", "stop")
         self._asked_again = time.monotonic() + LONGEST_WAIT
         _LOGGER.warning("%s: it asks to wait for %g s, trying again in %g s", error, asked, LONGEST_WAIT)
+        return None
 
     def _consider(self, error: ServiceError, tries: int) -> None:
         """Whether to try again; raises when not."""
         silent = time.monotonic() - self._pace.last_reply
         if error.kind == "stop" or (error.kind == "limit" and silent > PATIENCE):
             raise error
-        if error.kind == "away" and not self._reached and tries >= FIRST_TRIES:
+        if error.kind in ("away", "slow") and not self._reached and tries >= FIRST_TRIES:
             raise error
         if error.kind == "clip" or tries >= TRIES:
             self._failures += 1

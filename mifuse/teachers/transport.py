@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
-from mifuse.teachers.service import ServiceError
+from mifuse.teachers.service import Kind, ServiceError
 
 T = TypeVar("T")
 
@@ -23,12 +23,12 @@ class ReplyError(ValueError):
     """A reply that must not be read on; SDKs let it pass.
 
     Args:
-        stop: no other request would fare better.
+        kind: as of `ServiceError`.
     """
 
-    def __init__(self, why: str, stop: bool = False) -> None:
+    def __init__(self, why: str, kind: Kind = "busy") -> None:
         super().__init__(why)
-        self.stop = stop
+        self.kind = kind
 
 
 def client(sdk: Any, timeout: float) -> Any:
@@ -57,7 +57,7 @@ async def within(seconds: float, asking: Awaitable[T], who: str) -> T:
     try:
         return await asyncio.wait_for(asking, seconds + GRACE)
     except asyncio.TimeoutError:  # not the built-in one in Python 3.10
-        raise ServiceError(f"{who} did not answer within {seconds:g} s", "busy", billed=True) from None
+        raise ServiceError(f"{who} did not answer within {seconds:g} s", "slow", billed=True) from None
 
 
 async def _check(response: Any) -> None:
@@ -68,7 +68,7 @@ async def _check(response: Any) -> None:
         raise ReplyError(
             f"answered {response.status_code} and points to {host[:100]}: nothing is sent there; "
             "name the address that is meant with --base-url",
-            stop=True,
+            "stop",
         )
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
@@ -89,7 +89,7 @@ def _bounded(response: Any, most: int) -> Any:
             async for chunk in stream:
                 left -= len(chunk)
                 if left < 0:
-                    raise ReplyError(f"sent more than {most >> 20} MB for an answer")
+                    raise ReplyError(f"sent more than {most >> 20} MB for an answer", "clip")
                 yield chunk
 
         async def aclose(self) -> None:

@@ -172,6 +172,8 @@ def cost(network: Network, shapes: Mapping[str, Shape], longer: float = 1.0) -> 
 
 def _run(node: Node, values: Mapping[str, Value], rules: Mapping[str, Rule]) -> tuple[list[Value], int]:
     """What is known of the outputs of a node, and its work."""
+    if not node.outputs:
+        raise GraphError(f"{node.operator} gives nothing")
     given: list[Value | None] = []
     for name in node.inputs:
         if name and name not in values:
