@@ -66,6 +66,7 @@ def service(handle: Callable[[Handler, dict[str, Any]], None]) -> Iterator[str]:
     """Its address."""
     made = type("Made", (Handler,), {"handle_request": handle})
     server = ThreadingHTTPServer(("127.0.0.1", 0), made)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who asks has gone
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
