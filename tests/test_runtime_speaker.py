@@ -13,8 +13,6 @@ import torch
 from click.testing import CliRunner
 
 from mifuse.cli import main
-from mifuse.models import frontend
-from mifuse.models import speaker_norm as speakers
 from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
 from mifuse.models.student import Student
 from mifuse_export import ExportConfig, ExportError, export_bundle
@@ -94,11 +92,6 @@ def test_a_stranger_until_the_eighth_clip(folder: Path) -> None:
     for number, clip in enumerate(CLIPS[:12], start=1):
         same = recognizer.predict(clip, speaker=ben) == recognizer.predict(clip)
         assert same == (number < speaker.FEWEST)
-
-
-def test_constants_are_those_of_the_training() -> None:
-    assert (speakers.FEWEST, speakers.SpeakerNorm(4, 2).eps) == (speaker.FEWEST, speaker.EPS)
-    assert (speaker.FLOOR, speaker.SILENT) == (frontend.FLOOR, frontend.SILENT)
 
 
 def test_silence_has_a_spectrum(folder: Path) -> None:

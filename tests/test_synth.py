@@ -63,14 +63,14 @@ def test_samples_are_finite_and_in_range(domain: str, label: str) -> None:
 
 def test_emotions_differ_in_what_can_be_measured() -> None:
     mean = {label: dict(zip(MEASURES, _measures(label).mean(axis=0), strict=True)) for label in LABELS}
-    assert mean["happy"]["f0"] > mean["sad"]["f0"] + 1  # semitones
-    assert mean["angry"]["level"] > mean["sad"]["level"] + 3  # dB
-    assert mean["happy"]["f0_spread"] > mean["neutral"]["f0_spread"]
+    assert mean["happy"]["f0_median"] > mean["sad"]["f0_median"] + 1  # semitones
+    assert mean["angry"]["energy"] > mean["sad"]["energy"] + 3  # dB
+    assert mean["happy"]["f0_range"] > mean["neutral"]["f0_range"]
     assert mean["angry"]["tilt"] > mean["sad"]["tilt"]
 
 
 def test_emotions_overlap() -> None:
-    happy, sad = (_measures(label)[:, MEASURES.index("f0")] for label in ("happy", "sad"))
+    happy, sad = (_measures(label)[:, MEASURES.index("f0_median")] for label in ("happy", "sad"))
     assert happy.min() < sad.max()
 
 

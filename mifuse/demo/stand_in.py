@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.audio import AudioCache, Samples
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Manifest
+from mifuse.voices import prosody
 
 Array = NDArray[np.float64]
 
 TEACHER = "stand-in"
-MEASURES = ("f0", "f0_spread", "f0_slope", "level", "level_spread", "rate", "tilt")
-FRAME, STEP = 640, 160  # samples: 40 ms frames every 10 ms
+MEASURES = ("f0_median", "f0_range", "f0_slope", "energy", "energy_range", "rate", "tilt")
 # What a phonetics textbook says about each emotion, per standard deviation of MEASURES.
 RULES = {
     "angry": (0.4, 0.2, -0.2, 0.9, 0.7, 0.2, 0.6),
@@ -33,38 +33,12 @@ RULES = {
 BIAS = {"neutral": 1.4}  # log-odds that it likes a class for no reason
 
 
-def measure(samples: NDArray[np.float32]) -> Array:
-    """MEASURES of one clip of (n,) samples at 16 kHz: semitones, semitones/s, dB, peaks/s."""
-    samples = np.pad(samples.astype(np.float64), (0, max(0, 4 * FRAME - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::STEP] * np.hanning(FRAME)
-    spectra = np.abs(np.fft.rfft(frames, 2 * FRAME)) ** 2
-    level = 10 * np.log10(spectra.sum(axis=1) + 1e-9)
-    loud = level > level.max() - 25
-    lags = slice(SAMPLE_RATE // 420, SAMPLE_RATE // 70)
-    correlation = np.fft.irfft(spectra)
-    peaks = correlation[:, lags] / (correlation[:, :1] + 1e-9)
-    voiced = loud & (peaks.max(axis=1) > 0.4)
-    if voiced.sum() < 3:
-        voiced = loud
-    pitch = 12 * np.log2(SAMPLE_RATE / (peaks[voiced].argmax(axis=1) + lags.start))
-    steady = np.abs(pitch - np.median(pitch)) < 7  # semitones: what is farther off is an octave error
-    pitch, when = pitch[steady], np.flatnonzero(voiced)[steady] * STEP / SAMPLE_RATE
-    slope = np.polyfit(when, pitch, 1)[0] if np.ptp(when) > 0.1 else 0.0
-    envelope = np.convolve(np.maximum(level, level.max() - 40), np.hanning(13) / 6, mode="same")
-    tops = (envelope[1:-1] > envelope[:-2]) & (envelope[1:-1] >= envelope[2:]) & loud[1:-1]
-    bins = np.arange(spectra.shape[1]) * SAMPLE_RATE / (2 * FRAME)
-    low, high = (spectra[voiced][:, (bins >= a) & (bins < b)].sum() for a, b in ((100, 1000), (1000, 3500)))
-    seconds = len(samples) / SAMPLE_RATE
-    values = (
-        np.median(pitch),
-        np.subtract(*np.percentile(pitch, [85, 15])),
-        slope,
-        level[loud].mean(),
-        level[loud].std(),
-        tops.sum() / seconds,
-        10 * np.log10((high + 1e-9) / (low + 1e-9)),
-    )
-    return np.array(values)
+def measure(samples: Samples) -> Array:
+    """MEASURES of one clip of (n,) samples at 16 kHz, (7,); the median F0 in semitones."""
+    found = dict(zip(prosody.MEASURES, prosody.measure(samples).values, strict=True))
+    values = np.array([found[name] for name in MEASURES])
+    values[0] = 12 * np.log2(max(values[0], prosody.F0_RANGE[0]))  # 0 Hz: nothing is voiced
+    return values
 
 
 def relate(measures: Array) -> Array:

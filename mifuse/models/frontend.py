@@ -15,16 +15,15 @@ from torch import Tensor, nn
 
 from mifuse.clips.audio import SAMPLE_RATE
 from mifuse_runtime.audio import SILENCE_DB
+from mifuse_runtime.speaker import FLOOR, SILENT
 
-__all__ = ["HOP", "N_MELS", "SAMPLE_RATE", "WINDOW", "LogMel", "mel_filters"]
+__all__ = ["FLOOR", "HOP", "N_MELS", "SAMPLE_RATE", "WINDOW", "LogMel", "mel_filters"]
 
 WINDOW = 512  # samples: 32 ms
 HOP = WINDOW // 2  # samples: 16 ms; as many points has the DFT
 STRIDE = 16  # samples: the first step takes every 16th of a hop, the second what it made of 16 neighbours
 N_MELS = 32
 MEL_RANGE = (60.0, 7600.0)  # Hz
-FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: -70 dB
-SILENT = 1e-12  # power: a clip whose loudest frame is below it is digital silence
 
 
 Heard = tuple[Tensor, Tensor, Tensor]

@@ -54,38 +54,11 @@ class HubClassifier(nn.Module):
 
     def __init__(self, name: str, labels: Sequence[str] = LABELS, dropout: float | None = None) -> None:
         super().__init__()
-        from transformers import (
-            AutoConfig,
-            AutoFeatureExtractor,
-            AutoModelForAudioClassification,
-            Wav2Vec2FeatureExtractor,
-        )
+        from transformers import Wav2Vec2FeatureExtractor
 
-        try:
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            if dropout is not None:
-                config.id2label = dict(enumerate(labels))
-                config.label2id = {label: i for i, label in enumerate(labels)}
-                config.use_weighted_layer_sum = True
-                config.head_dropout = dropout  # not of transformers, which keeps it all the same
-            with _unreported():
-                loaded = AutoModelForAudioClassification.from_pretrained(
-                    name,
-                    config=config,
-                    ignore_mismatched_sizes=True,
-                    attn_implementation=NAME,
-                    use_safetensors=True,  # the other form is a pickle
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                )
-            self.model: Any
-            self.model, report = loaded
-            self.extractor: Any = AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
-                name, trust_remote_code=False
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = first_line(error)
-            raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
+        self.model: Any
+        self.extractor: Any
+        self.model, self.extractor, report = _checkpoint(name, labels, dropout)
         plain(self.model)
         absent = {key for key in report["missing_keys"] if key.startswith(HEAD)}
         absent |= {key for key, *_ in report["mismatched_keys"]}
@@ -109,14 +82,7 @@ class HubClassifier(nn.Module):
             nn.init.constant_(self.model.layer_weights, 1 / len(self.model.layer_weights))
         self.labels = tuple(labels)
         self.hears_samples = isinstance(self.extractor, Wav2Vec2FeatureExtractor)  # else a spectrogram
-        theirs = [str(label) for _, label in sorted(self.model.config.id2label.items())]
-        sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
-        missing = [ours for ours, found in zip(labels, sources, strict=True) if not found]
-        if missing:
-            raise MifuseError(
-                f"hf:{name} has the labels {', '.join(theirs)}: none of them is {', '.join(missing)}; "
-                "set id2label in its config.json to names that are"
-            )
+        sources = _sources(name, self.model.config.id2label, labels)
         self.counts = [len(found) for found in sources]  # of their labels that are one of ours
         self.register_buffer("chosen", torch.tensor([*itertools.chain(*sources)]), persistent=False)
         self.eval()
@@ -204,6 +170,49 @@ class HubClassifier(nn.Module):
         """Write the folder that `hf:FOLDER` reads."""
         self.model.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
+
+
+def _checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> tuple[Any, Any, dict[str, Any]]:
+    """Model, feature extractor and report of what was loaded; `dropout` as for `HubClassifier`."""
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        if dropout is not None:
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {label: i for i, label in enumerate(labels)}
+            config.use_weighted_layer_sum = True
+            config.head_dropout = dropout  # not of transformers, which keeps it all the same
+        with _unreported():
+            model, report = AutoModelForAudioClassification.from_pretrained(
+                name,
+                config=config,
+                ignore_mismatched_sizes=True,
+                attn_implementation=NAME,
+                use_safetensors=True,  # the other form is a pickle
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+        extractor = AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
+            name, trust_remote_code=False
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = first_line(error)
+        raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
+    return model, extractor, report
+
+
+def _sources(name: str, id2label: dict[int, str], labels: Sequence[str]) -> list[list[int]]:
+    """For each of our labels the numbers of those of the checkpoint that mean it."""
+    theirs = [str(label) for _, label in sorted(id2label.items())]
+    sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
+    missing = [ours for ours, found in zip(labels, sources, strict=True) if not found]
+    if missing:
+        raise MifuseError(
+            f"hf:{name} has the labels {', '.join(theirs)}: none of them is {', '.join(missing)}; "
+            "set id2label in its config.json to names that are"
+        )
+    return sources
 
 
 class Embeddings:

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FEWEST = 8  # clips of a speaker that make a norm; fewer say little about a voice
+from mifuse_runtime.speaker import EPS, FEWEST
+
+__all__ = ["CLIPS_PER_SPEAKER", "FEWEST", "Sampler", "SpeakerNorm", "groups", "speaker_ids"]
+
 CLIPS_PER_SPEAKER = 12  # clips of one speaker in a batch
 
 Indices = NDArray[np.int64]
@@ -30,7 +33,7 @@ class SpeakerNorm(nn.BatchNorm1d):
     """
 
     def __init__(self, size: int, spectrum: int) -> None:
-        super().__init__(size, eps=1e-3, affine=False)
+        super().__init__(size, eps=EPS, affine=False)
         self.spectrum = spectrum
 
     def forward(self, input: Tensor, clips_per_speaker: int = 0) -> Tensor:

@@ -16,11 +16,11 @@ import torchaudio
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples
 from mifuse.clips.manifest import Clip
 from mifuse.voices.prosody import F0_RANGE, MEASURES, Norm, Prosody, measure
+from mifuse_runtime.speaker import FLOOR, SILENT
 
 VERSION = 1  # one more whenever the picture or the table changes
 N_FFT, HOP = 512, 256  # samples: 32 and 16 ms
 N_MELS, MEL_RANGE = 64, (60.0, 7600.0)  # of the picture, HTK; Hz
-FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: black
 WIDTH, HEIGHT, DPI = 7.8, 4.9, 100  # inches and pixels an inch: 780 x 490, 510 tokens
 LEAST_OF_SPEAKER = 3  # clips, for a z-score within the speaker
 
@@ -119,7 +119,7 @@ def _spectrogram(axis: Any, samples: Samples) -> None:
     whole = np.pad(samples, (0, -len(samples) % HOP))
     power = spectrogram(torch.from_numpy(whole)).numpy()  # (N_MELS, frames)
     seconds = power.shape[1] * HOP / SAMPLE_RATE
-    decibels = 10 * np.log10(power / max(power.sum(axis=0).max(), 1e-12) + FLOOR)
+    decibels = 10 * np.log10(power / max(power.sum(axis=0).max(), SILENT) + FLOOR)
     axis.imshow(
         decibels, origin="lower", aspect="auto", cmap="magma", vmin=-60, vmax=0,
         extent=(0, seconds, 0, N_MELS), interpolation="nearest",

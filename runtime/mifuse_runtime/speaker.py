@@ -13,9 +13,10 @@ from mifuse_runtime.bundle import NAME, Bundle, read
 from mifuse_runtime.decision import Shares
 from mifuse_runtime.errors import BundleError, MifuseError
 
-FEWEST = 8  # clips that make a norm; until then the answer is that for an unknown speaker
+FEWEST = 8  # clips that make a norm, of training and on the device; fewer say little about a voice
 EPS = 1e-3  # added to each variance
-FLOOR, SILENT = 1e-7, 1e-12  # power against that of the loudest frame, and that of no sound
+FLOOR = 1e-7  # power of a mel bin relative to the loudest frame: -70 dB
+SILENT = 1e-12  # power: a clip whose loudest frame is below it is digital silence
 SPEECH = 10 ** (-SILENCE_DB / 10)  # as FLOOR: frames above it are speech
 
 # https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1
