@@ -36,7 +36,7 @@ class Device:
 
     def __call__(self, samples: Samples, speaker: str | None = None) -> Probs:
         known = self._known(speaker) if speaker else None
-        scores = self._recognizer.predict(samples, speaker=known).scores
+        scores = self._recognizer.predict(samples, speaker=known, gate=False).scores
         return np.array([scores[label] for label in self._recognizer.labels])
 
     def _known(self, name: str) -> Speaker:

@@ -20,11 +20,12 @@ def make_bundle(
     labels: Sequence[str] = LABELS,
     precisions: Sequence[str] = ("fp32",),
     openvino: bool = False,
-    settings: Settings = Settings(),  # noqa: B008, it is frozen
+    settings: Settings = Settings(voice=0.0),  # noqa: B008, it is frozen
     split: bool = False,
 ) -> Path:
     """Write a bundle into `folder` (made if needed) and return it; the default precision is the last one.
 
+    Its gate lets everything pass that is loud enough: most tests are on tones.
     `split` adds a body graph for ONNX Runtime; it is not cut from the model, which is another one.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -205,10 +205,11 @@ def test_folders_patterns_and_csv(
     assert main(["predict", str(bundle), "rec", "o*/**/*.wav", "[d].wav", "none/*.wav", "--csv"]) == 1
     out, err = capsys.readouterr()
     header, *rows = list(csv.reader(out.splitlines()))
-    assert header == ["path", "label", "state", "confidence", "start", "end", *LABELS]
+    assert header == ["path", "label", "state", "confidence", "start", "end", *LABELS, "speech", "channel"]
     assert [row[0] for row in rows] == ["rec/b.wav", "rec/deep/a.WAV", "other/c.wav", "[d].wav"]
-    assert [float(value) for value in rows[0][6:]] == pytest.approx(expected(tone(0.2)), abs=1e-3)
-    assert err.startswith("mifuse-runtime: error: none/*.wav: no audio files")
+    assert [float(value) for value in rows[0][6:10]] == pytest.approx(expected(tone(0.2)), abs=1e-3)
+    assert "mifuse-runtime: rec: left out: .txt 1" in err
+    assert "mifuse-runtime: error: none/*.wav: no audio files" in err
 
 
 @pytest.mark.parametrize(("encoding", "channels", "rate"), [("int16", 2, 8000), ("float32", 1, 48_000)])

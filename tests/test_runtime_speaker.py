@@ -65,10 +65,10 @@ def test_device_says_what_the_student_says(
     recognizer = Recognizer.load(folder, engine=engine, precision=precision)
     anna = recognizer.speaker()
     for clip in CLIPS:
-        recognizer.predict(clip, speaker=anna)
+        recognizer.predict(clip, speaker=anna, gate=False)
     assert anna.clips == len(CLIPS) and "20 clips" in repr(anna)
     anna.learning = False
-    found = [list(p.scores.values()) for p in recognizer.predict_batch(CLIPS, speaker=anna)]
+    found = [list(p.scores.values()) for p in recognizer.predict_batch(CLIPS, speaker=anna, gate=False)]
     assert anna.clips == len(CLIPS)
     with torch.no_grad():
         heard = [trim_silence(clip, RATE) for clip in CLIPS]
@@ -82,7 +82,7 @@ def test_device_says_what_the_student_says(
         z = (values - mean) / torch.sqrt(variance + student.norm.eps)
         expected = student.head(z).softmax(-1).numpy()
     np.testing.assert_allclose(found, expected, atol=close)
-    alone = [list(recognizer.predict(clip).scores.values()) for clip in CLIPS]
+    alone = [list(recognizer.predict(clip, gate=False).scores.values()) for clip in CLIPS]
     assert np.abs(np.array(alone) - expected).max() > 0.2, "a stranger's answers are others"
 
 
@@ -90,7 +90,7 @@ def test_a_stranger_until_the_eighth_clip(folder: Path) -> None:
     recognizer = Recognizer.load(folder)
     ben = recognizer.speaker()
     for number, clip in enumerate(CLIPS[:12], start=1):
-        same = recognizer.predict(clip, speaker=ben) == recognizer.predict(clip)
+        same = recognizer.predict(clip, speaker=ben, gate=False) == recognizer.predict(clip, gate=False)
         assert same == (number < speaker.FEWEST)
 
 
@@ -98,7 +98,7 @@ def test_silence_has_a_spectrum(folder: Path) -> None:
     recognizer = Recognizer.load(folder)
     nobody = recognizer.speaker()
     for _ in range(speaker.FEWEST + 1):
-        scores = recognizer.predict(np.zeros(RATE, np.float32), speaker=nobody).scores
+        scores = recognizer.predict(np.zeros(RATE, np.float32), speaker=nobody, gate=False).scores
     assert np.isfinite(list(scores.values())).all()
 
 
@@ -106,11 +106,13 @@ def test_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
     recognizer = Recognizer.load(folder)
     anna = recognizer.speaker()
     for clip in CLIPS[:10]:
-        recognizer.predict(clip, speaker=anna)
+        recognizer.predict(clip, speaker=anna, gate=False)
     anna.save(tmp_path / "anna.json")
     again = Recognizer.load(folder).speaker().load(tmp_path / "anna.json")
     assert again.clips == 10
-    assert recognizer.predict(CLIPS[11], speaker=again) == recognizer.predict(CLIPS[11], speaker=anna)
+    assert recognizer.predict(CLIPS[11], speaker=again, gate=False) == recognizer.predict(
+        CLIPS[11], speaker=anna, gate=False
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["anna.json"]
 
 
@@ -178,7 +180,7 @@ def test_a_head_that_does_not_fit(folder: Path, tmp_path: Path, head: np.ndarray
     (copy / bundles.NAME).write_text(changed.to_json())
     with pytest.raises(BundleError, match="export the bundle again"):
         recognizer = Recognizer.load(copy)
-        recognizer.predict(CLIPS[0], speaker=recognizer.speaker())
+        recognizer.predict(CLIPS[0], speaker=recognizer.speaker(), gate=False)
 
 
 def test_evaluate_with_speakers(folder: Path, tmp_path: Path) -> None:

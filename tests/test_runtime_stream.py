@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mifuse_runtime import NO_SPEECH, AudioError, Prediction, Recognizer
+from mifuse_runtime.settings import Settings
 from tests.bundles import RATE, expected, make_bundle, speech, tone
 
 
@@ -123,9 +125,10 @@ def test_wrong_options(recognizer: Recognizer, options: dict[str, float]) -> Non
         recognizer.stream(**options)
 
 
-def test_silence_and_noise_are_given_no_emotion(recognizer: Recognizer) -> None:
+def test_silence_noise_and_tones_are_given_no_emotion(tmp_path: Path) -> None:
+    recognizer = Recognizer.load(make_bundle(tmp_path / "bundle", settings=Settings()))
     noise = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE).astype(np.float32)
-    for samples in (np.zeros(3 * RATE, np.float32), 1e-4 * tone(3), noise):
+    for samples in (np.zeros(3 * RATE, np.float32), 1e-4 * tone(3), tone(3), noise):
         for found in recognizer.stream(window=1.0).feed(samples):
             assert (found.label, found.state, found.confidence) == (NO_SPEECH, NO_SPEECH, 0)
             assert set(found.scores.values()) == {0.25}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mifuse_runtime.settings import NO_SPEECH, NOT_SURE
     from mifuse_runtime.speaker import Speaker
     from mifuse_runtime.stream import Stream
+    from mifuse_runtime.timeline import Timeline
 
 # ONNX Runtime 1.32 writes a device id and a database of events to the home and looks up a collector when it
 # is imported; `disable_telemetry_events()` comes too late for that. This module is imported before it.
@@ -31,10 +32,17 @@ __all__ = [
     "Recognizer",
     "Speaker",
     "Stream",
+    "Timeline",
     "read_audio",
 ]
 
-_HOMES = {"Prediction": "decision", "Recognizer": "recognizer", "Stream": "stream", "Speaker": "speaker"}
+_HOMES = {
+    "Prediction": "decision",
+    "Recognizer": "recognizer",
+    "Stream": "stream",
+    "Timeline": "timeline",
+    "Speaker": "speaker",
+}
 _HOMES |= {"read_audio": "files", "NOT_SURE": "settings", "NO_SPEECH": "settings"}
 
 

@@ -13,6 +13,7 @@ from mifuse_runtime.errors import MifuseError
 EXAMPLE = """examples:
   mifuse-runtime predict bundle/ a.wav b.wav
   mifuse-runtime predict bundle/ recordings/ --jobs 0 --csv > emotions.csv
+  mifuse-runtime predict bundle/ call.wav --timeline --channel each
   mifuse-runtime info bundle/
   mifuse-runtime verify bundle/
   mifuse-runtime listen bundle/ --speaker me.json
@@ -98,20 +99,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict_options(command: argparse.ArgumentParser) -> None:
+    from mifuse_runtime.codings import ENCODINGS
+
     command.add_argument(
         "file",
         metavar="FILE",
         nargs="+",
-        help="file, folder, 'pattern' or - (stdin); WAV, others need soundfile",
+        help="file, folder, 'pattern' or - (stdin: a file, or raw samples); docs/audio.md says what is read",
     )
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON, one object a line")
     form.add_argument("--csv", action="store_true", help="print CSV with a header")
+    form.add_argument("--rttm", action="store_true", help="print segments as RTTM lines")
+    form.add_argument("--vtt", action="store_true", help="print segments as WebVTT captions")
+    command.add_argument("--timeline", action="store_true", help="print each segment, of short files, too")
+    command.add_argument("--channel", default="mix", help="mix, left, right, a number from 0, or each (mix)")
     command.add_argument("--jobs", type=_whole, default=1, help="processes; 0 is one for each core (1)")
     command.add_argument("--rate", type=_whole, default=16_000, help="Hz of raw samples from stdin (16000)")
     command.add_argument("--channels", type=_whole, default=1, help="channels of raw samples (1)")
     command.add_argument(
-        "--encoding", choices=("int16", "float32"), default="int16", help="of raw samples (int16)"
+        "--encoding", choices=tuple(ENCODINGS), default="int16", help="of raw samples (int16)"
     )
 
 

@@ -17,14 +17,14 @@ FAINT = 1e-9  # power, -90 dBFS: quieter channels are silence
 MAX_PEAK = 8.0  # decoders overshoot full scale a little; more means integers passed as floats
 
 
-def mono(samples: ArrayLike) -> Floats:
-    """Float32 (n,) from float samples in [-1, 1] or int16, 1-D or (n, channels); channels are averaged.
+def mono(samples: ArrayLike, channel: Channel = "mix") -> Floats:
+    """Float32 (n,) from float samples in [-1, 1] or int16, 1-D or (n, channels); channels as `Mixer` does.
 
     >>> mono(np.array([[16384, 0], [-32768, -32768]], np.int16))
     array([ 0.25, -1. ], dtype=float32)
 
     Raises:
-        AudioError: another type or shape.
+        AudioError: another type or shape, or no such channel.
     """
     try:
         array = np.asarray(samples)
@@ -37,10 +37,9 @@ def mono(samples: ArrayLike) -> Floats:
         hint = "; transpose it if channels come first" if array.ndim == 2 else ""
         raise AudioError(f"samples have shape {array.shape}: pass (n,) or (n, channels){hint}")
     with np.errstate(over="ignore", invalid="ignore"):  # infinite values are found by the caller
-        if array.ndim == 2:
-            array = array[:, 0] if array.shape[1] == 1 else array.mean(axis=1, dtype=np.float32)
         floats: Floats = array.astype(np.float32, copy=False)
-    return floats / np.float32(32768) if whole else floats
+        floats = floats / np.float32(32768) if whole else floats
+        return Mixer(channel).mono(floats if floats.ndim == 2 else floats[:, None])
 
 
 class Mixer:

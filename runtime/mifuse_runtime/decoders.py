@@ -194,7 +194,8 @@ def _by_ffmpeg(file: BinaryIO, start: float, reason: str | None) -> Sound:
     """The sound of what ffmpeg reads; `reason` says why nothing else does."""
     file.seek(0)
     name = named(file.read(16))
-    program = shutil.which("ffmpeg")
+    # What is in memory came from other programs (`serve`): theirs is not handed to a large decoder.
+    program = None if isinstance(file, io.BytesIO) else shutil.which("ffmpeg")
     if name is None:
         raise AudioError(
             f"not an audio file that can be read ({reason}): {HINT}" if reason else f"not a WAV file: {HINT}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,53 @@ _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 # A stream of bytes that begins so is a file, not raw samples.
 _MARKS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff")
 _MORE_MARKS = (b"#!AMR", b"\x1a\x45\xdf\xa3")
+SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".aif",
+    ".aiff",
+    ".aifc",
+    ".au",
+    ".snd",
+    ".caf",
+    ".w64",
+    ".rf64",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+)
+FFMPEG_SUFFIXES = (
+    ".m4a",
+    ".mp4",
+    ".webm",
+    ".amr",
+    ".3gp",
+    ".aac",
+    ".wma",
+    ".mkv",
+    ".mov",
+    ".mka",
+    ".avi",
+    ".ape",
+    ".wv",
+)
 LONGEST_SPOOL = 1 << 33  # bytes of a stream that is kept in a temporary file
 
 
 def is_file(head: bytes) -> bool:
     """Whether bytes begin as an audio file does, not as raw samples."""
     return head.startswith(_MARKS + _MORE_MARKS) or head[4:8] == b"ftyp"
+
+
+def named_file(path: Path) -> bool:
+    """Whether ffmpeg is here and the file begins as one of its formats does."""
+    from mifuse_runtime.decoders import named
+
+    if not shutil.which("ffmpeg"):
+        return False
+    with path.open("rb") as file:
+        return named(file.read(16)) is not None
 
 
 def read_audio(

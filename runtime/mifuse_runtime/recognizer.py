@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,18 @@ from numpy.typing import ArrayLike
 
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
-from mifuse_runtime.audio import Floats, checked, mono, trim_silence
+from mifuse_runtime.audio import Channel, Floats, checked, mono, trim_silence
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction
 from mifuse_runtime.errors import AudioError, BundleError
 from mifuse_runtime.graph import Engine
-from mifuse_runtime.resample import resample
+from mifuse_runtime.resample import PIECE, resample
 from mifuse_runtime.stream import Steps, Stream, heard, together
-from mifuse_runtime.vad import Vad
+from mifuse_runtime.vad import Vad, speech_share
 
 if TYPE_CHECKING:
     from mifuse_runtime.speaker import Speaker
+    from mifuse_runtime.timeline import Timeline
 
 SUM_TOLERANCE = 0.02  # of probabilities to 1: int8 rounds to 1/256
 SHORTEST = 0.1  # seconds: shorter audio is followed by silence, so that any graph has a frame to look at
@@ -103,21 +105,37 @@ class Recognizer:
         return new_speaker(self._folder, self.bundle)
 
     def predict(
-        self, samples: ArrayLike, sample_rate: float | None = None, speaker: Speaker | None = None
+        self,
+        samples: ArrayLike,
+        sample_rate: float | None = None,
+        speaker: Speaker | None = None,
+        *,
+        channel: Channel = "mix",
+        gate: bool = True,
     ) -> Prediction:
         """The emotion of one clip, looked at as a whole; silence at its ends is not.
 
+        Where nobody speaks (the bundle's `stream.speech`), label and state are "no speech".
+
         Args:
+            channel: of (n, channels): `mix` (their mean), `left`, `right` or a number from 0.
+            gate: False: answer as if there were speech, as for measuring the model alone.
             speaker: who speaks; learns from the clip, and from the eighth on the answer is held against the
                 others, which on new voices is more often right.
 
         Raises:
             AudioError: no samples, NaN or infinite ones, a type, shape or rate that cannot be used.
         """
-        return self.predict_batch([samples], sample_rate, speaker)[0]
+        return self.predict_batch([samples], sample_rate, speaker, channel=channel, gate=gate)[0]
 
     def predict_batch(
-        self, clips: Sequence[ArrayLike], sample_rate: float | None = None, speaker: Speaker | None = None
+        self,
+        clips: Sequence[ArrayLike],
+        sample_rate: float | None = None,
+        speaker: Speaker | None = None,
+        *,
+        channel: Channel = "mix",
+        gate: bool = True,
     ) -> list[Prediction]:
         """The emotion of each clip, as `predict` gives it; clips of equal length share runs of the graph.
 
@@ -128,10 +146,10 @@ class Recognizer:
         ready: list[Floats] = []
         try:
             for clip in clips:
-                ready.append(resample(checked(mono(clip)), rate, self.sample_rate))  # noqa: PERF401
+                ready.append(resample(checked(mono(clip, channel)), rate, self.sample_rate))  # noqa: PERF401
         except AudioError as error:
             raise error if len(clips) == 1 else AudioError(f"clip {len(ready)}: {error}") from error
-        feeds = [self._clip(samples, speaker) for samples in ready]
+        feeds = [self._clip(samples, speaker, gate) for samples in ready]
         return [found[0] for found in together(feeds, self._run, self._rate)]
 
     def stream(
@@ -158,6 +176,31 @@ class Recognizer:
         window = self.bundle.window if window is None else window
         return Stream(self._run, self._front, self.bundle, vad, speaker, rate=rate, window=window, hop=hop)
 
+    def timeline(
+        self, samples: ArrayLike, sample_rate: float | None = None, *, channel: Channel = "mix"
+    ) -> Timeline:
+        """A recording split at its pauses, the emotion of each segment, and their shares of the time.
+
+        Args:
+            channel: as for `predict`; one timeline for each channel of a call says who felt what.
+
+        Raises:
+            AudioError: as for `predict`.
+        """
+        from mifuse_runtime.timeline import timeline
+
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        ready = resample(checked(mono(samples, channel)), rate, self.sample_rate)
+        return timeline(self, (ready[at : at + PIECE] for at in range(0, ready.size, PIECE)))
+
+    def segment(self, start: int, samples: Floats, speech: float = 1.0) -> Prediction:
+        """The emotion of a segment (n,) at the model's rate; it begins with sample `start` of a recording."""
+        begin = start / self.sample_rate
+        end = begin + samples.size / self.sample_rate
+        steps = self._clip(samples, None, False)
+        found = together([steps], self._run, self._rate)[0][0]
+        return replace(found, start=begin, end=end, speech=speech)
+
     def feed_all(self, streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list[list[Prediction]]:
         """`stream.feed(chunk)` for each of many streams of this recogniser; windows due together share a run.
 
@@ -182,14 +225,18 @@ class Recognizer:
                 held.enter_context(stream.alone())
             return together(feeds, self._run, self._rate)
 
-    def _clip(self, samples: Floats, speaker: Speaker | None) -> Steps:
+    def _clip(self, samples: Floats, speaker: Speaker | None, gate: bool) -> Steps:
         end = samples.size / self.sample_rate
         samples = trim_silence(samples, self.sample_rate)  # as of the clips that students learn from
+        decider, settings = Decider(self.labels, self.bundle.stream, 1.0), self.bundle.stream
+        speech = speech_share(samples, settings, self.sample_rate) if gate else 1.0
+        if speech < settings.speech:
+            return [decider.decide(None, 0.0, end, speech)]
         missing = int(SHORTEST * self.sample_rate) - samples.size
         samples = np.pad(samples, (0, missing)) if missing > 0 else samples
         taken = self._front.clip(samples) if self._front else samples
         probs = heard((yield taken), len(self.labels), taken, speaker)
-        return [Decider(self.labels, self.bundle.stream, 1.0).decide(probs, 0.0, end)]
+        return [decider.decide(probs, 0.0, end, speech)]
 
     def _run(self, batch: Floats) -> Floats:
         """Probabilities (batch, C), and an embedding behind them if there is one, of what the graph takes."""

@@ -13,8 +13,7 @@ NOT_SURE = "not sure"  # state while no emotion is likely enough
 class Settings:
     """Thresholds of the voice-activity gate and the decisions; `mifuse export` measures some on the target.
 
-    The voice defaults let 1 % of the frames of white, pink and brown noise pass, and 92 to 96 % of the
-    frames within 25 dB of the loudest one in three corpora of acted speech.
+    What the voice defaults let pass, of speech and of what is none: `python -m benchmarks.voice`.
     """
 
     abstain: float = 0.0  # confidence below which the state is "not sure"; 0 is off
@@ -22,7 +21,8 @@ class Settings:
     margin: float = 0.1  # by how much another emotion must lead to become the state; 0 is off
     speech: float = 0.1  # share of a window's frames that must be speech; 0 is off
     level: float = -60.0  # dBFS: quieter frames are silence; -200 is off
-    flatness: float = 0.42  # spectral flatness, mean of octaves: flatter frames are noise; 1 is off
+    voice: float = 0.5  # probability of speech that a frame must have; 0 is off
+    flatness: float = 0.42  # of bundles from before the gate had a network; not used
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,37 @@
-"""The voice-activity gate: which frames of a signal are speech, by energy and spectral flatness."""
+"""The voice-activity gate: which frames of a signal are speech, by a small network on half a second of bands.
+
+Energy and spectral flatness take tones and music for speech, and lose a voice in hiss. The network has 1,265
+numbers (`vad.json`), fitted by `python -m benchmarks.voice --fit` and measured there beside silero-vad.
+"""
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.audio import Floats
+from mifuse_runtime.frontend import ONE_THREAD
 from mifuse_runtime.settings import Settings
 
 Vad = Callable[[Floats], float]  # a frame's samples at the model's rate -> probability of speech, or a bool
 
 FRAME = 0.032  # seconds; 512 samples at 16 kHz, the length that silero-vad takes
-_FLOOR = 1e-14  # power, so that digital silence has a logarithm
+SPACING = 1 / FRAME  # Hz between bins
+BANDS, LOW, HIGH = 20, 80.0, 7600.0  # mel bands, and Hz from the first to the last
+OCTAVES = (8, 16, 32, 64, 128, 256)  # bins: 250 Hz, 500 Hz, … 8 kHz
+FINE = (3, 131)  # bins whose pattern is held against that of some frames before
+LAGS = (1, 3, 6)  # frames
+CONTEXT = 16  # frames that means and deviations are taken over, with this one
+INPUTS = 3 * BANDS + 2 * (len(OCTAVES) - 1) + 2 * len(LAGS)
+PIECE = 128  # frames at a time: their spectra stay in the cache
+ROWS = ONE_THREAD // (BANDS * OCTAVES[-1])  # of a product
+_FLOOR, _BAND_FLOOR = 1e-12, 1e-9  # power, so that digital silence has a logarithm
 
 
 class VoiceGate:
@@ -29,6 +45,7 @@ class VoiceGate:
     def reset(self) -> None:
         """Forget the signal so far."""
         self._rest: Floats = np.zeros(0, np.float32)
+        self._past: Past | None = None
         self._first = 0  # index of the frame that self._counts[0] is the count before
         self._counts = [0]  # speech frames before each frame, since the start
 
@@ -40,7 +57,8 @@ class VoiceGate:
         if self._vad:
             speech = [float(self._vad(frame)) >= 0.5 for frame in frames.copy()]  # they are its own
         else:
-            speech = speech_frames(frames, self._settings).tolist()
+            found, self._past = speech_frames(frames, self._settings, self._past)
+            speech = found.tolist()
         for is_speech in speech:
             self._counts.append(self._counts[-1] + is_speech)
 
@@ -53,10 +71,24 @@ class VoiceGate:
         return (self._counts[last] - self._counts[0]) / last if last > 0 else 0.0
 
 
+class Past(NamedTuple):
+    """What the network needs of the frames before: their features, and the fine spectra of the last ones."""
+
+    features: Floats  # (CONTEXT - 1, …)
+    fine: Floats  # (max(LAGS), …)
+
+
 def framed(samples: Floats, rate: int) -> Floats:
     """The whole frames in samples (n,), (k, frame)."""
     frame = round(FRAME * rate)
     return samples[: samples.size // frame * frame].reshape(-1, frame)
+
+
+def speech_share(samples: Floats, settings: Settings, rate: int) -> float:
+    """Share of the frames of a clip (n,) that are speech; what is less than a frame counts as one."""
+    frame = round(FRAME * rate)
+    padded = np.pad(samples, (0, max(0, frame - samples.size))) if samples.size < frame else samples
+    return float(speech_frames(framed(padded, rate), settings)[0].mean())
 
 
 def levels(frames: Floats) -> Floats:
@@ -65,26 +97,81 @@ def levels(frames: Floats) -> Floats:
     return decibels
 
 
-def speech_frames(frames: Floats, settings: Settings) -> NDArray[np.bool_]:
-    """Which frames (k, n) of 32 ms are speech, (k,).
+def speech_frames(
+    frames: Floats, settings: Settings, past: Past | None = None
+) -> tuple[NDArray[np.bool_], Past | None]:
+    """Which frames (k, n) of 32 ms are speech, (k,), and what the next call needs of them."""
+    speech = np.zeros(len(frames), np.bool_)
+    layers = _layers()
+    least = np.log(max(settings.voice, _FLOOR) / max(1 - settings.voice, _FLOOR))
+    for at in range(0, len(frames), PIECE):
+        piece = frames[at : at + PIECE]
+        loud = levels(piece)
+        found = loud >= settings.level
+        if settings.voice > 0:
+            values, past = features(piece, past)
+            hidden = np.maximum(0, values @ layers[0] + layers[1])
+            found &= hidden @ layers[2] + layers[3] >= least
+        speech[at : at + PIECE] = found
+    return speech, past
 
-    Flatness is taken octave by octave, which leaves the tilt of pink and brown noise out of it: 0.56 for
-    noise of any colour, about 0.2 for voices.
+
+def features(frames: Floats, past: Past | None) -> tuple[Floats, Past]:
+    """What the network looks at in frames (k, n), at any level: (k, INPUTS), and what the next call needs.
+
+    Log power of the bands against their mean of half a second: now, on average, and its deviation; flatness
+    by octaves (low for harmonics); likeness to spectra some frames before (high for tones).
     """
-    hann, low, high, starts, widths = _octaves(frames.shape[1])
-    spectra = np.fft.rfft(frames * hann)[:, low:high]
-    power = spectra.real**2 + spectra.imag**2 + np.float32(_FLOOR)
-    logs = np.add.reduceat(np.log(power), starts, axis=1) / widths
-    means = np.add.reduceat(power, starts, axis=1) / widths
-    flatness = (logs - np.log(means)).mean(axis=1)
-    most = math.log(max(settings.flatness, _FLOOR)) + 1e-6  # rounding of what is quite flat
-    voiced: NDArray[np.bool_] = (flatness <= most) & (levels(frames) >= settings.level)
-    return voiced
+    hann, bands = _front(frames.shape[1])
+    spectra = np.fft.rfft(frames * hann)[:, : OCTAVES[-1]]
+    power = (spectra.real**2 + spectra.imag**2).astype(np.float32) / np.float32(frames.shape[1])
+    if power.shape[1] < OCTAVES[-1]:  # a lower rate
+        power = np.pad(power, ((0, 0), (0, OCTAVES[-1] - power.shape[1])))
+    log_bands = np.empty((len(power), BANDS), np.float32)
+    for row in range(0, len(power), ROWS):
+        np.matmul(power[row : row + ROWS], bands, out=log_bands[row : row + ROWS])
+    np.log(log_bands + np.float32(_BAND_FLOOR), out=log_bands)
+    starts, widths = np.array(OCTAVES[:-1]) - OCTAVES[0], np.diff(OCTAVES).astype(np.float32)
+    lively = power[:, OCTAVES[0] :] + np.float32(_FLOOR)
+    means = np.add.reduceat(lively, starts, axis=1) / widths
+    flatness = np.add.reduceat(np.log(lively), starts, axis=1) / widths - np.log(means)
+    fine = np.sqrt(power[:, slice(*FINE)])
+    fine /= np.sqrt(np.einsum("ij,ij->i", fine, fine))[:, None] + np.float32(1e-7)
+    before = fine[[0] * max(LAGS)] if past is None else past.fine
+    fine = np.concatenate([before, fine])
+    likeness = [np.einsum("ij,ij->i", fine[max(LAGS) :], fine[max(LAGS) - lag : -lag]) for lag in LAGS]
+    now = np.concatenate([log_bands, flatness, np.stack(likeness, axis=1)], axis=1)
+    all_ = np.concatenate([now[[0] * (CONTEXT - 1)] if past is None else past.features, now])
+    mean = _running_mean(all_)
+    spread = np.sqrt(np.maximum(_running_mean(all_[:, :BANDS] ** 2) - mean[:, :BANDS] ** 2, 0))
+    middle = mean[:, :BANDS].mean(axis=1, keepdims=True)
+    now[:, :BANDS] -= middle
+    mean[:, :BANDS] -= middle
+    inputs = np.concatenate([now, mean, spread], axis=1).astype(np.float32)
+    return inputs, Past(all_[-(CONTEXT - 1) :].copy(), fine[-max(LAGS) :].copy())
+
+
+def _running_mean(values: Floats) -> Floats:
+    """Mean of each row (k + CONTEXT - 1, n) and those before it, (k, n)."""
+    sums = np.cumsum(values, axis=0, dtype=np.float64)
+    sums[CONTEXT:] -= sums[:-CONTEXT].copy()
+    return (sums[CONTEXT - 1 :] / CONTEXT).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
-def _octaves(size: int) -> tuple[Floats, int, int, NDArray[np.intp], Floats]:
-    """Window of a frame, its first and last bin, and where its octaves begin between them; their widths."""
-    edges = np.array([2**k for k in range(3, size.bit_length()) if 2**k <= size // 2])  # 250 Hz, 500 Hz, …
-    widths = np.diff(edges).astype(np.float32)
-    return np.hanning(size).astype(np.float32), edges[0], edges[-1], edges[:-1] - edges[0], widths
+def _front(size: int) -> tuple[Floats, Floats]:
+    """Window of a frame, and the filters of the bands (bins, BANDS), each of sum 1."""
+    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (LOW, HIGH))
+    centres = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
+    bins = np.arange(OCTAVES[-1])[:, None] * SPACING
+    rising = (bins - centres[:-2]) / (centres[1:-1] - centres[:-2])
+    falling = (centres[2:] - bins) / (centres[2:] - centres[1:-1])
+    filters = np.maximum(0, np.minimum(rising, falling))
+    return np.hanning(size).astype(np.float32), (filters / filters.sum(axis=0)).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _layers() -> list[Floats]:
+    """Weights (INPUTS, H) and bias of the hidden layer, weights (H,) and bias of the output."""
+    content = json.loads(Path(__file__).with_name("vad.json").read_text(encoding="utf-8"))
+    return [np.array(content[key], np.float32) for key in ("hidden", "hidden_bias", "output", "output_bias")]

@@ -3,69 +3,53 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import glob
-import io
-import json
 import multiprocessing
-import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from mifuse_runtime.audio import Floats, checked, mono
-from mifuse_runtime.codings import pcm
-from mifuse_runtime.command.output import complain, progress, say, scored
+from mifuse_runtime.audio import channel_index
+from mifuse_runtime.command.cores import usable_cores
+from mifuse_runtime.command.output import complain, progress, warn
+from mifuse_runtime.command.recordings import EACH, Found, Raw, recordings
 from mifuse_runtime.command.speakers import known
-from mifuse_runtime.decision import Prediction
+from mifuse_runtime.command.tracks import FORMS, heading, tell
 from mifuse_runtime.errors import AudioError, MifuseError
-from mifuse_runtime.files import read_audio
+from mifuse_runtime.files import FFMPEG_SUFFIXES, SUFFIXES, named_file
 from mifuse_runtime.recognizer import Recognizer
-from mifuse_runtime.resample import PIECE, Resampler
-from mifuse_runtime.shown import quoted
 from mifuse_runtime.speaker import Speaker
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".au")
+ADVICE = "convert them to WAV or FLAC, or install ffmpeg"
 FEWEST, MOST = 8, 32  # files that are worth a process; files handed to one together
 
-Answer = tuple[str, Prediction | str]  # path, and what was found or what is wrong
+Answers = list[Found | str]  # what was found in a file, and what is wrong with it
 
-_worker: Recognizer | None = None  # of this process, when it is one of --jobs
+_worker: tuple[Recognizer, argparse.Namespace] | None = None  # of this process, when it is one of --jobs
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Recognise everything that is named; 1 if something could not be."""
     paths, failed = _paths(arguments.file)
     recognizer = _load(arguments)
-    jobs = min(arguments.jobs or os.cpu_count() or 1, -(-len(paths) // FEWEST))
+    jobs = min(arguments.jobs or usable_cores(), -(-len(paths) // FEWEST))
     if arguments.speaker and jobs > 1:
         raise MifuseError("--speaker learns from one file after the other: leave out --jobs")
+    channel_index("mix" if arguments.channel == EACH else arguments.channel)  # refuse what is none, once
+    form = next((form for form in FORMS if getattr(arguments, form)), None)
+    whole = arguments.timeline or form in ("rttm", "vtt")
+    heading(form, recognizer.labels)
     with known(recognizer, arguments.speaker) as speaker:
         here = (_answer(recognizer, path, arguments, speaker) for path in paths)
         answers = _in_processes(arguments, paths, jobs) if jobs > 1 else here
-        return _tell(arguments, recognizer.labels, progress(answers, len(paths))) or failed
-
-
-def _tell(arguments: argparse.Namespace, labels: Sequence[str], answers: Iterable[Answer]) -> int:
-    """Print the answers; 1 if something could not be recognised."""
-    failed = 0
-    if arguments.csv:
-        say(_csv_line(("path", "label", "state", "confidence", "start", "end", *labels)))
-    for path, found in answers:
-        if isinstance(found, str):
-            failed = complain(found)
-        elif arguments.json:
-            say(json.dumps({"path": path, **asdict(found)}))
-        elif arguments.csv:
-            numbers = (found.confidence, found.start, found.end, *found.scores.values())
-            say(_csv_line((path, found.label, found.state, *(f"{number:.6g}" for number in numbers))))
-        else:
-            say(f"{path}: {scored(found.label, found.scores)}")
+        for found in progress(answers, len(paths)):
+            for each in found:
+                if isinstance(each, str):
+                    failed = complain(each)
+                else:
+                    tell(each, form, recognizer, whole=whole)
     return failed
 
 
@@ -79,8 +63,10 @@ def _paths(names: Sequence[str]) -> tuple[list[str], int]:
     failed = 0
     for name in names:
         if name != "-" and Path(name).is_dir():
-            inside = sorted(path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
-            found = [str(path) for path in inside if path.is_file()]
+            found, other = _inside(Path(name))
+            if other:
+                counts = ", ".join(f"{what} {count}" for what, count in other.most_common())
+                warn(f"{name}: left out: {counts} ({ADVICE})")
         elif name != "-" and glob.has_magic(name) and not Path(name).exists():
             found = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207, may be absolute
         else:
@@ -93,34 +79,36 @@ def _paths(names: Sequence[str]) -> tuple[list[str], int]:
     return paths, failed
 
 
+def _inside(folder: Path) -> tuple[list[str], Counter[str]]:
+    """The audio files below a folder, and how many others it holds, by suffix."""
+    found, other = [], Counter[str]()
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        if path.name.startswith("."):
+            other["hidden"] += 1
+        elif path.suffix.lower() in SUFFIXES or (path.suffix.lower() in FFMPEG_SUFFIXES and named_file(path)):
+            found.append(str(path))
+        else:
+            other[path.suffix.lower() or "no suffix"] += 1
+    return found, other
+
+
 def _answer(
-    recognizer: Recognizer,
-    path: str,
-    arguments: argparse.Namespace | None = None,
-    speaker: Speaker | None = None,
-) -> Answer:
-    rate = recognizer.sample_rate
+    recognizer: Recognizer, path: str, arguments: argparse.Namespace, speaker: Speaker | None = None
+) -> Answers:
+    """What was found in a file; as its last, what is wrong with it."""
+    raw = Raw(arguments.rate, arguments.channels, arguments.encoding)
+    whole = arguments.timeline or arguments.rttm or arguments.vtt
+    answers: Answers = []
     try:
-        samples = _stdin(arguments, rate) if path == "-" and arguments else read_audio(path, rate)
-        return path, recognizer.predict(samples, speaker=speaker)
+        answers += recordings(recognizer, path, arguments.channel, raw, whole=whole, speaker=speaker)
     except AudioError as error:
-        return path, str(error)
+        answers.append(str(error))
+    return answers
 
 
-def _stdin(arguments: argparse.Namespace, sample_rate: int) -> Floats:
-    """Raw samples from stdin to its end, in the form that the options name."""
-    resampler = Resampler(arguments.rate, sample_rate)
-    pieces = []
-    try:
-        # 4 bytes a channel hold whole frames of every encoding: only the last piece can be cut.
-        while raw := sys.stdin.buffer.read(4 * PIECE * max(1, arguments.channels)):
-            pieces.append(resampler.feed(checked(mono(pcm(raw, arguments.encoding, arguments.channels)))))
-        return checked(np.concatenate([*pieces, resampler.flush()]))
-    except AudioError as error:
-        raise AudioError(f"stdin: {error}") from error
-
-
-def _in_processes(arguments: argparse.Namespace, paths: Sequence[str], jobs: int) -> Iterator[Answer]:
+def _in_processes(arguments: argparse.Namespace, paths: Sequence[str], jobs: int) -> Iterator[Answers]:
     """The answers in the order of the paths, from `jobs` processes with a recogniser each."""
     if "-" in paths:
         raise MifuseError("stdin cannot be shared by processes: leave out --jobs, or '-'")
@@ -136,15 +124,9 @@ def _in_processes(arguments: argparse.Namespace, paths: Sequence[str], jobs: int
 
 def _start_worker(arguments: argparse.Namespace) -> None:
     global _worker  # noqa: PLW0603, how a pool's processes keep what they load
-    _worker = _load(arguments)
+    _worker = _load(arguments), arguments
 
 
-def _work(path: str) -> Answer:
+def _work(path: str) -> Answers:
     assert _worker is not None
-    return _answer(_worker, path)
-
-
-def _csv_line(values: Sequence[object]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow([quoted(str(value)) for value in values])
-    return text.getvalue()
+    return _answer(_worker[0], path, _worker[1])

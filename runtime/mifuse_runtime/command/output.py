@@ -24,6 +24,11 @@ def complain(error: object) -> int:
     return 1
 
 
+def warn(text: str) -> None:
+    """Print what the user should know, in one line."""
+    sys.stderr.write(shown(f"mifuse-runtime: {text}") + "\n")
+
+
 def scored(label: str, scores: Mapping[str, float]) -> str:
     """A label with the probabilities of all."""
     all_of_them = ", ".join(f"{name} {share:.2f}" for name, share in scores.items())

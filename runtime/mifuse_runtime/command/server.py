@@ -2,7 +2,8 @@
 
     GET  /info                      labels, sample rate, version
     POST /predict                   an audio file, alone or as a form's (`curl -F file=@a.wav`);
-                                    raw samples with ?rate=16000&channels=1&encoding=int16
+                                    raw samples with ?rate=16000&channels=1&encoding=int16;
+                                    ?channel=left|right|0|1|each; longer than the window: a timeline
     GET  /stream?rate=16000&hop=0.5 WebSocket: raw samples as binary messages in, a prediction as JSON out
 
 Everything is answered in JSON, errors as {"error": "one line"}. Who may ask: programs of this machine; with a
@@ -27,10 +28,11 @@ from urllib.parse import urlsplit
 
 from mifuse_runtime import __version__
 from mifuse_runtime.codings import pcm
+from mifuse_runtime.command.cores import usable_cores
 from mifuse_runtime.command.output import say
-from mifuse_runtime.decision import Prediction
+from mifuse_runtime.command.recordings import EACH, Limits, Raw, as_dict, recordings
 from mifuse_runtime.errors import AudioError, MifuseError
-from mifuse_runtime.files import read_audio
+from mifuse_runtime.files import is_file
 from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.stream import Stream
 
@@ -75,7 +77,7 @@ class Server:
 
     def __init__(self, recognizer: Recognizer, limits: argparse.Namespace, token: str | None) -> None:
         self._recognizer, self._limits, self._token = recognizer, limits, token
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         self._streams, self._large = ThreadPoolExecutor(cores), ThreadPoolExecutor(1)
         self._files = ThreadPoolExecutor(max(16, 2 * cores))
         self._held = 0  # bytes of bodies
@@ -200,7 +202,7 @@ class Server:
             )
         finally:
             self._held -= sum(mine)
-        return web.json_response(asdict(found))
+        return web.json_response(found)
 
     async def _body(self, request: web.Request, held: list[int]) -> bytes:
         """The body, or the file of a form; `held` is what is counted for it.
@@ -230,15 +232,18 @@ class Server:
             pieces.append(bytes(piece))
         return b"".join(pieces)
 
-    def _recognise(self, body: bytes, query: Mapping[str, str]) -> Prediction:
-        if "rate" not in query:
-            rate = self._recognizer.sample_rate
-            return self._recognizer.predict(read_audio(io.BytesIO(body), rate, CLIP_SECONDS, highest=RATE))
-        rate, channels, encoding = _format(query)
-        raw = pcm(body, encoding, channels)
-        if len(raw) > CLIP_SECONDS * rate:
-            raise AudioError(f"the audio is longer than {CLIP_SECONDS:g} s: use /stream")
-        return self._recognizer.predict(raw, rate)
+    def _recognise(self, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
+        channel = query.get("channel", "mix")
+        if "rate" in query and not is_file(body[:16]):
+            rate, channels, encoding = _format(query)
+            raw = pcm(body, encoding, channels)
+            if len(raw) > CLIP_SECONDS * rate:
+                raise AudioError(f"the audio is longer than {CLIP_SECONDS:g} s: use /stream")
+            return asdict(self._recognizer.predict(raw, rate, channel=channel))
+        limits = Limits(longest=CLIP_SECONDS, highest=RATE)
+        found = recordings(self._recognizer, io.BytesIO(body), channel, Raw(), limits=limits)
+        answers = [as_dict(each, self._recognizer) for each in found]
+        return answers[0] if channel != EACH else {"channels": answers}
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web
@@ -340,6 +345,8 @@ class _Full(asyncio.Protocol):
 def _work(stream: Stream, data: bytes, encoding: str, channels: int) -> Callable[[], list[dict[str, object]]]:
     def work() -> list[dict[str, object]]:
         try:
+            if is_file(data[:16]):
+                raise AudioError("an audio file, where raw samples are expected: send files to /predict")
             return [asdict(found) for found in stream.feed(pcm(data, encoding, channels))]
         except AudioError as error:
             return [{"error": str(error)}]

@@ -1,19 +1,25 @@
 /** Samples as callers have them, and audio files, to mono Float32Array at the model's rate. */
+import { layout } from "./containers.js";
 import { AudioError } from "./errors.js";
 import { resample } from "./resample.js";
 
 const [SILENCE_DB, SILENCE_FRAME] = [40, 0.025]; // dB below the loudest frame, and seconds of a frame
 const MAX_PEAK = 8; // decoders overshoot full scale a little; more means integers passed as floats
 const DECODED = 48_000; // Hz: what compressed files are decoded at
-const [PCM, FLOAT, EXTENSIBLE] = [1, 3, 0xfffe];
+const MAX_CHANNELS = 64;
+const APPLE_DOUBLE = [0, 5, 22, 7];
+const CANCELLED = 1e-3; // of the channels' power, 30 dB down: a mean with less is of channels that cancel
+const FAINT = 1e-9; // power, -90 dBFS: quieter channels are silence
+const ENCODINGS = { int16: "<i2", float32: "<f4", mulaw: "mulaw", alaw: "alaw" };
 
 /**
- * Mono samples: floats in [-1, 1] or an Int16Array; several channels as an array of them, which are averaged.
+ * Mono samples: floats in [-1, 1] or an Int16Array; several channels as an array of them: their mean, or one.
+ * Of channels that cancel each other (opposite phase) the first is taken.
  *
  * @param {Float32Array | Float64Array | Int16Array | Array<Float32Array | Float64Array | Int16Array>} samples
  * @returns {Float32Array}
  */
-export function mono(samples) {
+export function mono(samples, channel = "mix") {
   const channels = Array.isArray(samples) ? samples : [samples];
   for (const channel of channels) {
     if (![Float32Array, Float64Array, Int16Array].some((type) => channel instanceof type)) {
@@ -22,6 +28,25 @@ export function mono(samples) {
     if (channel.length !== channels[0].length) throw new AudioError("the channels differ in length");
   }
   if (!channels.length) throw new AudioError("there are no channels");
+  const chosen = { mix: -1, left: 0, right: 1 }[channel] ?? channel;
+  if (!Number.isInteger(chosen)) throw new AudioError(`channel ${channel}: use mix, left, right or a number from 0`);
+  if (chosen >= channels.length) {
+    throw new AudioError(`there is no channel ${chosen}: there are ${channels.length}, counted from 0`);
+  }
+  if (chosen >= 0) return mixed([channels[chosen]]);
+  const mean = mixed(channels);
+  const power = (values) => values.reduce((sum, value) => sum + value * value, 0);
+  if (channels.length > 1) {
+    const each = channels.reduce((sum, samples) => sum + power(mixed([samples])), 0) / channels.length;
+    if (each > FAINT * mean.length && power(mean) < CANCELLED * each) {
+      console.warn("mifuse: the channels cancel each other (opposite phase): the first is taken");
+      return mixed([channels[0]]);
+    }
+  }
+  return mean;
+}
+
+function mixed(channels) {
   const out = new Float32Array(channels[0].length);
   for (const channel of channels) {
     const scale = 1 / channels.length / (channel instanceof Int16Array ? 32768 : 1);
@@ -42,7 +67,7 @@ export function checked(samples) {
     peak = Math.max(peak, Math.abs(sample));
   }
   if (peak > MAX_PEAK) {
-    throw new AudioError(`float samples reach ${peak}: divide them to [-1, 1], or pass an Int16Array`);
+    throw new AudioError(`float samples reach ${peak}: divide them to [-1, 1], int16 by 32768`);
   }
   return samples;
 }
@@ -61,67 +86,96 @@ export function trimSilence(samples, rate) {
 }
 
 /**
- * An audio file as mono samples at `sampleRate` Hz. WAV (PCM of 8 to 32 bits, float) is read as in Python;
- * other formats by the browser's decoder.
+ * An audio file as mono samples at `sampleRate` Hz. WAV, AIFF, AU and W64 (PCM, float, mu-law, A-law) are read as in
+ * Python; other formats by the browser's decoder.
  *
  * @param {Blob | ArrayBuffer | Uint8Array} source
+ * @param {number} [sampleRate]
+ * @param {"mix" | "left" | "right" | number} [channel] the mean of all, or one of them
  * @returns {Promise<Float32Array>}
  */
-export async function readAudio(source, sampleRate = 16_000) {
+export async function readAudio(source, sampleRate = 16_000, channel = "mix") {
+  const { channels, rate } = await readChannels(source);
+  return checked(resample(checked(mono(channels, channel)), rate, sampleRate));
+}
+
+/** The channels of an audio file, as they are, and their rate. */
+export async function readChannels(source) {
   const bytes = new Uint8Array(source instanceof Blob ? await source.arrayBuffer() : source);
-  if (!bytes.length) throw new AudioError("the file is empty (0 bytes)");
-  const { channels, rate } = wav(bytes) ?? (await decoded(bytes));
-  return checked(resample(checked(mono(channels)), rate, sampleRate));
-}
-
-/** Channels and rate of a WAV file; null for what is not one, or is compressed. */
-function wav(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const name = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
-  if (name(0) !== "RIFF" || name(8) !== "WAVE") return null;
-  let format;
-  for (let at = 12, length; at + 8 <= bytes.length; at += 8 + length + (length % 2)) {
-    length = view.getUint32(at + 4, true);
-    const body = at + 8;
-    if (name(at) === "fmt " && length >= 16 && body + length <= bytes.length) {
-      const tag = view.getUint16(body, true);
-      const [count, bits] = [view.getUint16(body + 2, true), view.getUint16(body + 14, true)];
-      const kind = tag === EXTENSIBLE && length >= 26 ? view.getUint16(body + 24, true) : tag;
-      format = { kind, count, bits, rate: view.getUint32(body + 4, true) };
-    } else if (name(at) === "data" && format) {
-      const left = bytes.length - body;
-      if (length === 0xffffffff) length = left; // written to a pipe, length unknown
-      if (length > left) {
-        throw new AudioError(`the file is cut short (${left} of ${length} bytes of audio): copy or record it again`);
-      }
-      return samplesOf(new DataView(view.buffer, view.byteOffset + body, length), format);
-    }
+  if (!bytes.length) throw new AudioError("the file is empty (0 bytes): copy it again or remove it");
+  if (APPLE_DOUBLE.every((byte, i) => bytes[i] === byte)) {
+    throw new AudioError("notes of macOS on another file (AppleDouble), no audio: leave it out");
   }
-  throw new AudioError("the file is cut short, it has no audio data: copy or record it again");
+  const found = layout(bytes);
+  const sound = found?.coding ? { channels: samplesOf(bytes, found), rate: found.rate } : await decoded(bytes);
+  if (sound.rate < 1000) {
+    throw new AudioError(`the sample rate is ${sound.rate} Hz, which holds no speech: write the file again`);
+  }
+  if (!sound.channels[0].length) {
+    throw new AudioError("the file holds no samples, the audio is empty: record it again or remove it");
+  }
+  const bad = sound.channels.map((samples) => samples.findIndex((value) => !Number.isFinite(value)));
+  const first = Math.min(...bad.filter((at) => at >= 0));
+  if (first < Infinity) {
+    const seconds = (first / sound.rate).toFixed(3);
+    throw new AudioError(`NaN or infinite value at frame ${first} (${seconds} s): write it again`);
+  }
+  return sound;
 }
 
-function samplesOf(view, { kind, count, bits, rate }) {
-  const read = {
-    [`${PCM} 8`]: (at) => view.getUint8(at) / 128 - 1, // 8 bits are unsigned
-    [`${PCM} 16`]: (at) => view.getInt16(at, true) / 2 ** 15,
-    [`${PCM} 24`]: (at) => (view.getInt8(at + 2) * 65536 + view.getUint16(at, true)) / 2 ** 23,
-    [`${PCM} 32`]: (at) => view.getInt32(at, true) / 2 ** 31,
-    [`${FLOAT} 32`]: (at) => view.getFloat32(at, true),
-    [`${FLOAT} 64`]: (at) => view.getFloat64(at, true),
-  }[`${kind} ${bits}`];
-  if (!read || !count) return null;
-  const [width, frame] = [bits / 8, (bits / 8) * count];
-  const size = Math.floor(view.byteLength / frame);
-  const channels = Array.from({ length: count }, (_, channel) => {
+function samplesOf(bytes, { coding, channels: count, start, length }) {
+  if (count < 1 || count > MAX_CHANNELS) {
+    throw new AudioError(`the file declares ${count} channels: 1 to ${MAX_CHANNELS} can be used`);
+  }
+  const width = /\d$/.test(coding) ? Number(coding.at(-1)) : 1;
+  const size = Math.floor(length / (width * count));
+  return Array.from({ length: count }, (_, channel) => {
     const samples = new Float32Array(size);
-    for (let i = 0; i < size; i++) samples[i] = read(i * frame + channel * width);
+    decode(bytes, coding, start + channel * width, width * count, samples);
     return samples;
   });
-  return { channels, rate };
 }
 
+/** Raw samples of one of `ENCODINGS`, channels interleaved: an array of channels. */
+export function pcm(bytes, encoding, count = 1) {
+  const coding = ENCODINGS[encoding];
+  if (!coding) throw new AudioError(`${encoding}: ${Object.keys(ENCODINGS).join(", ")} can be used`);
+  return samplesOf(bytes, { coding, channels: count, start: 0, length: bytes.length });
+}
+
+/** Every `step`th sample of a coding from byte `at` on, into an array. */
+function decode(bytes, coding, at, step, out) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const little = coding[0] === "<";
+  const read = {
+    mulaw: (i) => MULAW[bytes[i]],
+    alaw: (i) => ALAW[bytes[i]],
+    u1: (i) => bytes[i] / 128 - 1, // 8 bits of WAV are unsigned
+    i1: (i) => view.getInt8(i) / 128,
+    i2: (i) => view.getInt16(i, little) / 2 ** 15,
+    i3: (i) => (view.getInt8(little ? i + 2 : i) * 65536 + view.getUint16(little ? i : i + 1, little)) / 2 ** 23,
+    i4: (i) => view.getInt32(i, little) / 2 ** 31,
+    f4: (i) => view.getFloat32(i, little),
+    f8: (i) => view.getFloat64(i, little),
+  }[coding.replace(/[<>]/, "")];
+  for (let i = 0; i < out.length; i++) out[i] = read(at + i * step);
+}
+
+const law = (value) => Float32Array.from({ length: 256 }, (_, code) => value(code) / 32768);
+const MULAW = law((code) => {
+  const inverted = ~code & 255;
+  const size = ((((inverted & 15) << 3) + 132) << ((inverted >> 4) & 7)) - 132;
+  return inverted & 128 ? -size : size;
+});
+const ALAW = law((code) => {
+  const even = code ^ 0x55;
+  const [exponent, mantissa] = [(even >> 4) & 7, (even & 15) << 4];
+  const size = exponent ? (mantissa + 264) << (exponent - 1) : mantissa + 8;
+  return even & 128 ? size : -size;
+});
+
 async function decoded(bytes) {
-  if (!globalThis.OfflineAudioContext) throw new AudioError("not a PCM or float WAV file: convert it to WAV");
+  if (!globalThis.OfflineAudioContext) throw new AudioError("not a file that can be read here (WAV, AIFF, AU, W64): convert it to WAV");
   try {
     // A copy: the decoder takes its input away.
     const sound = await new OfflineAudioContext(1, 1, DECODED).decodeAudioData(bytes.slice().buffer);

@@ -1,0 +1,1 @@
+"""The voice-activity gate beside silero-vad: `python -m benchmarks.voice`."""

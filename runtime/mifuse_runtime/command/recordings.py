@@ -1,0 +1,170 @@
+"""One recording of `predict` or `serve`: a clip, or a timeline of what is longer than the model's window."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mifuse_runtime import codings
+from mifuse_runtime.audio import Channel, Floats, Mixer, checked
+from mifuse_runtime.decision import Prediction
+from mifuse_runtime.errors import AudioError
+from mifuse_runtime.files import is_file, opened
+from mifuse_runtime.recognizer import Recognizer
+from mifuse_runtime.resample import PIECE, Resampler
+from mifuse_runtime.sound import Sound
+from mifuse_runtime.speaker import Speaker
+from mifuse_runtime.timeline import LONGEST, Timeline, timeline
+
+EACH = "each"  # one answer for each channel
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The form of raw samples."""
+
+    rate: int = 16_000
+    channels: int = 1
+    encoding: str = "int16"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a recording of other programs may be."""
+
+    longest: float | None = None  # seconds
+    highest: int | None = None  # Hz; filters of higher, odd rates take a second and 200 MB to make
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a recording, or in one channel of it."""
+
+    path: str
+    channel: Channel
+    answer: Prediction | Timeline
+
+
+@contextmanager
+def sound_of(source: str | Path | BinaryIO, raw: Raw) -> Iterator[Sound]:
+    """A file's sound; `-` is stdin: a file if it begins as one, else raw samples."""
+    if source != "-":
+        with opened(source) as sound:
+            yield sound
+        return
+    stream = _Ahead(sys.stdin.buffer)
+    try:
+        if is_file(stream.head):
+            with opened(stream) as sound:  # type: ignore[arg-type]
+                yield sound
+        else:
+            yield Sound(raw.rate, raw.channels, None, _raw_blocks(stream, raw))
+    except AudioError as error:
+        raise AudioError(f"stdin: {error}") from error
+
+
+class _Ahead:
+    """A stream whose first bytes are known before they are read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.head = stream, stream.read(16)
+        self._rest = self.head
+
+    def read(self, count: int) -> bytes:
+        first, self._rest = self._rest[:count], self._rest[count:]
+        return first + self._stream.read(count - len(first))
+
+
+def _raw_blocks(stream: _Ahead, raw: Raw) -> Iterator[Floats]:
+    # 8 bytes a channel hold whole frames of every encoding: only the last piece can be cut.
+    while taken := stream.read(PIECE * max(1, raw.channels)):
+        yield checked(codings.pcm(taken, raw.encoding, raw.channels))
+
+
+def recordings(
+    recognizer: Recognizer,
+    source: str | Path | BinaryIO,
+    channel: Channel,
+    raw: Raw,
+    *,
+    whole: bool = False,
+    speaker: Speaker | None = None,
+    limits: Limits | None = None,
+) -> Iterator[Found]:
+    """What is in a recording; with the channel `each`, one after the other.
+
+    Args:
+        whole: a timeline of short recordings, too.
+        limits: what is refused; None takes everything.
+
+    Raises:
+        AudioError: as `read_audio`.
+    """
+    path = str(source)
+    if channel != EACH:
+        with sound_of(source, raw) as sound:
+            yield Found(path, channel, _found(recognizer, sound, channel, whole, speaker, limits))
+        return
+    if source == "-":
+        raise AudioError("stdin: channels of a pipe cannot be read one by one: name one, or use a file")
+    number, channels = 0, 1
+    while number < channels:
+        with sound_of(source, raw) as sound:
+            channels = sound.channels
+            yield Found(path, number, _found(recognizer, sound, number, whole, speaker, limits))
+        number += 1
+
+
+def _found(  # noqa: PLR0917, one call site a line above
+    recognizer: Recognizer,
+    sound: Sound,
+    channel: Channel,
+    whole: bool,
+    speaker: Speaker | None,
+    limits: Limits | None,
+) -> Prediction | Timeline:
+    rate = recognizer.sample_rate
+    blocks = _mono(sound, channel, rate, limits or Limits())
+    begun: list[Floats] = []
+    size = 0
+    for block in blocks:
+        begun.append(block)
+        size += block.size
+        if size > LONGEST * rate:
+            return timeline(recognizer, chain(begun, blocks))
+    samples = checked(np.concatenate(begun)) if begun else checked(np.zeros(0, np.float32))
+    if not whole and (size <= recognizer.bundle.window * rate or speaker):
+        return recognizer.predict(samples, speaker=speaker)
+    found = timeline(recognizer, [samples])
+    if whole or len(found.segments) != 1:
+        return found
+    return Timeline(found.duration, (recognizer.predict(samples, gate=False),))  # one utterance: a clip
+
+
+def _mono(sound: Sound, channel: Channel, rate: int, limits: Limits) -> Iterator[Floats]:
+    """Blocks (n,) at `rate` Hz."""
+    if limits.highest and sound.rate > limits.highest:
+        raise AudioError(f"sample rate is {sound.rate}: up to {limits.highest} Hz is served")
+    resampler, mixer, size = Resampler(sound.rate, rate), Mixer(channel), 0
+    for block in sound.blocks:
+        size += len(block)
+        if limits.longest and size > limits.longest * sound.rate:
+            raise AudioError(f"the audio is longer than {limits.longest:g} s")
+        yield resampler.feed(mixer.mono(block))
+    yield resampler.flush()
+
+
+def as_dict(found: Found, recognizer: Recognizer) -> dict[str, Any]:
+    """A prediction's fields; for a timeline also `shares` and `segments`; `channel` where one was chosen."""
+    from dataclasses import asdict
+
+    answer = found.answer
+    fields = answer.to_dict(recognizer.labels) if isinstance(answer, Timeline) else asdict(answer)
+    return fields if found.channel == "mix" else {**fields, "channel": found.channel}
