@@ -213,7 +213,9 @@ def _cpu() -> Check:
 
 
 def _cache() -> Check:
-    folder = Path(os.environ.get("MIFUSE_CACHE") or Path.home() / ".cache" / "mifuse")
+    from mifuse.clips.audio import cache_folder
+
+    folder = cache_folder()
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(nearest).free / 1e9
     detail = f"{folder}: {free:.1f} GB free"

@@ -93,9 +93,9 @@ def test_any_label_without_a_label_set(folder: Path) -> None:
         ("path,end\nclips/a.wav,0\n", "line 2: end 0.0 is not after start 0.0"),
         ("path,label\nclips/c, d.wav,sad\n", "line 2: 3 values under 2 columns: quote"),
         ('path,label\n"clips/a.wav,sad\n', "not CSV"),
-        ("path\nclips/a.wav\nclips/x.wav\nclips/y.wav\n", "2 of 3 files are missing, first '.*x.wav'"),
+        ("path\nclips/a.wav\nclips/x.wav\nclips/y.wav\n", "2 of 3 files are missing: '.*x.wav', '.*y.wav'"),
         ("path\nclips\n", "1 of 1 files are missing"),
-        ("path\nclips\\a.wav\n", "1 of 1 files are missing, first .*: write / between folders"),
+        ("path\nclips\\a.wav\n", "1 of 1 files are missing: .*: write / between folders"),
     ],
 )
 def test_refuses(folder: Path, text: str, message: str) -> None:

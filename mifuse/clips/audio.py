@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -98,6 +99,27 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def cache_folder() -> Path:
+    """$MIFUSE_CACHE, ~/.cache/mifuse, or where there is no home a folder of this user among temporary files.
+
+    Raises:
+        AudioError: that folder is another user's.
+    """
+    if given := os.environ.get("MIFUSE_CACHE"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "mifuse"
+    except RuntimeError:  # neither HOME nor an entry in passwd: containers, systemd's DynamicUser
+        user = os.getuid() if hasattr(os, "getuid") else 0
+        folder = Path(tempfile.gettempdir(), f"mifuse-{user}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != user or folder.is_symlink():
+            raise AudioError(
+                f"no home for the cache, and {folder} is another user's: set MIFUSE_CACHE"
+            ) from None
+        return folder
+
+
 class AudioCache:
     """Decoded clips on disk: int16, 16 kHz mono, named by content, least recently used ones dropped.
 
@@ -109,8 +131,7 @@ class AudioCache:
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = 20 << 30) -> None:
-        default = os.environ.get("MIFUSE_CACHE") or Path.home() / ".cache" / "mifuse"
-        self.folder = Path(folder or default) / f"audio-{VERSIONS['audio']}"
+        self.folder = Path(folder or cache_folder()) / f"audio-{VERSIONS['audio']}"
         self.max_bytes = max_bytes
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
         self._known: dict[Path, tuple[int, int, str, str]] = {}  # size, time, fingerprint, hash
@@ -125,9 +146,10 @@ class AudioCache:
         Of a file with unchanged size and modification time some blocks are read again, not all.
         """
         digest = self._file_hash(clip.path)
-        if clip.start is None and clip.end is None:
+        if clip.start is None and clip.end is None and clip.channel is None:
             return digest
-        return hashlib.sha256(f"{digest} {clip.start} {clip.end}".encode()).hexdigest()
+        part = f"{digest} {clip.start} {clip.end}" + (f" {clip.channel}" if clip.channel else "")
+        return hashlib.sha256(part.encode()).hexdigest()
 
     def samples(self, clip: Clip, trim: bool = True) -> Samples:
         """Samples of a clip, (n,) float32 at 16 kHz in [-1, 1], n >= 1; without its silent ends if `trim`.
@@ -140,7 +162,7 @@ class AudioCache:
         digest = self.hash(clip)
         stored = self._load(digest)
         if stored is None:
-            decoded = read_audio(clip.path, clip.start, clip.end)
+            decoded = read_audio(clip.path, clip.start, clip.end, clip.channel or "mix")
             scale = 32767 / max(1.0, float(np.abs(decoded).max()))
             stored = np.round(decoded * scale).astype(np.int16)
             self._store(digest, stored)

@@ -112,6 +112,66 @@ CORPORA = {
         {"a": "angry", "h": "happy", "n": "neutral", "sa": "sad"}
         | {"d": "disgust", "f": "fear", "su": "surprise"},
     ),
+    # 0011/Angry/train/0011_000351, in copies without the folder of the partition.
+    "esd": Corpus(
+        None,
+        r"(?P<speaker>00\d\d)/(?P<emotion>Angry|Happy|Neutral|Sad|Surprise)/"
+        r"(?:(?P<set>train|test|evaluation)/)?00\d\d_\d{6}",
+        {word: word.lower() for word in ("Angry", "Happy", "Neutral", "Sad", "Surprise")},
+    ),
+    # liuchanhg/angry/201: four speakers.
+    "casia": Corpus(
+        "zh",
+        r"(?P<speaker>liuchan[hg]+|wangzhe|zhaoquan[yi]+n|[Zz]hao[Zz]uoxiang)/"
+        r"(?P<emotion>angry|fear|happy|neutral|sad|surprise)/(?P<sentence>\d+)",
+        {word: word for word in ("angry", "fear", "happy", "neutral", "sad", "surprise")},
+    ),
+    # gio-f1-b1: gioia, woman 1, sentence b1.
+    "emovo": Corpus(
+        "it",
+        r"(?P<emotion>dis|gio|neu|pau|rab|sor|tri)-(?P<speaker>[fm][1-3])-(?P<sentence>[a-z]\d)",
+        {"dis": "disgust", "gio": "happy", "neu": "neutral", "pau": "fear", "rab": "angry"}
+        | {"sor": "surprise", "tri": "sad"},
+    ),
+    # male1_angry_10a_1
+    "jl": Corpus(
+        "en",
+        r"(?P<speaker>(?:fe)?male\d)_(?P<emotion>[a-z]+)_(?P<sentence>\d+[ab])_\d",
+        {word: word for word in ("angry", "excited", "happy", "neutral", "sad", "anxious", "apologetic")}
+        | {word: word for word in ("assertive", "concerned", "encouraging")},
+    ),
+    # F_02_MONIKA_S_1_NEUTRAL_5: woman 2, her name, sentence 1, take 5.
+    "subesco": Corpus(
+        "bn",
+        r"(?P<speaker>[FM]_\d\d)_[A-Za-z]+_S_(?P<sentence>\d+)_(?P<emotion>[A-Z]+)_\d+",
+        {word.upper(): word for word in ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")},
+    ),
+    # a01 (1): anger, sentence 1, speaker 1.
+    "aesdd": Corpus(
+        "el",
+        r"(?P<emotion>[adfhs])(?P<sentence>\d\d) ?\((?P<speaker>\d)\)[a-z]?",
+        {"a": "angry", "d": "disgust", "f": "fear", "h": "happy", "s": "sad"},
+    ),
+    # 01-C-2-3: speaker 1, colère, strong, sentence 3; 01-N-3 has no intensity.
+    "cafe": Corpus(
+        "fr",
+        r"(?P<speaker>\d\d)-(?P<emotion>[CDJNPST])(?:-(?P<intensity>[12]))?-(?P<sentence>[1-6])",
+        {
+            "C": "angry",
+            "D": "disgust",
+            "J": "happy",
+            "N": "neutral",
+            "P": "fear",
+            "S": "surprise",
+            "T": "sad",
+        },
+    ),
+    # F01A01: woman 1, anger, her first.
+    "shemo": Corpus(
+        "fa",
+        r"(?P<speaker>[FM]\d\d)(?P<emotion>[AFHNSW])(?P<sentence>\d{2,3})",
+        _LETTERS | {"F": "fear", "W": "surprise"},
+    ),
     # nea00201: emotional script, speaker a, file 201 (emotiontts_open_db). Its documentation calls 201 to 300
     # angry and 301 to 400 sad, but sentences and voices of all speakers are the other way round.
     "koremo": Corpus("ko", r"(?P<speaker>(?:em|ne)[a-z])(?P<emotion>00[0-4]\d\d)", _KOREMO),

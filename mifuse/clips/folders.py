@@ -6,7 +6,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,24 +14,17 @@ from mifuse.clips.corpora import CORPORA, Corpus
 from mifuse.clips.labels import LABELS, canonical
 from mifuse.clips.manifest import Clip, write_manifest
 from mifuse.errors import ManifestError
+from mifuse_runtime import files
 
-# Read by libsndfile; lossless first: of two copies of a clip the first kind is taken.
-SUFFIXES = (
-    ".wav",
-    ".flac",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".au",
-    ".caf",
-    ".w64",
-    ".rf64",
-    ".ogg",
-    ".opus",
-    ".mp3",
-)
+# Lossless first: of two copies of a clip the first kind is taken.
+SUFFIXES = (*files.SUFFIXES, *files.FFMPEG_SUFFIXES)
+NOT_NAMED = "not in the corpus's naming"
+HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "@eaDir")  # folders of systems, beside those that begin with a dot
 FOLDERS, FLAT = "folders", "flat"
-NAMES = (*CORPORA, FOLDERS, FLAT)
+FILE_NAMES, PATTERN = "names", "pattern"  # a word of the name says the emotion; --label-from says it
+NAMES = (*CORPORA, FOLDERS, FILE_NAMES, FLAT)
+# Names that a weekday, a person or a code of a corpus may have, too: no class folders.
+UNSURE = {"sa", "so", "ang", "hap", "exc", "neu", "a", "h", "n", "s"}
 
 
 @dataclass(frozen=True)
@@ -43,77 +36,143 @@ class Scan:
         clips: those with a label, or all, unlabelled, of a flat folder.
         mapping: emotion of the corpus -> label, None when left out.
         left_out: reason or emotion -> number of files.
+        lost: recordings among them that cannot be read here, or say no emotion where others do.
     """
 
     corpus: str
     clips: tuple[Clip, ...]
     mapping: Mapping[str, str | None]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    lost: int = 0
+
+    @property
+    def mostly_lost(self) -> bool:
+        """Whether more recordings were left out than taken that nobody asked to leave out."""
+        return self.lost > len(self.clips)
 
 
-def scan(folder: Path, corpus: str | None = None, overrides: Mapping[str, str] | None = None) -> Scan:
-    """Find and name the clips below a folder.
+def scan(
+    folder: Path,
+    corpus: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    speaker_from: str | None = None,
+    label_from: str | None = None,
+) -> Scan:
+    """Find and name the clips below a folder; every file that is no clip is counted under a reason.
 
     Args:
         corpus: one of `NAMES`; None finds out.
         overrides: emotion -> label, over the default mapping; an empty label leaves the emotion out.
+        speaker_from, label_from: patterns searched in each path below the folder; their first group, or all
+            of the match, is the speaker or the emotion.
 
     Raises:
         ManifestError: no audio, no or several corpora fit, label files are missing, nothing is left.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links below it stay as the user made them
-    files = _audio_files(folder)
+    left_out: Counter[str] = Counter()
+    recordings = _audio_files(folder, left_out)
+    lost = sum(count for reason, count in left_out.items() if reason in files.FFMPEG_SUFFIXES)
     overrides = overrides or {}
-    corpus = corpus or _detect(folder, files, overrides)
+    if label_from:
+        corpus = PATTERN
+    corpus = corpus or _detect(folder, recordings, overrides)
+    emotions: Iterable[str] = ()
     if corpus in CORPORA:
-        found = list(_corpus_clips(CORPORA[corpus], corpus, folder, files))
-        left_out = Counter({"not in the corpus's naming, or a copy": len(files) - len(found)})
-        emotions: Iterable[str] = CORPORA[corpus].codes.values()
+        found = list(_corpus_clips(CORPORA[corpus], corpus, folder, recordings, left_out))
+        lost += left_out[NOT_NAMED]
+        emotions = CORPORA[corpus].codes.values()
     else:
-        found = [(_folder_emotion(folder, file, overrides), Clip("", file)) for file in files]
-        left_out = Counter()
-        emotions = dict.fromkeys(emotion for emotion, _ in found if emotion) if corpus == FOLDERS else ()
+        named = _namer(corpus, folder, recordings, overrides, label_from)
+        found = [(named(file), Clip("", file)) for file in recordings]
+        emotions = dict.fromkeys(emotion for emotion, _ in found if emotion) if corpus != FLAT else ()
     mapping = _mapping(emotions, overrides, corpus)
+    speaker = _searched(folder, speaker_from, "--speaker-from")
     clips = []
     for emotion, clip in found:
         label = mapping.get(emotion)
         if label or corpus == FLAT:
             name = clip.path.relative_to(folder).as_posix()
             extra = {**clip.extra, "emotion": emotion} if corpus in CORPORA else {}
-            clips.append(replace(clip, name=name, label=label, extra=extra))
+            who = speaker(clip.path) if speaker_from else clip.speaker
+            clips.append(replace(clip, name=name, label=label, extra=extra, speaker=who or None))
         else:
-            left_out[emotion or "no class folder"] += 1
+            reason = emotion or ("no class folder" if corpus == FOLDERS else "no emotion in the name")
+            left_out[reason] += 1
+            lost += corpus not in CORPORA and emotion not in overrides
     if not clips:
         raise ManifestError(
             f"{folder}: no clip has one of the labels {', '.join(LABELS)} (found {_counts(left_out)}): "
             "name them with --map EMOTION=LABEL, or choose another --corpus"
         )
-    return Scan(corpus, tuple(clips), mapping, {reason: n for reason, n in left_out.items() if n})
+    kept = {reason: count for reason, count in left_out.items() if count}
+    return Scan(corpus, tuple(clips), mapping, kept, lost)
+
+
+def _searched(folder: Path, pattern: str | None, option: str) -> Callable[[Path], str]:
+    """What a pattern finds in a path below the folder, as POSIX writes it; empty without."""
+    try:
+        compiled = re.compile(pattern or "$^")
+    except re.error as error:
+        raise ManifestError(f"{option} {pattern!r}: not a regular expression ({error})") from error
+
+    def search(file: Path) -> str:
+        match = compiled.search(file.relative_to(folder).as_posix())
+        return (match[1] if match and compiled.groups else match[0] if match else "") or ""
+
+    return search
+
+
+def _namer(
+    corpus: str,
+    folder: Path,
+    recordings: Sequence[Path],
+    overrides: Mapping[str, str],
+    label_from: str | None,
+) -> Callable[[Path], str]:
+    """What says the emotion of a file."""
+    if corpus == PATTERN:
+        search = _searched(folder, label_from, "--label-from")
+        return lambda file: search(file).lower()
+    if corpus == FILE_NAMES:
+        return lambda file: _word(file, overrides)
+    depth = _class_depth(folder, recordings, overrides)
+    return lambda file: _folder_emotion(folder, file, overrides, depth)
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
-def _audio_files(folder: Path) -> list[Path]:
+def _audio_files(folder: Path, left_out: Counter[str]) -> list[Path]:
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder: name the folder that holds the recordings")
-    other: Counter[str] = Counter()
-    files = []
+    found = []
     for parent, folders, names in os.walk(folder):
+        linked = [name for name in folders if Path(parent, name).is_symlink()]
+        left_out["linked folder, not followed"] += len(linked)
         folders.sort()
+        hidden = any(
+            part.startswith(".") or part in HIDDEN for part in Path(parent).relative_to(folder).parts
+        )
         for name in sorted(names):
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million Path objects are slow
-            if name.startswith("."):  # among them the ._ twins of macOS archives
-                continue
-            if suffix in SUFFIXES:
-                files.append(Path(parent, name))
+            if hidden or name.startswith("."):
+                left_out["hidden or deleted (._, .Trashes, __MACOSX)"] += 1
+            elif suffix in files.SUFFIXES:
+                found.append(Path(parent, name))
+            elif suffix in files.FFMPEG_SUFFIXES:
+                if files.named_file(Path(parent, name)):
+                    found.append(Path(parent, name))
+                else:
+                    left_out[suffix] += 1
             else:
-                other[suffix or "no suffix"] += 1
-    if not files:
-        found = f"found {_counts(dict(other.most_common(3)))}" if other else "it is empty"
-        raise ManifestError(f"{folder}: no audio files ({found}): convert them to WAV or FLAC")
-    return files
+                left_out[suffix or "no suffix"] += 1
+    if not found:
+        counts = dict(left_out.most_common(3))
+        what = f"found {_counts(counts)}" if any(counts.values()) else "it is empty"
+        raise ManifestError(f"{folder}: no audio files ({what}): convert them to WAV or FLAC")
+    return found
 
 
 def _stem(file: Path) -> str:
@@ -138,24 +197,55 @@ def _detect(folder: Path, files: Sequence[Path], overrides: Mapping[str, str]) -
         )
     if fitting:
         return fitting[0]
-    emotions = {_folder_emotion(folder, file, overrides) for file in files}
-    return FOLDERS if any(emotion in overrides or _label(emotion) for emotion in emotions) else FLAT
+    if len({label for file in files for label in _folder_labels(folder, file, overrides)}) > 1:
+        return FOLDERS
+    if all(_folder_labels(folder, file, overrides) for file in files):
+        return FOLDERS
+    words = [_word(file, overrides) for file in files]
+    if 2 * sum(map(bool, words)) > len(files) and len({_label(word) for word in words if word}) > 1:
+        return FILE_NAMES
+    return FLAT
 
 
-def _folder_emotion(folder: Path, file: Path, overrides: Mapping[str, str]) -> str:
-    """The nearest folder that names an emotion, else the file's own folder; empty at the top."""
-    parts = [part.lower() for part in reversed(file.parent.relative_to(folder).parts)]
-    named = [part for part in parts if part in overrides or _label(part)]
-    return (named or parts or [""])[0]
+def _folder_labels(folder: Path, file: Path, overrides: Mapping[str, str]) -> list[str]:
+    """The emotions that folders above a file name."""
+    parts = (part.lower() for part in file.parent.relative_to(folder).parts)
+    return [
+        overrides.get(part) or _label(part) or part for part in parts if part in overrides or _label(part)
+    ]
+
+
+def _class_depth(folder: Path, files: Sequence[Path], overrides: Mapping[str, str]) -> int | None:
+    """Which folder, counted from the top, is the class: the one that most often names an emotion."""
+    depths: Counter[int] = Counter()
+    for file in files:
+        for depth, part in enumerate(file.parent.relative_to(folder).parts):
+            depths[depth] += part.lower() in overrides or bool(_label(part.lower()))
+    return max(depths, key=lambda depth: depths[depth], default=None) if any(depths.values()) else None
+
+
+def _folder_emotion(folder: Path, file: Path, overrides: Mapping[str, str], depth: int | None) -> str:
+    """The nearest folder that names an emotion, else the one where classes are; empty at the top."""
+    parts = [part.lower() for part in file.parent.relative_to(folder).parts]
+    named = [part for part in reversed(parts) if part in overrides or _label(part)]
+    if named or depth is None:
+        return (named or parts[-1:] or [""])[0]
+    return parts[depth] if depth < len(parts) else ""
+
+
+def _word(file: Path, overrides: Mapping[str, str]) -> str:
+    """The one word of a file's name that is an emotion; empty without or with several."""
+    words = {word for word in re.split(r"[^a-z]+", file.stem.lower()) if word in overrides or _label(word)}
+    return words.pop() if len(words) == 1 else ""
 
 
 def _label(emotion: str) -> str | None:
-    """The label of an emotion's name; one letter is too little to call a folder an emotion."""
-    return canonical(emotion) if len(emotion) > 1 else None
+    """The label of an emotion's name; a code is too little to call a folder an emotion."""
+    return None if emotion in UNSURE else canonical(emotion)
 
 
 def _mapping(emotions: Iterable[str], overrides: Mapping[str, str], corpus: str) -> dict[str, str | None]:
-    mapping = {emotion: _label(emotion) for emotion in emotions}
+    mapping = {emotion: canonical(emotion) if corpus in CORPORA else _label(emotion) for emotion in emotions}
     for emotion, label in overrides.items():
         if emotion not in mapping:
             known = ", ".join(mapping) or "none, its clips are unlabelled"
@@ -167,7 +257,7 @@ def _mapping(emotions: Iterable[str], overrides: Mapping[str, str], corpus: str)
 
 
 def _corpus_clips(
-    corpus: Corpus, name: str, folder: Path, files: Sequence[Path]
+    corpus: Corpus, name: str, folder: Path, files: Sequence[Path], left_out: Counter[str]
 ) -> Iterator[tuple[str, Clip]]:
     """Emotion and clip of each file in the corpus's naming; copies under the same name once."""
     matcher = _matcher(corpus)
@@ -176,6 +266,7 @@ def _corpus_clips(
     for file in sorted(files, key=lambda file: SUFFIXES.index(file.suffix.lower())):
         match = matcher.search(_stem(file))
         if match is None or match[0].lstrip("/") in seen:
+            left_out[NOT_NAMED if match is None else "a copy of another clip"] += 1
             continue
         groups = match.groupdict() | listed.get(match.groupdict().get("key", ""), {})
         code = groups.pop("emotion", "")
@@ -222,11 +313,13 @@ def prepare(
     test: Iterable[str] | float | None = None,
     seed: int = 0,
     force: bool = False,
+    speaker_from: str | None = None,
+    label_from: str | None = None,
 ) -> Scan:
     """Write the manifest `output` of the clips below a folder; what `scan` found, with `split` where asked.
 
     Args:
-        corpus, overrides: as of `scan`.
+        corpus, overrides, speaker_from, label_from: as of `scan`.
         test: speakers whose clips are of the split `test`, or their share; None: no split.
         force: replace the manifest that is there.
 
@@ -236,7 +329,7 @@ def prepare(
     output = Path(output)
     if output.exists() and not force:
         raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
-    found = scan(Path(folder), corpus, overrides)
+    found = scan(Path(folder), corpus, overrides, speaker_from, label_from)
     if test:
         found = replace(found, clips=split_speakers(found.clips, test, seed))
     write_manifest(output, found.clips)

@@ -6,15 +6,28 @@ import csv
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mifuse.clips.labels import LABELS, canonical
-from mifuse.errors import ManifestError
+from mifuse.errors import AudioError, ManifestError
+from mifuse_runtime.audio import channel_index
 from mifuse_runtime.shown import quoted, unquoted
 
-COLUMNS = ("path", "label", "speaker", "split", "start", "end", "language")
+COLUMNS = ("path", "label", "speaker", "split", "start", "end", "language", "channel")
+# What others call a column; as an unknown one its values would be lost without a word.
+NEAR = {"emotion": "label", "emotions": "label", "labels": "label", "class": "label", "speakers": "speaker"}
+NEAR |= {
+    "speaker_id": "speaker",
+    "speakerid": "speaker",
+    "spk": "speaker",
+    "splits": "split",
+    "partition": "split",
+}
+NEAR |= {"lang": "language", "start_time": "start", "end_time": "end", "channels": "channel"}
+NAMED = 20  # files of an error that are named
 SPLITS = ("adapt", "test")
 
 
@@ -28,6 +41,7 @@ class Clip:
         label: emotion, None when unlabelled.
         start, end: the part of the file that is the clip, seconds; None is the file's own start or end.
         extra: the other columns of the row.
+        channel: of the file, as `mifuse_runtime.read_audio` takes it; None is the mean of all.
     """
 
     name: str
@@ -39,6 +53,7 @@ class Clip:
     end: float | None = None
     language: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    channel: str | None = None
 
     def without_speaker(self) -> Clip:
         """The same clip of nobody known."""
@@ -89,10 +104,10 @@ def read_manifest(path: Path | str, labels: Sequence[str] | None = LABELS) -> Ma
     path = Path(path)
     folder = _folder(path)
     clips: list[Clip] = []
-    seen: dict[tuple[str, float | None, float | None], int] = {}
+    seen: dict[tuple[object, ...], int] = {}
     for line, row in _rows(path):
         clip = _clip(row, folder, labels, f"{path}, line {line}")
-        key = (str(clip.path), clip.start, clip.end)
+        key = (str(clip.path), clip.start, clip.end, clip.channel)
         if key in seen:
             raise ManifestError(
                 f"{path}, line {line}: {clip.name!r} repeats line {seen[key]}: remove one of the two rows"
@@ -102,8 +117,7 @@ def read_manifest(path: Path | str, labels: Sequence[str] | None = LABELS) -> Ma
     if not clips:
         raise ManifestError(f"{path}: no rows under the header: add one row per clip")
     _check_splits(path, clips, list(seen.values()))
-    _check_files(path, clips)
-    return Manifest(path, tuple(clips))
+    return Manifest(path, tuple(_found_files(path, clips)))
 
 
 def write_manifest(path: Path | str, clips: Iterable[Clip], empty: Sequence[str] = ()) -> None:
@@ -149,7 +163,7 @@ def _row(clip: Clip, manifest: Path) -> dict[str, str]:
         raise ManifestError(
             f"{manifest}: {str(clip.path)!r} is outside its folder: write the manifest at or above the clips"
         ) from None
-    values = (name, clip.label, clip.speaker, clip.split, clip.start, clip.end, clip.language)
+    values = (name, clip.label, clip.speaker, clip.split, clip.start, clip.end, clip.language, clip.channel)
     own = {column: "" if value is None else str(value) for column, value in zip(COLUMNS, values, strict=True)}
     return {**clip.extra, **own}
 
@@ -186,6 +200,11 @@ def _header(path: Path, names: list[str]) -> list[str]:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ManifestError(f"{path}: column {twice[0]!r} appears twice: rename or remove one")
+    for name in names:
+        meant = name.lower().replace(" ", "_")
+        meant = meant if meant in COLUMNS else NEAR.get(meant, "")
+        if meant and meant not in names:
+            raise ManifestError(f"{path}: column {name!r}: did you mean {meant}? Call it so, or otherwise")
     return names
 
 
@@ -210,7 +229,26 @@ def _clip(row: dict[str, str], folder: Path, labels: Sequence[str] | None, where
     start, end = _seconds(value["start"], "start", where), _seconds(value["end"], "end", where)
     if end is not None and end <= (start or 0.0):
         raise ManifestError(f"{where}: end {end} is not after start {start or 0.0}: give both in seconds")
-    return Clip(name, folder / name, label, value["speaker"], split, start, end, value["language"], row)
+    return Clip(
+        name,
+        folder / name,
+        label,
+        value["speaker"],
+        split,
+        start,
+        end,
+        value["language"],
+        row,
+        _channel(value["channel"], where),
+    )
+
+
+def _channel(text: str | None, where: str) -> str | None:
+    try:
+        channel_index(text or "mix")
+    except AudioError as error:
+        raise ManifestError(f"{where}: {error}") from error
+    return text
 
 
 def _seconds(text: str | None, column: str, where: str) -> float | None:
@@ -233,11 +271,37 @@ def _check_splits(path: Path, clips: Sequence[Clip], lines: Sequence[int]) -> No
                 raise ManifestError(f"{path}, line {line}: empty split: use one of {', '.join(SPLITS)}")
 
 
-def _check_files(path: Path, clips: Sequence[Clip]) -> None:
-    files = dict.fromkeys(clip.path for clip in clips)
-    missing = [file for file in files if not os.path.isfile(file)]  # noqa: PTH113 - twice as fast
+def _found_files(path: Path, clips: Sequence[Clip]) -> Sequence[Clip]:
+    """The clips, those with a name in another Unicode form with the one that the disk has."""
+    known = {file: os.path.isfile(file) for file in dict.fromkeys(clip.path for clip in clips)}  # noqa: PTH113 - twice as fast
+    if all(known.values()):
+        return clips
+    named = {file: file if there else _same_name(file) for file, there in known.items()}
+    missing = [file for file, found in named.items() if found is None or not found.is_file()]
     if missing:
         way = "write / between folders" if "\\" in missing[0].name else "put them there or remove their rows"
-        raise ManifestError(
-            f"{path}: {len(missing)} of {len(files)} files are missing, first {str(missing[0])!r}: {way}"
-        )
+        names = ", ".join(f"{str(file)!r}{_hint(file)}" for file in missing[:NAMED])
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise ManifestError(f"{path}: {len(missing)} of {len(known)} files are missing: {names}{more}: {way}")
+    return [replace(clip, path=named[clip.path] or clip.path) for clip in clips]
+
+
+def _same_name(file: Path) -> Path | None:
+    """The file whose path is the same letters, composed or decomposed (macOS writes the latter)."""
+    if file.parent == file:
+        return file
+    parent = file.parent if file.parent.is_dir() else _same_name(file.parent)
+    wanted = unicodedata.normalize("NFC", file.name)
+    if parent is None or not parent.is_dir() or (wanted.isascii() and not (parent / file.name).exists()):
+        return None
+    names = (entry for entry in parent.iterdir() if unicodedata.normalize("NFC", entry.name) == wanted)
+    return next(names, None)
+
+
+def _hint(file: Path) -> str:
+    """A name beside a missing file that differs in capitals or spaces."""
+    if not file.parent.is_dir():
+        return ""
+    wanted = file.name.strip().lower()
+    near = next((entry.name for entry in file.parent.iterdir() if entry.name.strip().lower() == wanted), None)
+    return f" (there is {near!r})" if near else ""

@@ -15,7 +15,9 @@ from mifuse.clips.folders import FLAT, NAMES, Scan
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.commands.output import echo
+from mifuse_runtime.files import FFMPEG_SUFFIXES
 
+PREVIEW = 10  # rows shown of what a pattern finds
 MOST_SPEAKERS = 30  # rows of the printed table; --json has them all
 
 
@@ -45,6 +47,8 @@ def _overrides(_context: click.Context, _option: click.Parameter, values: Sequen
     metavar="EMOTION=LABEL",
     help="Give an emotion of the corpus (or a class folder) this label; EMOTION= leaves it out.",
 )
+@click.option("--speaker-from", metavar="REGEX", help="Finds the speaker in a path (its first group).")
+@click.option("--label-from", metavar="REGEX", help="Finds the emotion in a path (its first group).")
 @click.option(
     "--test-speakers", metavar="A,B", help="Put these speakers in the test split, the rest in adapt."
 )
@@ -62,6 +66,8 @@ def prepare(
     output: Path,
     corpus: str | None,
     overrides: dict[str, str],
+    speaker_from: str | None,
+    label_from: str | None,
     test_speakers: str | None,
     split_test: float | None,
     seed: int,
@@ -71,16 +77,34 @@ def prepare(
     """Turn FOLDER into a manifest: labels and speakers come from the names of its files.
 
     Known corpora: RAVDESS, EMO-DB, nEMO, CREMA-D, IEMOCAP, MSP-IMPROV, MSP-Podcast, URDU-Dataset, TESS,
-    SAVEE. Otherwise a folder per class (`folders`), or unlabelled clips (`flat`).
+    SAVEE, ESD, CASIA, EMOVO, JL, SUBESCO, AESDD, CaFE, ShEMO. Otherwise a folder per class (`folders`),
+    a word of each name (`names`), or unlabelled clips (`flat`).
     """
     if test_speakers and split_test:
         raise click.UsageError("--test-speakers and --split-test exclude each other: give one of them")
     named = [name.strip() for name in test_speakers.split(",")] if test_speakers else None
     found = folders.prepare(
-        folder, output, corpus, overrides=overrides, test=split_test or named, seed=seed, force=force
+        folder,
+        output,
+        corpus,
+        overrides=overrides,
+        test=split_test or named,
+        seed=seed,
+        force=force,
+        speaker_from=speaker_from,
+        label_from=label_from,
     )
     summary = _summary(found, output)
     echo(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else _text(summary))
+    if (speaker_from or label_from) and not as_json:
+        echo("first rows:")
+        for clip in found.clips[:PREVIEW]:
+            echo(f"  {clip.name}  label {clip.label or '-'}  speaker {clip.speaker or '-'}")
+    if found.mostly_lost:
+        raise click.ClickException(
+            f"{output} is written, but {found.lost} recordings were left out, more than it holds "
+            f"({len(found.clips)}): convert them, or name their emotions with --map or --label-from"
+        )
 
 
 def _summary(found: Scan, output: Path) -> dict[str, Any]:
@@ -123,7 +147,11 @@ def _text(summary: dict[str, Any]) -> str:
         lines.append("splits: " + ", ".join(f"{name} {count}" for name, count in summary["splits"].items()))
     if summary["left_out"]:
         counts = ", ".join(f"{name} {count}" for name, count in summary["left_out"].items())
-        lines.append(f"left out: {counts} (change with --map EMOTION=LABEL)")
+        unread = any(name in FFMPEG_SUFFIXES for name in summary["left_out"])
+        way = (
+            "convert them to WAV or FLAC, or install ffmpeg" if unread else "change with --map EMOTION=LABEL"
+        )
+        lines.append(f"left out: {counts} ({way})")
     if speakers:
         width = max(map(len, speakers))
         lines.append(f"{'speaker':<{max(width, 7)}} " + " ".join(f"{label:>8}" for label in LABELS))

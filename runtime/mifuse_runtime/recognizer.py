@@ -46,6 +46,7 @@ class Recognizer:
         self._front = engine.graph.front
         self._rate = bundle.sample_rate / (self._front.hop if self._front else 1)  # of what the graph takes
         self._card = card
+        self._started: tuple[str, int, str | None] = (engine.name, 1, None)
 
     @classmethod
     def load(
@@ -77,7 +78,13 @@ class Recognizer:
 
             new_speaker(Path(path), bundle)  # a damaged head is refused here, not at the ninth clip
         what = f"{precision or bundle.default} on {started.name}, threads={threads}"
-        return cls(Path(path), bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
+        loaded = cls(Path(path), bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
+        loaded._started = (started.name, threads, precision)
+        return loaded
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A recogniser is sent to another process as its bundle's path, and loaded there."""
+        return Recognizer.load, (self._folder, *self._started)
 
     def __repr__(self) -> str:
         return f"<Recognizer {self._card}>"

@@ -76,6 +76,7 @@ class Past(NamedTuple):
 
     features: Floats  # (CONTEXT - 1, …)
     fine: Floats  # (max(LAGS), …)
+    passed: bool = False  # whether the last frame passed
 
 
 def framed(samples: Floats, rate: int) -> Floats:
@@ -109,9 +110,13 @@ def speech_frames(
         loud = levels(piece)
         found = loud >= settings.level
         if settings.voice > 0:
+            before = past.passed if past else False
             values, past = features(piece, past)
             hidden = np.maximum(0, values @ layers[0] + layers[1])
             found &= hidden @ layers[2] + layers[3] >= least
+            past = past._replace(passed=bool(found[-1]))
+            found[1:] &= found[:-1].copy()  # a voice lasts longer than a click: two frames or more
+            found[0] &= before
         speech[at : at + PIECE] = found
     return speech, past
 

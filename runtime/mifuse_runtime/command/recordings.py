@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,7 +145,10 @@ def _found(  # noqa: PLR0917, one call site a line above
     found = timeline(recognizer, [samples])
     if whole or len(found.segments) != 1:
         return found
-    return Timeline(found.duration, (recognizer.predict(samples, gate=False),))  # one utterance: a clip
+    # One utterance: what `predict` says of the clip.
+    [segment], clip = found.segments, recognizer.predict(samples, gate=False)
+    clip = replace(clip, start=segment.start, end=segment.end, speech=segment.speech)
+    return Timeline(found.duration, (clip,))
 
 
 def _mono(sound: Sound, channel: Channel, rate: int, limits: Limits) -> Iterator[Floats]:

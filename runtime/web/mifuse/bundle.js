@@ -17,7 +17,8 @@ export const SETTINGS = {
   margin: [0.1, 0, 1],
   speech: [0.1, 0, 1],
   level: [-60, -200, 0],
-  flatness: [0.42, 0, 1],
+  voice: [0.5, 0, 1],
+  flatness: [0.42, 0, 1], // of bundles from before the gate had a network; not used
 };
 
 /**

@@ -5,6 +5,7 @@ import { Decider } from "./decision.js";
 import { BundleError } from "./errors.js";
 import { resample } from "./resample.js";
 import { Stream } from "./stream.js";
+import { speechShare } from "./vad.js";
 
 const SHORTEST = 0.1; // seconds: shorter audio is followed by silence, so that any graph has a frame to look at
 
@@ -78,12 +79,16 @@ export class Recognizer {
    *
    * @param {Float32Array | Float64Array | Int16Array | Array} samples mono, or an array of channels
    * @param {number} [sampleRate] Hz
+   * @param {"mix" | "left" | "right" | number} [channel] the mean of all, or one of them
    * @returns {Promise<import("./decision.js").Prediction>}
    */
-  async predict(samples, sampleRate = this.sampleRate) {
-    const ready = resample(checked(mono(samples)), sampleRate, this.sampleRate);
-    const probs = await this.#run(trimSilence(ready, this.sampleRate)); // as of the clips that students learn from
-    return new Decider(this.labels, this.#bundle.settings, 1).decide(probs, 0, ready.length / this.sampleRate);
+  async predict(samples, sampleRate = this.sampleRate, channel = "mix") {
+    const ready = resample(checked(mono(samples, channel)), sampleRate, this.sampleRate);
+    const trimmed = trimSilence(ready, this.sampleRate); // as of the clips that students learn from
+    const { settings } = this.#bundle;
+    const speech = speechShare(trimmed, settings, this.sampleRate);
+    const probs = speech < settings.speech ? null : await this.#run(trimmed);
+    return new Decider(this.labels, settings, 1).decide(probs, 0, ready.length / this.sampleRate, speech);
   }
 
   /**
