@@ -216,7 +216,8 @@ def test_predict_keeps_who_speaks(
     strangers, first, second = said
     assert first[: speaker.FEWEST] == strangers[: speaker.FEWEST] and first[-1] != strangers[-1]
     assert second[1] != first[1], "the second call goes on from the first"
-    assert json.loads(me.read_text())["clips"] == 2 * len(CLIPS)
+    spoken = sum("no speech" not in row for row in strangers[1:])  # nothing is learnt where nobody speaks
+    assert spoken > len(CLIPS) // 2 and json.loads(me.read_text())["clips"] == 2 * spoken
     assert runtime([*call, "--speaker", str(me), "--jobs", "2"]) == 1
     assert "leave out --jobs" in capsys.readouterr().err
     monkeypatch.setattr(Recognizer, "predict", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
