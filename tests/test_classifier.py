@@ -190,7 +190,7 @@ def test_bad_audio_leaves_nothing(domain, tmp_path):
     (tmp_path / "m.csv").write_text("path,label,speaker\na.wav,sad,x\nb.wav,angry,y\n")
     refused = command(tmp_path / "m.csv", "-o", tmp_path / "out", *QUICK)
     assert refused.exit_code == 1
-    assert "a.wav: not readable as audio" in refused.stderr
+    assert "a.wav: not an audio file that can be read" in refused.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "b.wav", "m.csv"}
 
 

@@ -176,7 +176,7 @@ def test_what_is_not_exported(tmp_path: Path) -> None:
     whisper = transformers.WhisperConfig(**WHISPER, id2label=dict(enumerate(LABELS)))
     transformers.WhisperForAudioClassification(whisper).save_pretrained(tmp_path / "whisper")
     transformers.WhisperFeatureExtractor(feature_size=8).save_pretrained(tmp_path / "whisper")
-    assert "is a whisper, which hears spectrograms" in refused(tmp_path / "whisper")
+    assert "is a whisper, which takes spectrograms" in refused(tmp_path / "whisper")
     assert "has no trained head" in refused(save_encoder(tmp_path / "encoder", "WavLM"))
     folder = save(tmp_path / "pickled", "hubert")
     assert "is a hubert, and a budget narrows" in refused(folder, "--budget-kb", 100)
