@@ -53,6 +53,14 @@ class Bundle:
     quality: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """Class shares (label -> share) that the model's answers assume; None: all alike."""
+        found = self.provenance.get("shares")
+        if not isinstance(found, Mapping) or not all(isinstance(found.get(n), float) for n in self.labels):
+            return None
+        return {name: found[name] for name in self.labels}
+
     def to_json(self) -> str:
         """The text of `bundle.json`, keys in a fixed order."""
         content: dict[str, Any] = {"schema": SCHEMA}

@@ -36,8 +36,10 @@ class Prediction:
 class Decider:
     """Turns the probabilities of one window after the other into predictions."""
 
-    def __init__(self, labels: Sequence[str], settings: Settings, hop: float) -> None:
-        self._labels, self._settings = labels, settings
+    def __init__(
+        self, labels: Sequence[str], settings: Settings, hop: float, odds: Shares | None = None
+    ) -> None:
+        self._labels, self._settings, self._odds = labels, settings, odds
         self._keep = math.exp(-hop / settings.smoothing) if settings.smoothing else 0.0
         self.reset()
 
@@ -52,6 +54,7 @@ class Decider:
             self.reset()
             equal = dict.fromkeys(self._labels, 1 / len(self._labels))
             return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech)
+        probs = probs if self._odds is None else probs * self._odds
         probs = probs / probs.sum()
         last = probs if self._smooth is None else self._smooth
         self._smooth = self._keep * last + (1 - self._keep) * probs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 from mifuse_runtime.audio import Channel, Floats, checked, mono, trim_silence
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.decision import Decider, Prediction
+from mifuse_runtime.decision import Decider, Prediction, Shares
 from mifuse_runtime.errors import AudioError, BundleError
 from mifuse_runtime.graph import Engine
 from mifuse_runtime.resample import PIECE, resample
+from mifuse_runtime.shares import odds
 from mifuse_runtime.stream import Steps, Stream, heard, together
 from mifuse_runtime.vad import Vad, speech_share
 
@@ -39,14 +41,18 @@ class Recognizer:
     `samples` are 1-D or (n, channels), float in [-1, 1] or int16; channels are averaged, rates resampled.
     """
 
-    def __init__(self, folder: Path, bundle: Bundle, engine: Engine, card: str) -> None:
+    def __init__(
+        self, folder: Path, bundle: Bundle, engine: Engine, card: str, odds: Shares | None = None
+    ) -> None:
         self.bundle = bundle
+        self._odds = odds
         self._folder = folder
         self._engine = engine
         self._front = engine.graph.front
         self._rate = bundle.sample_rate / (self._front.hop if self._front else 1)  # of what the graph takes
         self._card = card
         self._started: tuple[str, int, str | None] = (engine.name, 1, None)
+        self._shares: Mapping[str, float] | None = None
 
     @classmethod
     def load(
@@ -56,6 +62,8 @@ class Recognizer:
         threads: int = 1,
         precision: str | None = None,
         cache: str | Path | None = None,
+        *,
+        shares: Mapping[str, float] | None = None,
     ) -> Recognizer:
         """Load a bundle after checking the SHA-256 of its files.
 
@@ -65,6 +73,8 @@ class Recognizer:
             threads: threads that the engine may use for one call.
             precision: `fp32` or `int8`; None is the bundle's default.
             cache: folder where `auto` notes its choice for other processes; None writes nothing.
+            shares: how often emotions occur here, as in {"neutral": 0.7}; the rest is spread over the others.
+                None: as where the student was adapted, or all alike.
 
         Raises:
             BundleError: the bundle is missing, changed, too new, or lacks that engine and precision.
@@ -78,13 +88,14 @@ class Recognizer:
 
             new_speaker(Path(path), bundle)  # a damaged head is refused here, not at the ninth clip
         what = f"{precision or bundle.default} on {started.name}, threads={threads}"
-        loaded = cls(Path(path), bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}")
-        loaded._started = (started.name, threads, precision)
+        moved = None if shares is None else odds(bundle.labels, shares, bundle.shares)
+        loaded = cls(Path(path), bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}", moved)
+        loaded._started, loaded._shares = (started.name, threads, precision), shares
         return loaded
 
     def __reduce__(self) -> tuple[object, ...]:
         """A recogniser is sent to another process as its bundle's path, and loaded there."""
-        return Recognizer.load, (self._folder, *self._started)
+        return functools.partial(Recognizer.load, shares=self._shares), (self._folder, *self._started)
 
     def __repr__(self) -> str:
         return f"<Recognizer {self._card}>"
@@ -181,7 +192,13 @@ class Recognizer:
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         window = self.bundle.window if window is None else window
-        return Stream(self._run, self._front, self.bundle, vad, speaker, rate=rate, window=window, hop=hop)
+        return Stream(
+            *(self._run, self._front, self.bundle, vad, speaker),
+            rate=rate,
+            window=window,
+            hop=hop,
+            odds=self._odds,
+        )
 
     def timeline(
         self, samples: ArrayLike, sample_rate: float | None = None, *, channel: Channel = "mix"
@@ -235,7 +252,7 @@ class Recognizer:
     def _clip(self, samples: Floats, speaker: Speaker | None, gate: bool) -> Steps:
         end = samples.size / self.sample_rate
         samples = trim_silence(samples, self.sample_rate)  # as of the clips that students learn from
-        decider, settings = Decider(self.labels, self.bundle.stream, 1.0), self.bundle.stream
+        decider, settings = Decider(self.labels, self.bundle.stream, 1.0, self._odds), self.bundle.stream
         speech = speech_share(samples, settings, self.sample_rate) if gate else 1.0
         if speech < settings.speech:
             return [decider.decide(None, 0.0, end, speech)]

@@ -51,6 +51,7 @@ class Stream:
         rate: float,
         window: float,
         hop: float,
+        odds: Shares | None = None,
     ) -> None:
         for name, value, (low, high) in (("window", window, WINDOWS), ("hop", hop, HOPS)):
             if not low <= value <= high:
@@ -64,7 +65,7 @@ class Stream:
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
         self._eager = vad is not None  # one's own gate hears each frame as it comes
         self._speaker, self._classes = speaker, len(bundle.labels)
-        self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate)
+        self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate, odds)
         self._frames = Frames(front) if front else None
         self._grid = front.hop if front else 1  # samples: where windows begin
         self._busy = threading.Lock()
