@@ -26,7 +26,7 @@ from mifuse_runtime import Recognizer
 imported = time.perf_counter()
 recognizer = Recognizer.load(sys.argv[1], precision=sys.argv[2] or None, engine=sys.argv[3])
 loaded = time.perf_counter()
-recognizer.predict(numpy.zeros(3 * recognizer.sample_rate, numpy.int16))
+recognizer.predict(numpy.zeros(3 * recognizer.sample_rate, numpy.int16), gate=False)
 done = time.perf_counter()
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 peak = int(status["VmHWM"].split()[0]) * 1024 / 1e6

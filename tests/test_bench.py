@@ -35,9 +35,9 @@ def test_precisions_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     called: list[int] = []
     predict = Recognizer.predict
 
-    def spy(self: Recognizer, samples: np.ndarray) -> object:
+    def spy(self: Recognizer, samples: np.ndarray, **options: bool) -> object:
         called.append(id(self))
-        return predict(self, samples)
+        return predict(self, samples, **options)
 
     monkeypatch.setattr(Recognizer, "predict", spy)
     bench(make_bundle(tmp_path / "b", precisions=("fp32", "int8")), seconds=(0.1,), calls=6)

@@ -50,6 +50,7 @@ def bench(
 ) -> None:
     """Measure the latency of BUNDLE on this machine: Recognizer.predict, samples to scores.
 
+    The gate of speech is left out: the sound is noise, for which it would run no graph.
     Precisions take turns call by call; the ratio is the median over pairs of neighbouring calls.
     """
     from mifuse.exporting import bench as benchmark
