@@ -35,13 +35,13 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.fusion.recipes import RECIPES
-from mifuse.fusion.shares import smoothed
 from mifuse.fusion.teaching import Teaching
 from mifuse.models.classifier import TrainConfig, load_student
 from mifuse.models.features import Features
 from mifuse.models.training import mc_dropout_draws, predict
 from mifuse.teachers.draws import load_draws
 from mifuse.voices.statistics import voice_statistics
+from mifuse_runtime.shares import smoothed
 
 Array = NDArray[np.float64]
 DRAWS = ("lalm_draws.jsonl", "lalm2_draws.jsonl")

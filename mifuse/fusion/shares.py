@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.errors import MifuseError
+from mifuse_runtime.shares import complete, smoothed
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-LEAST = 0.002  # of a class that is said to be absent; nobody is that sure, and logarithms need it
-ROUNDING = 0.005  # how far a sum may be above 1
 CONTRADICTION = 0.001  # probability below which shares and a check set do not fit
 
 
@@ -36,28 +35,13 @@ def parse_shares(text: str, labels: Sequence[str]) -> Array:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise MifuseError(f"shares {part.strip()!r}: write EMOTION=SHARE, as in {labels[0]}=0.7")
-        if name not in labels:
-            raise MifuseError(f"shares name {name!r}: the emotions are {', '.join(labels)}")
         if name in given:
             raise MifuseError(f"shares name {name} twice: leave out one of the two")
         try:
             given[name] = float(value)
         except ValueError:
-            given[name] = math.nan
-        if not 0 <= given[name] <= 1:
-            raise MifuseError(f"the share of {name} is {value!r}: it must be a number from 0 to 1")
-    total, rest = sum(given.values()), [label for label in labels if label not in given]
-    if total > 1 + ROUNDING or (not rest and total < 1 - ROUNDING):
-        bound = "at most 1" if rest else "1, since every emotion has one"
-        raise MifuseError(f"the shares sum to {total:g}: they must sum to {bound}")
-    spread = max(1 - total, 0) / max(len(rest), 1)
-    return smoothed(np.array([given.get(label, spread) for label in labels]))
-
-
-def smoothed(shares: Array) -> Array:
-    """Shares without a zero or less, (C,), that sum to 1."""
-    shares = np.maximum(shares, LEAST)
-    return np.asarray(shares / shares.sum())
+            raise MifuseError(f"the share of {name} is {value!r}: it must be a number from 0 to 1") from None
+    return complete(labels, given)
 
 
 def estimated_shares(labels: Array, known: Indices) -> tuple[Array, Array]:

@@ -186,7 +186,7 @@ class DrawsStore:
         Args:
             budget: USD, of the whole store; None is no bound.
             owner: who waits for the answers: `ledger.owner()`, or a batch.
-            lease: seconds after which `owner` is not believed to wait any more.
+            lease: seconds after which `owner` counts as gone.
         """
         with self._writing():
             count, usd = ledger.release(self._db)
