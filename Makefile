@@ -32,9 +32,8 @@ test: $(READY) ## all tests (those on real recordings need MIFUSE_CORPORA)
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(ARGS)
 
 # Another CPU rounds otherwise: where training ends is another place, and what the tests ask must hold there, too.
-LEARNING := adapt adapt_again adapt_processes baselines classifier compress hub qat refine speakers student training
 learning: $(READY) ## the tests that train, as on a CPU without AVX
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n logical --maxprocesses 8 $(LEARNING:%=tests/test_%.py) $(ARGS)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n logical --maxprocesses 8 -m learning tests $(ARGS)
 
 lint: $(READY) ## ruff: format and rules; import-linter: arrows between rooms, no circles
 	$(BIN)/ruff format --check .

@@ -32,6 +32,8 @@ from mifuse.teachers.draws import load_draws
 from mifuse.voices.clustering import voices_removed
 from tests.test_classifier import save_hub
 
+pytestmark = pytest.mark.learning
+
 ROOT = Path(__file__).parent.parent
 # Six epochs, a fusion every second one.
 FIT = FitConfig(steps=12, steps_per_epoch=2, batch_size=8)

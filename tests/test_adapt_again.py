@@ -11,6 +11,8 @@ from mifuse.runs.predictions import read_predictions
 from tests.test_adapt import SETTINGS, World
 from tests.test_classifier import save_hub
 
+pytestmark = pytest.mark.learning
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

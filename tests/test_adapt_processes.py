@@ -15,6 +15,8 @@ from mifuse.clips.labels import LABELS
 from mifuse.runs.predictions import read_predictions
 from tests.test_adapt import ROOT, World, environment
 
+pytestmark = pytest.mark.learning
+
 COUNTED = """
 import sys
 

@@ -17,6 +17,8 @@ from mifuse.errors import TrainingError
 from mifuse.models.classifier import load_model
 from tests.test_adapt import CONFIG, World
 
+pytestmark = pytest.mark.learning
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -24,6 +24,8 @@ from mifuse.models.frontend import N_MELS
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, predict
 
+pytestmark = pytest.mark.learning
+
 CLIPS, CLASSES = 160, 4
 AUGMENT = AugmentConfig(crop=24, stretch=0.1, warp=0.02, noise=0.0, time_mask=4, mel_mask=2)
 FIT = FitConfig(steps=60, steps_per_epoch=10, batch_size=32, augment=AUGMENT)

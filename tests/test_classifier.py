@@ -25,6 +25,8 @@ from mifuse.models.features import Features
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, predict
 
+pytestmark = pytest.mark.learning
+
 FIT = FitConfig(steps=200, steps_per_epoch=50, batch_size=24, lr=0.005, momentum=0.9)
 CONFIG = TrainConfig(size="xs", fit=FIT)
 SEED = 1  # holds out a speaker on whom the best epoch is not the first

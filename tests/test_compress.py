@@ -20,6 +20,8 @@ from mifuse.models.student import Student, size_of, width_of
 from mifuse.models.training import Trainer, predict
 from mifuse_export.settings import Budget, Cost
 
+pytestmark = pytest.mark.learning
+
 
 @pytest.fixture
 def student() -> Student:

@@ -21,6 +21,8 @@ from mifuse.models.training import FitConfig
 from tests.test_adapt import World
 from tests.test_classifier import SMALL, save_hub
 
+pytestmark = pytest.mark.learning
+
 CONFIG = TrainConfig(fit=FitConfig(steps=60, steps_per_epoch=20, batch_size=16, lr=0.01))
 WHISPER = {
     "d_model": 16,

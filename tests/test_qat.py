@@ -28,6 +28,8 @@ from mifuse_export.qat import insert, remove, roundings
 from mifuse_export.quantize import quantize
 from mifuse_runtime import bundle as bundles
 
+pytestmark = pytest.mark.learning
+
 COUNT, STEPS = 24, 80
 
 

@@ -15,6 +15,8 @@ from mifuse.runs.metrics import unweighted_accuracy
 from mifuse.voices.effects import standardised, without_speakers
 from mifuse.voices.spectral import describe
 
+pytestmark = pytest.mark.learning
+
 CLASSES = 4
 OFF = RefineConfig(rounds=0, prior=0.0)
 

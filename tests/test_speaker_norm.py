@@ -14,6 +14,8 @@ from mifuse.models.speaker_norm import CLIPS_PER_SPEAKER, FEWEST, Sampler, Speak
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict
 
+pytestmark = pytest.mark.learning
+
 VOICES, CLIPS, FRAMES = 18, 24, 30
 
 

@@ -9,6 +9,8 @@ from mifuse.models.classifier import load_model
 from mifuse.models.frontend import N_MELS
 from mifuse.models.student import SIZES, Student, size_of, width_of
 
+pytestmark = pytest.mark.learning
+
 
 @pytest.mark.parametrize(("size", "count"), [("xs", 30_000), ("s", 115_000), ("m", 1_000_000)])
 def test_size_of_each_size(size, count):

@@ -18,6 +18,8 @@ from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, _odds, mc_dropout_draws, predict
 from mifuse.models.training_state import TrainingState
 
+pytestmark = pytest.mark.learning
+
 LABELS = ("high", "low")
 FAST = FitConfig(steps=40, steps_per_epoch=10, batch_size=16, augment=AugmentConfig(crop=24, time_mask=4))
 

@@ -7,6 +7,8 @@ from mifuse.fusion.evidence import Evidence
 from mifuse.fusion.new_voices import held_out, voices_of
 from mifuse.fusion.verdict import STUDENT, Expected, calibrated, expected, judge
 
+pytestmark = pytest.mark.learning
+
 CLASSES = 4
 
 
