@@ -48,6 +48,10 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            lines = "\n".join(map(shown, error.message.split("\n")))
+            setattr(error, "message", lines)  # noqa: B010 - click calls it final; its subclasses keep more
+            raise
         except MifuseError as error:
             raise click.ClickException(shown(error)) from error
         except ModuleNotFoundError as error:

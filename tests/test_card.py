@@ -58,3 +58,18 @@ def test_card_of_a_float_bundle(tmp_path: Path) -> None:
     text = card(folder, replace(bundles.load(folder), quality={"parity_max_abs_dp": 1e-6}))
     assert "tags:\n- speech-emotion-recognition\n- onnx\n---" in text
     assert "int8" not in text
+
+
+def test_names_of_others_do_nothing_in_the_card(tmp_path: Path) -> None:
+    bundle = replace(
+        bundles.load(make_bundle(tmp_path, ("sad", "<b>"))),
+        quality={"parity_max_abs_dp": 1e-6},
+        provenance={"teachers": "a\x1b[2J\u202e<script>x</script>\nb | c"},
+    )
+    text = card(tmp_path, bundle)
+    assert (
+        not set(text) & set("\x1b\u202e")
+        and "<script" not in text
+        and "# Emotions from speech: sad, &lt;b>" in text
+    )
+    assert "a\\u001b[2J\\u202e&lt;script>x&lt;/script> b \\| c |" in text

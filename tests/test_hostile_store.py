@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +222,76 @@ def test_a_full_disk_at_any_write(tmp_path: Path) -> None:
         with DrawsStore(path) as again:
             assert {key[1] for key in again.keys(A)} == stored
             assert again.total() == pytest.approx(0.1 * (len(stored) - 1))
+
+
+# Fills the disk while eight requests are open; prints how many it answered, how many are lost, USD.
+FULL = """
+import asyncio, sys
+from pathlib import Path
+from mifuse.errors import DrawsError
+from mifuse.teachers.base import Reply, Said, Source
+from mifuse.teachers.labelling import label_clips
+from mifuse.teachers.prices import Price
+from mifuse.teachers.questions import Question
+from mifuse.teachers.store.database import DrawsStore
+
+disk, answered = Path(sys.argv[1]), []
+
+class Service:
+    source, concurrency, deadline, per_request = Source("a"), 8, 60.0, 1
+
+    def most_usage(self, clip, draws):
+        return {"output": 100}
+
+    async def ask(self, clip, draws, attempt, key):
+        await asyncio.sleep(0.05)
+        if len(answered) >= 40:
+            await asyncio.to_thread(fill)
+        answered.extend(draws)
+        probs = {"angry": 1, "happy": 0, "neutral": 0, "sad": 0}
+        return Reply([Said("words " * 500, probs)], {"output": 100})
+
+def fill():
+    try:
+        with (disk / "log").open("ab", buffering=0) as file:
+            while file.write(bytes(1 << 16)):
+                pass
+    except OSError:
+        pass
+
+with DrawsStore(disk / "d.db") as store:
+    questions = [Question(None, "c", i) for i in range(10_000)]
+    try:
+        asyncio.run(label_clips(Service(), questions, store, price=Price(0.0, 10_000.0, 0.0, 0.0, 0.0)))
+    except DrawsError as error:
+        print(error)
+with DrawsStore(disk / "d.db", read_only=True) as store:
+    kept = {draw for _, draw in store.keys(Source("a"))}
+    print(len(answered), len(set(answered) - kept), round(store.total(), 6))
+"""
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="a small disk of its own needs Linux")
+def test_answers_on_their_way_when_the_disk_is_full(tmp_path: Path) -> None:
+    mounted = [
+        "unshare",
+        "-Urm",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=16m none "$0" && exec "$@"',
+        str(tmp_path),
+    ]
+    if subprocess.run([*mounted, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    done = subprocess.run(
+        [*mounted, sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said, counts = done.stdout.splitlines()
+    assert "make room and run again" in said
+    answered, lost, usd = map(float, counts.split())
+    assert answered >= 48 and lost == 0
+    assert usd == pytest.approx(answered)  # $1 each, nothing is set aside any more
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

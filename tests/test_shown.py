@@ -45,6 +45,8 @@ def test_quoted_cells_come_back(text: str) -> None:
 def test_errors_and_logs(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["evaluate", str(tmp_path / EVIL), str(tmp_path / f"{EVIL}.csv")])
     assert done.exit_code in (1, 2) and not set(done.output) & set(EVIL[:1] + "\x07\x9b\r\u202e\u2028")
+    done = CliRunner().invoke(main, ["train", "m.csv", "--encoder", EVIL, "-o", "x"])
+    assert done.exit_code == 2 and "\\u001b" in done.output and "\x1b" not in done.output
     record = logging.LogRecord("mifuse", logging.WARNING, "", 1, "%s", (EVIL,), None)
     assert "\x1b" not in OneLine("%(message)s").format(record)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.shown import shown
 
 NAME = "README.md"  # not named in bundle.json: hubs and people edit it, and the runtime has no use for it
 
@@ -43,7 +44,7 @@ def card(folder: Path, bundle: Bundle) -> str:
     parts = [
         _HEAD.format(
             tags="".join(f"- {tag}\n" for tag in tags),
-            labels=", ".join(bundle.labels),
+            labels=_cell(", ".join(bundle.labels)),
             rate=bundle.sample_rate,
             window=bundle.window,
             classes=len(bundle.labels),
@@ -65,7 +66,7 @@ def _table(title: str, head: tuple[str, ...], rows: Iterator[tuple[object, ...]]
 
 
 def _cell(value: object) -> str:
-    return " ".join(str(value).replace("|", "\\|").split())
+    return shown(" ".join(str(value).split())).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _files(folder: Path, bundle: Bundle) -> Iterator[tuple[object, ...]]:
@@ -111,7 +112,7 @@ def _verdict(bundle: Bundle) -> Iterator[str]:
     ]
     head = ("speakers", "who", "UA, % (95 % interval)", "accuracy, %")
     yield _table("Expected quality, estimated by the adaptation", head, iter(rows))
-    yield f"{verdict['advice']}\n"
+    yield f"{_cell(verdict['advice'])}\n"
 
 
 def _range(one: dict[str, Any], name: str) -> str:

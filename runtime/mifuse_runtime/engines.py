@@ -84,12 +84,12 @@ class OpenVino:
             self._ceiling = graph.ceiling(openvino_network(content, weights))
         except GraphError as error:
             raise _unusable(graph.path, str(error)) from error
-        core = openvino.Core()
         try:
+            core = openvino.Core()
             compiled = core.compile_model(core.read_model(content, weights), "CPU", settings)
             self._request, self._tensor = compiled.create_infer_request(), openvino.Tensor
             self._request.get_tensor(graph.input)
-        except RuntimeError as error:
+        except Exception as error:  # RuntimeError, as a rule
             raise _refused(graph.path, error, f"openvino {openvino.__version__}") from error
         self.graph = graph
         self._lock = threading.Lock()  # a request serves one thread at a time
@@ -107,7 +107,7 @@ class OpenVino:
                 self._request.infer(share_outputs=True)
                 # A copy: the next call reuses it.
                 return [np.array(self._request.get_tensor(name).data) for name in self.graph.outputs]
-        except RuntimeError as error:
+        except Exception as error:  # as above
             raise _failed(self, error) from error
 
 

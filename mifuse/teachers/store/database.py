@@ -19,6 +19,7 @@ from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.store import ledger, schema
 from mifuse.teachers.store.ledger import OF_SOURCE, Grant, Wanted
+from mifuse.teachers.store.room import Room
 from mifuse.teachers.store.rows import OpenBatch, Settled, StoredDraw, key_of, row_of
 from mifuse_runtime.shown import shown
 
@@ -71,6 +72,7 @@ class DrawsStore:
     def __init__(self, path: Path | str, read_only: bool = False) -> None:
         self.path = Path(path)
         self._adding = threading.Lock()
+        self._room = Room()
         if not self.path.parent.is_dir():
             raise DrawsError(f"{self.path}: no such folder {str(self.path.parent)!r}: make it first")
         if read_only and not self.path.exists():
@@ -130,6 +132,7 @@ class DrawsStore:
 
     def close(self) -> None:
         """Close the file; the last process to do so folds the write-ahead log into it."""
+        self._room.give()
         self._db.close()
 
     def add(self, draws: Iterable[StoredDraw]) -> int:
@@ -140,7 +143,8 @@ class DrawsStore:
     def settle(self, outcomes: Iterable[Settled]) -> int:
         """Store answers with what they cost and drop their reservations: one transaction, all or none.
 
-        Draws that are there already stay as they are.
+        Draws that are there already stay as they are. Where the disk is full, what `reserve` has kept free of
+        it is used.
 
         Returns:
             How many draws were new.
@@ -156,6 +160,16 @@ class DrawsStore:
             )
             for one in outcomes
         ]
+        try:
+            return self._settle(rows)
+        except DrawsError as error:
+            if not (isinstance(error.__cause__, sqlite3.OperationalError) and self._room.give()):
+                raise
+            return self._settle(rows)
+
+    def _settle(
+        self, rows: Sequence[tuple[Settled, list[tuple[object, ...]], list[tuple[object, ...]]]]
+    ) -> int:
         added = 0
         with self._writing():
             for one, draws, invalid in rows:
@@ -188,6 +202,13 @@ class DrawsStore:
             owner: who waits for the answers: `ledger.owner()`, or a batch.
             lease: seconds after which `owner` counts as gone.
         """
+        try:
+            self._room.keep(self.path.parent)
+        except OSError as error:
+            raise DrawsError(
+                f"{self.path.parent}: no room for answers ({error.strerror or error}): "
+                "make room and run again, what was stored is kept"
+            ) from error
         with self._writing():
             count, usd = ledger.release(self._db)
             grants = ledger.reserve(self._db, wanted, budget, owner, lease)
