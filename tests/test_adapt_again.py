@@ -39,8 +39,9 @@ def test_the_earlier_students_answers_are_kept(world, tmp_path):
         result = again(world, tmp_path / name, *steps, *more)
         assert result.exit_code == 0, result.output
         distances.append(distance(tmp_path / name, world))
-    assert distances[0] > distances[1] > distances[2]
-    assert distances[2] < distances[0] / 2
+    assert (
+        distances[2] < min(distances[:2]) / 2
+    )  # a quarter at most, on three CPUs; weight 1 alone proves nothing
     run = json.loads((tmp_path / "both" / "run.json").read_text())
     assert (run["config"]["keep"], run["config"]["size"]) == (1.0, "xs")
     assert run["history"][-1]["remembered"] > 0
