@@ -12,8 +12,8 @@ from mifuse_runtime import __version__
 
 if TYPE_CHECKING:
     from mifuse.adaptation import adapt
-    from mifuse.clips.folders import prepare
     from mifuse.clips.manifest import read_manifest
+    from mifuse.clips.preparation import prepare
     from mifuse.evaluation import evaluate
     from mifuse.exporting.student import export_student
     from mifuse.fusion.recipes import RECIPES, AdaptConfig
@@ -42,7 +42,7 @@ __all__ = [
 
 _HOMES = {
     "read_manifest": "mifuse.clips.manifest",
-    "prepare": "mifuse.clips.folders",
+    "prepare": "mifuse.clips.preparation",
     "train_classifier": "mifuse.models.classifier",
     "load_model": "mifuse.models.classifier",
     "Student": "mifuse.models.student",

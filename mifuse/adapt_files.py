@@ -22,7 +22,7 @@ from mifuse.fusion.shares import check_agrees, parse_shares
 from mifuse.models.classifier import load_model
 from mifuse.models.student import Student
 from mifuse.runs.folder import close_run, open_run
-from mifuse.runs.predictions import Predictions, key
+from mifuse.runs.predictions import Predictions
 from mifuse.teachers.draws import load_draws
 from mifuse.voices.choosing import DRAWN, doubted, draw
 from mifuse.voices.clustering import strangers
@@ -215,4 +215,4 @@ def _predictions(adapted: Adapted, clips: Sequence[Clip]) -> Predictions:
         "lalm_mi": adapted.fused.lalm_mi,
         "classifier_mi": adapted.fused.classifier_mi,
     }
-    return Predictions(adapted.student.labels, tuple(map(key, clips)), probs, measures)
+    return Predictions(adapted.student.labels, tuple(clip.key for clip in clips), probs, measures)

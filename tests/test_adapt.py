@@ -118,7 +118,7 @@ def test_json_owns_stdout(done):
 def test_predictions(world, done):
     out, _ = done
     predictions = read_predictions(out / "predictions.csv", LABELS)
-    assert [name for name, _, _ in predictions.keys] == [clip.name for clip in world.clips]
+    assert list(predictions.keys) == [clip.key for clip in world.clips]
     assert set(predictions.probs) == {"LALM", "classifier", "fused", "student"}
     np.testing.assert_allclose(predictions.probs["LALM"], world.lalm.mean(0), atol=1e-4)
     for probs in predictions.probs.values():

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mifuse.clips.folders import scan, split_speakers
+from mifuse.clips.folders import scan
 from mifuse.clips.manifest import Clip
+from mifuse.clips.preparation import split_speakers
 from mifuse.errors import ManifestError
 
 

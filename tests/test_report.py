@@ -15,7 +15,7 @@ from mifuse.cli import main
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
 from mifuse.runs import pictures
-from mifuse.runs.predictions import Predictions, key, read_predictions, write_predictions
+from mifuse.runs.predictions import Predictions, read_predictions, write_predictions
 from mifuse.runs.report import read_run, read_truth, render, separation, write_report
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -34,7 +34,7 @@ def make_run(folder: Path, labels: tuple[str, ...] = LABELS, clips: int = 48, **
     probs = {who: rng.dirichlet(np.ones(4), clips) for who in ("LALM", "classifier", "fused", "student")}
     weight = rng.random(clips)
     weight[np.arange(clips) % 6 > 3] = np.nan
-    keys = tuple((f"{i}.wav", None, None) for i in range(clips))
+    keys = tuple((f"{i}.wav", None, None, None) for i in range(clips))
     write_predictions(folder / "predictions.csv", Predictions(labels, keys, probs, {"lalm_weight": weight}))
     history = [{"epoch": i, "loss": 1.0 / i, "entropy": 1.2, "validation_ua": None} for i in (1, 2, 3)]
     run = {"kind": "adapt", "labels": labels, "history": history, "target": "target.csv"}
@@ -133,7 +133,7 @@ def test_predictions_round_trip(tmp_path: Path) -> None:
     clips = [Clip("a, b.wav", tmp_path / "a"), Clip("é.wav", tmp_path / "b", start=0.1, end=2.0)]
     probs = np.array([[0.25, 0.75], [np.nan, np.nan]])
     written = Predictions(
-        ("x", "y"), tuple(map(key, clips)), {"LALM": probs}, {"lalm_mi": np.array([0.5, np.nan])}
+        ("x", "y"), tuple(clip.key for clip in clips), {"LALM": probs}, {"lalm_mi": np.array([0.5, np.nan])}
     )
     write_predictions(tmp_path / "p.csv", written)
     found = read_predictions(tmp_path / "p.csv", ("x", "y"))

@@ -79,7 +79,7 @@ def test_sheets_come_back(tmp_path: Path) -> None:
     assert [(c.name, c.speaker, c.extra) for c in read_manifest(tmp_path / "again.csv").clips] == [
         ("=cmd.wav", "-anna", {"note": "@note"})
     ]
-    found = Predictions(("a", "b"), (("=cmd.wav", None, None),), {"student": np.array([[0.5, 0.5]])})
+    found = Predictions(("a", "b"), (("=cmd.wav", None, None, None),), {"student": np.array([[0.5, 0.5]])})
     write_predictions(tmp_path / "p.csv", found)
     assert "'=cmd.wav" in (tmp_path / "p.csv").read_text()
     assert read_predictions(tmp_path / "p.csv", ("a", "b")).keys == found.keys

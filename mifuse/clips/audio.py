@@ -52,27 +52,47 @@ def read_audio(
     Raises:
         AudioError: missing, empty, cut short or not audio; no samples; NaN or infinite values.
     """
+    return np.concatenate(list(read_blocks(path, start, end, channel)))
+
+
+def read_blocks(
+    path: Path | str,
+    start: float | None = None,
+    end: float | None = None,
+    channel: Channel = "mix",
+    longest: float | None = None,
+) -> Iterator[Samples]:
+    """What `read_audio` reads, in blocks (n,) as they are decoded.
+
+    Args:
+        longest: seconds; a longer part is refused. None: `LONGEST`.
+
+    Raises:
+        AudioError: as `read_audio`, when the block is asked for.
+    """
     import soxr
 
-    mixer, parts, size = Mixer(channel), [], 0
+    mixer, size, given = Mixer(channel), 0, 0
     with opened(path, start or 0.0, end) as sound:
         resampler = soxr.ResampleStream(sound.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
         for block in sound.blocks:
-            size = _counted(size, block, sound.rate)
+            size = _counted(size, block, sound.rate, longest)
             mono = mixer.mono(block)
-            parts.append(mono if sound.rate == SAMPLE_RATE else resampler.resample_chunk(mono))
+            ready = mono if sound.rate == SAMPLE_RATE else resampler.resample_chunk(mono)
+            given += len(ready)
+            yield ready
         if sound.rate != SAMPLE_RATE:
-            parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    samples = np.concatenate(parts)
-    # A handful of frames at a high rate can be less than one sample here.
-    return samples if len(samples) else mono[:1]
+            ready = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            # A handful of frames at a high rate can be less than one sample here.
+            yield ready if given + len(ready) else mono[:1]
 
 
-def _counted(size: int, block: npt.NDArray[np.float32], rate: int) -> int:
+def _counted(size: int, block: npt.NDArray[np.float32], rate: int, longest: float | None = None) -> int:
     """Frames so far; a file can hold a year of silence in a few kB."""
     size += len(block)
-    if size > LONGEST * rate:
-        raise AudioError(f"the audio is longer than {LONGEST:.0f} s: give start and end, or cut it")
+    longest = longest or LONGEST
+    if size > longest * rate:
+        raise AudioError(f"the audio is longer than {longest:.0f} s: give start and end, or cut it")
     return size
 
 

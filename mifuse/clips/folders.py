@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from mifuse.clips.corpora import CORPORA, Corpus
 from mifuse.clips.labels import LABELS, canonical
-from mifuse.clips.manifest import Clip, write_manifest
+from mifuse.clips.manifest import Clip
 from mifuse.errors import ManifestError
 from mifuse_runtime import files
 
@@ -21,6 +20,7 @@ SUFFIXES = (*files.SUFFIXES, *files.FFMPEG_SUFFIXES)
 NOT_NAMED = "not in the corpus's naming"
 HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "@eaDir")  # folders of systems, beside those that begin with a dot
 FOLDERS, FLAT = "folders", "flat"
+EACH = "each"  # channel: rows for every one
 FILE_NAMES, PATTERN = "names", "pattern"  # a word of the name says the emotion; --label-from says it
 NAMES = (*CORPORA, FOLDERS, FILE_NAMES, FLAT)
 # Names that a weekday, a person or a code of a corpus may have, too: no class folders.
@@ -102,7 +102,7 @@ def scan(
             lost += corpus not in CORPORA and emotion not in overrides
     if not clips:
         raise ManifestError(
-            f"{folder}: no clip has one of the labels {', '.join(LABELS)} (found {_counts(left_out)}): "
+            f"{folder}: no clip has one of the labels {', '.join(LABELS)} (found {counts_text(left_out)}): "
             "name them with --map EMOTION=LABEL, or choose another --corpus"
         )
     kept = {reason: count for reason, count in left_out.items() if count}
@@ -140,7 +140,7 @@ def _namer(
     return lambda file: _folder_emotion(folder, file, overrides, depth)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
+def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
 
@@ -170,7 +170,7 @@ def _audio_files(folder: Path, left_out: Counter[str]) -> list[Path]:
                 left_out[suffix or "no suffix"] += 1
     if not found:
         counts = dict(left_out.most_common(3))
-        what = f"found {_counts(counts)}" if any(counts.values()) else "it is empty"
+        what = f"found {counts_text(counts)}" if any(counts.values()) else "it is empty"
         raise ManifestError(f"{folder}: no audio files ({what}): convert them to WAV or FLAC")
     return found
 
@@ -302,65 +302,3 @@ def _listed(corpus: Corpus, name: str, folder: Path) -> dict[str, dict[str, str]
             f"{folder}: {name} keeps its labels in {pattern}, not found: give the corpus's top folder"
         )
     return listed
-
-
-def prepare(
-    folder: str | Path,
-    output: str | Path,
-    corpus: str | None = None,
-    *,
-    overrides: Mapping[str, str] | None = None,
-    test: Iterable[str] | float | None = None,
-    seed: int = 0,
-    force: bool = False,
-    speaker_from: str | None = None,
-    label_from: str | None = None,
-) -> Scan:
-    """Write the manifest `output` of the clips below a folder; what `scan` found, with `split` where asked.
-
-    Args:
-        corpus, overrides, speaker_from, label_from: as of `scan`.
-        test: speakers whose clips are of the split `test`, or their share; None: no split.
-        force: replace the manifest that is there.
-
-    Raises:
-        ManifestError: as of `scan` and `split_speakers`, or `output` exists.
-    """
-    output = Path(output)
-    if output.exists() and not force:
-        raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
-    found = scan(Path(folder), corpus, overrides, speaker_from, label_from)
-    if test:
-        found = replace(found, clips=split_speakers(found.clips, test, seed))
-    write_manifest(output, found.clips)
-    return found
-
-
-def split_speakers(clips: Sequence[Clip], test: Iterable[str] | float, seed: int = 0) -> tuple[Clip, ...]:
-    """Fill the split column so that no speaker is on both sides.
-
-    Args:
-        test: the test speakers, or the share of clips that they should make up, chosen by `seed`.
-
-    Raises:
-        ManifestError: clips without speaker, unknown speakers, or nothing left on one side.
-    """
-    counts = Counter(clip.speaker for clip in clips)
-    if None in counts:
-        raise ManifestError(f"{counts[None]} clips have no speaker: a speaker-disjoint split needs one each")
-    speakers = sorted(filter(None, counts))
-    if isinstance(test, float):
-        random.Random(seed).shuffle(speakers)  # noqa: S311 - no secret
-        sums = [0]
-        for speaker in speakers:
-            sums.append(sums[-1] + counts[speaker])
-        # At least one speaker on each side.
-        cut = min(range(1, len(speakers)), key=lambda n: abs(sums[n] - test * len(clips)), default=0)
-        chosen = set(speakers[:cut])
-    else:
-        chosen = set(test)
-        if unknown := chosen - set(speakers):
-            raise ManifestError(f"no speaker {sorted(unknown)[0]!r}: use some of {', '.join(speakers)}")
-    if not 0 < len(chosen) < len(speakers):
-        raise ManifestError(f"{len(chosen)} of {len(speakers)} speakers in test: leave some on each side")
-    return tuple(replace(clip, split="test" if clip.speaker in chosen else "adapt") for clip in clips)

@@ -28,6 +28,7 @@ NEAR |= {
 }
 NEAR |= {"lang": "language", "start_time": "start", "end_time": "end", "channels": "channel"}
 NAMED = 20  # files of an error that are named
+Key = tuple[str, float | None, float | None, str | None]  # path as in the manifest, start, end, channel
 SPLITS = ("adapt", "test")
 
 
@@ -54,6 +55,11 @@ class Clip:
     language: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
     channel: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What names the clip in files, whatever folder they are moved to."""
+        return self.name, self.start, self.end, self.channel
 
     def without_speaker(self) -> Clip:
         """The same clip of nobody known."""

@@ -10,11 +10,14 @@ from typing import Any
 
 import click
 
-from mifuse.clips import folders
-from mifuse.clips.folders import FLAT, NAMES, Scan
+from mifuse.clips import preparation
+from mifuse.clips.folders import EACH, FLAT, NAMES, Scan
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.commands.output import echo
+from mifuse.commands.progress import reading
+from mifuse_runtime.audio import channel_index
+from mifuse_runtime.errors import AudioError
 from mifuse_runtime.files import FFMPEG_SUFFIXES
 
 PREVIEW = 10  # rows shown of what a pattern finds
@@ -29,6 +32,15 @@ def _overrides(_context: click.Context, _option: click.Parameter, values: Sequen
             raise click.BadParameter(f"{value!r}: write EMOTION=LABEL, as in calm=neutral")
         overrides[emotion.strip().lower()] = label.strip()
     return overrides
+
+
+def _channel(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    try:
+        if value is not None and value != EACH:
+            channel_index(value)
+    except AudioError as error:
+        raise click.BadParameter(f"{error}, or each") from error
+    return value
 
 
 @click.command(
@@ -58,6 +70,13 @@ def _overrides(_context: click.Context, _option: click.Parameter, values: Sequen
     help="Put about this share of the clips in the test split, whole speakers at a time.",
 )
 @click.option("--seed", default=0, show_default=True, help="Chooses the speakers of --split-test.")
+@click.option("--segment", is_flag=True, help="Split recordings of more than 15 s at their pauses.")
+@click.option(
+    "--channel",
+    callback=_channel,
+    metavar="0|1|left|right|mix|each",
+    help="Channel that rows are of; each: rows for every channel, each one a speaker.",
+)
 @click.option("--force", is_flag=True, help="Replace the manifest if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def prepare(
@@ -71,6 +90,8 @@ def prepare(
     test_speakers: str | None,
     split_test: float | None,
     seed: int,
+    segment: bool,
+    channel: str | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -83,7 +104,7 @@ def prepare(
     if test_speakers and split_test:
         raise click.UsageError("--test-speakers and --split-test exclude each other: give one of them")
     named = [name.strip() for name in test_speakers.split(",")] if test_speakers else None
-    found = folders.prepare(
+    found = preparation.prepare(
         folder,
         output,
         corpus,
@@ -93,6 +114,9 @@ def prepare(
         force=force,
         speaker_from=speaker_from,
         label_from=label_from,
+        segment=segment,
+        channel=channel,
+        bar=reading,
     )
     summary = _summary(found, output)
     echo(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else _text(summary))

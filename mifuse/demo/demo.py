@@ -30,7 +30,7 @@ from mifuse.fusion.recipes import AdaptConfig
 from mifuse.fusion.weighting import fuse
 from mifuse.models.classifier import TrainConfig, train_manifest
 from mifuse.runs.metrics import unweighted_accuracy
-from mifuse.runs.predictions import Predictions, key, read_predictions, write_predictions
+from mifuse.runs.predictions import Predictions, read_predictions, write_predictions
 from mifuse.runs.report import write_report
 from mifuse.teachers.draws import load_draws
 from mifuse.teachers.labelling import label_clips, plan
@@ -247,7 +247,7 @@ def _predict(inputs: Inputs, target: Manifest, out: Path, cache: AudioCache, sta
             probs[who] = evaluate.predict(model, _ticking(clips, tick), cache)
     average = fuse(draws, probs["classifier"][None], weighting="uniform").probs
     ordered = {"classifier": probs.pop("classifier"), "LALM": draws.mean(axis=0), "average": average, **probs}
-    found = Predictions(labels, tuple(key(clip) for clip in clips), ordered)
+    found = Predictions(labels, tuple(clip.key for clip in clips), ordered)
     return _with_fusion(found, out / "student" / "predictions.csv")
 
 

@@ -7,7 +7,6 @@ appears.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from mifuse.clips.audio import AudioCache, Samples
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Manifest
+from mifuse.teachers.base import Source
+from mifuse.teachers.jsonl import json_line
 from mifuse.voices import prosody
 
 Array = NDArray[np.float64]
@@ -98,8 +99,8 @@ def stand_in_lalm(
     for draw in range(draws):
         for clip, row in zip(manifest.clips, verbalise(scores, rng), strict=True):
             probs = {label: round(float(p), 2) for label, p in zip(LABELS, row, strict=True)}
-            lines.append(json.dumps({"path": clip.name, "teacher": TEACHER, "draw": draw, "probs": probs}))
+            lines.append(json_line(clip, Source(TEACHER), draw, probs))
     temporary = out.with_name(f".{out.name}.part")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.write_text("".join(lines), encoding="utf-8")
     temporary.replace(out)
     return out

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples
+from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples, duration
 from mifuse.clips.labels import canonical
 from mifuse.clips.manifest import Clip, Manifest, read_manifest
+from mifuse.errors import AudioError
 
 if TYPE_CHECKING:
     from mifuse.models.hub import HubClassifier
@@ -109,11 +110,9 @@ def _spread(clips: Sequence[T], count: int) -> list[T]:
 
 
 def _seconds(clip: Clip) -> float:
-    import soundfile
-
     if clip.end is not None:
         return clip.end - (clip.start or 0.0)
     try:
-        return float(soundfile.info(clip.path).duration) - (clip.start or 0.0)
-    except soundfile.LibsndfileError:
+        return duration(clip)
+    except AudioError:
         return 0.0  # decoding it says what is wrong

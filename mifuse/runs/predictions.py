@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse.clips.manifest import Clip
+from mifuse.clips.manifest import Key
 from mifuse.errors import MifuseError
 from mifuse_runtime.shown import quoted, unquoted
 
 Floats = NDArray[np.float64]
-Key = tuple[str, float | None, float | None]
 
 MEASURES = ("lalm_weight", "lalm_mi", "classifier_mi")
 
@@ -26,7 +25,7 @@ class Predictions:
 
     Args:
         labels: emotions, in the order of the probabilities.
-        keys: name, start and end of each clip, as in its manifest.
+        keys: `Clip.key` of each clip.
         probs: who (LALM, classifier, fused, student, …) -> (N, C); NaN where it says nothing.
         measures: `lalm_weight` (share of the LALM in the fused label), `lalm_mi`, `classifier_mi` (nats)
             -> (N,); NaN for clips that were not fused.
@@ -38,25 +37,25 @@ class Predictions:
     measures: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def key(clip: Clip) -> Key:
-    """What names a clip in a run, whatever folder the run is moved to."""
-    return (clip.name, clip.start, clip.end)
-
-
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write as CSV: path, start, end, the measures, then `who:label` columns with five digits."""
+    """Write as CSV: path, start, end, channel, the measures, then `who:label` columns with five digits."""
     groups = {f"{who}:{label}": probs[:, index] for who, probs in predictions.probs.items()
               for index, label in enumerate(predictions.labels)}  # fmt: skip
     columns = {**predictions.measures, **groups}
     temporary = path.with_name(f".{path.name}.part")
     with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "start", "end", *columns])
-        for row, (name, start, end) in enumerate(predictions.keys):
+        writer.writerow(["path", "start", "end", "channel", *columns])
+        for row, (name, start, end, channel) in enumerate(predictions.keys):
             ends = ["" if value is None else repr(value) for value in (start, end)]
             values = (float(column[row]) for column in columns.values())
             writer.writerow(
-                [quoted(name), *ends, *("" if np.isnan(value) else f"{value:.5f}" for value in values)]
+                [
+                    quoted(name),
+                    *ends,
+                    channel or "",
+                    *("" if np.isnan(value) else f"{value:.5f}" for value in values),
+                ]
             )
     temporary.replace(path)
 
@@ -79,7 +78,8 @@ def read_predictions(path: Path, labels: Sequence[str]) -> Predictions:
         }
         who = list(dict.fromkeys(name.partition(":")[0] for name in floats if ":" in name))
         probs = {name: np.stack([floats[f"{name}:{label}"] for label in labels], axis=1) for name in who}
-        keys = tuple(zip(map(unquoted, table["path"]), *ends, strict=True))
+        channels = [text or None for text in table.get("channel", [""] * len(rows))]
+        keys = tuple(zip(map(unquoted, table["path"]), *ends, channels, strict=True))
     except (KeyError, ValueError, IndexError) as error:
         raise MifuseError(
             f"{path}: no predictions over {', '.join(labels)} ({error}): run the adaptation again"

@@ -16,7 +16,7 @@ from mifuse.clips.manifest import Manifest, read_manifest
 from mifuse.errors import MifuseError
 from mifuse.runs import pictures
 from mifuse.runs.metrics import Scores, score
-from mifuse.runs.predictions import Predictions, key, read_predictions
+from mifuse.runs.predictions import Predictions, read_predictions
 from mifuse_runtime.shown import shown
 
 Floats = NDArray[np.float64]
@@ -127,7 +127,7 @@ def read_truth(run: Run, manifest: Manifest | None = None) -> Truth | None:
         if run.target is None or not run.target.exists():
             return None
         manifest = read_manifest(run.target, run.labels)
-    clips = {key(clip): clip for clip in manifest.clips}
+    clips = {clip.key: clip for clip in manifest.clips}
     found = [clips.get(name) for name in run.predictions.keys]
     labels = [run.labels.index(clip.label) if clip and clip.label else -1 for clip in found]
     if max(labels, default=-1) < 0:

@@ -15,7 +15,7 @@ from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
 from mifuse.fusion.weighting import Array, mutual_information
 from mifuse.teachers.base import Source, check_distribution, choose_source
-from mifuse.teachers.jsonl import clip_key, iter_jsonl, read_jsonl
+from mifuse.teachers.jsonl import iter_jsonl, read_jsonl
 from mifuse.teachers.store.database import DrawsStore
 
 _LOGGER = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def load_draws(
         keys: list[object] = [cache.hash(clip) for clip in clips]
         draws = _from_store(path, teacher, labels, set(keys))
     else:
-        keys = [clip_key(clip) for clip in clips]
+        keys = [clip.key for clip in clips]
         draws = _from_jsonl(path, teacher, labels)
     missing = [clip.name for clip, key in zip(clips, keys, strict=True) if key not in draws]
     if missing:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
-from mifuse.clips.manifest import Clip, Manifest
+from mifuse.clips.manifest import Clip, Key, Manifest
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Source, check_distribution
 from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.rows import StoredDraw
-
-ClipKey = tuple[str, float | None, float | None]  # path as in the manifest, start, end
-
-
-def clip_key(clip: Clip) -> ClipKey:
-    """What names a clip in JSONL."""
-    return clip.name, clip.start, clip.end
 
 
 @dataclass(frozen=True)
@@ -29,7 +22,7 @@ class JsonDraw:
     """One line of the file."""
 
     source: Source
-    clip: ClipKey
+    clip: Key
     draw: int
     probs: dict[str, float]
 
@@ -51,13 +44,14 @@ def read_jsonl(file: Path | str, labels: Sequence[str] | None = LABELS) -> list[
     """Read and check every line.
 
     Line: `{"path": "clips/x.flac", "teacher": "name", "draw": 0, "probs": {"angry": 0.1, …}}`, optionally
-    with `model`, `prompt` and, for clips that are parts of files, `start` and `end` in seconds.
+    with `model`, `prompt` and, for clips that are parts of files, `start` and `end` in seconds and `channel`,
+    as their row of the manifest has them.
 
     Raises:
         DrawsError: missing or empty file, or a line that is no draw over `labels`, with its number.
     """
     draws: list[JsonDraw] = []
-    seen: dict[tuple[Source, ClipKey, int], int] = {}
+    seen: dict[tuple[Source, Key, int], int] = {}
     for number, draw in iter_jsonl(file, labels):
         first = seen.setdefault((draw.source, draw.clip, draw.draw), number)
         if first != number:
@@ -82,7 +76,7 @@ def import_jsonl(
     store: DrawsStore, draws: Sequence[JsonDraw], manifest: Manifest, cache: AudioCache
 ) -> Imported:
     """Put what `read_jsonl` has read into the store, in one transaction."""
-    hashes = {clip_key(clip): cache.hash(clip) for clip in manifest.clips}
+    hashes = {clip.key: cache.hash(clip) for clip in manifest.clips}
     known = [draw for draw in draws if draw.clip in hashes]
     if not known:
         raise DrawsError(
@@ -105,7 +99,7 @@ def export_jsonl(
     for clip in manifest.clips:
         clips.setdefault(cache.hash(clip), []).append(clip)
     lines = [
-        _format(clip, draw)
+        json_line(clip, draw.source, draw.draw, draw.answer.probs)
         for one in ([source] if source else store.sources())
         for draw in store.draws(one)
         for clip in clips.get(draw.clip, ())
@@ -156,19 +150,21 @@ def _parse(line: str, labels: Sequence[str] | None, where: str) -> JsonDraw:
         value = row.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise DrawsError(f"{where}: {name} is {value!r}: expected seconds")
-    clip = (names[0], row.get("start"), row.get("end"))
+    channel = row.get("channel")
+    if channel is not None and not isinstance(channel, str):
+        raise DrawsError(f"{where}: channel is {channel!r}: expected a text, as in the manifest")
+    clip = (names[0], row.get("start"), row.get("end"), channel)
     return JsonDraw(Source(*names[1:]), clip, draw, check_distribution(row.get("probs"), labels, where))
 
 
-def _format(clip: Clip, draw: StoredDraw) -> str:
+def json_line(clip: Clip, source: Source, draw: int, probs: Mapping[str, float] | None) -> str:
+    """A draw of a clip as `read_jsonl` takes it."""
     row = {
-        "path": clip.name,
-        "start": clip.start,
-        "end": clip.end,
-        "teacher": draw.source.teacher,
-        "model": draw.source.model or None,
-        "prompt": draw.source.prompt or None,
-        "draw": draw.draw,
-        "probs": draw.answer.probs,
+        **dict(zip(("path", "start", "end", "channel"), clip.key, strict=True)),
+        "teacher": source.teacher,
+        "model": source.model or None,
+        "prompt": source.prompt or None,
+        "draw": draw,
+        "probs": probs,
     }
     return json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n"

@@ -11,7 +11,7 @@ from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Reply, Said, choose_source
-from mifuse.teachers.jsonl import clip_key, read_jsonl
+from mifuse.teachers.jsonl import read_jsonl
 
 
 class ReplayTeacher:
@@ -43,9 +43,9 @@ class ReplayTeacher:
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """The file's draw; DrawsError when it has none."""
         try:
-            return Reply([Said(probs=self._probs[clip_key(clip), draw]) for draw in draws])
+            return Reply([Said(probs=self._probs[clip.key, draw]) for draw in draws])
         except KeyError:
-            count = self._counts[clip_key(clip)]
+            count = self._counts[clip.key]
             raise DrawsError(f"{self._file} has {count or 'no'} draws of {clip.name!r}") from None
 
     def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
