@@ -24,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from mifuse.exporting.bench import voice
 from mifuse_runtime import Prediction, Recognizer, engines
 from mifuse_runtime import bundle as bundles
+from mifuse_runtime.audio import Floats
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE, WINDOW, HOP = 16_000, 3.0, 0.25
@@ -50,14 +52,6 @@ print(int(status["VmHWM"].split()[0]) / 1000)
 """
 
 
-def voice(seconds: float, rate: int = RATE) -> np.ndarray:
-    """Harmonics in syllables, int16 (n,): the voice gate lets it pass, so that every hop runs the graph."""
-    at = np.arange(round(seconds * rate)) / rate
-    phase = 2 * np.pi * np.cumsum(140 * (1 + 0.1 * np.sin(4 * at))) / rate
-    harmonics = sum(np.sin(k * phase) / k for k in range(1, 30))
-    return (6000 * harmonics * np.maximum(0, np.sin(16 * at)) / 2).astype(np.int16)
-
-
 def hops(recognizer: Recognizer, window: float, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Wall and CPU seconds of each of `count` hops, (count,) each."""
     samples = voice(window + count * HOP)
@@ -76,15 +70,15 @@ def hops(recognizer: Recognizer, window: float, count: int) -> tuple[np.ndarray,
 def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]:
     """Time of a hop for windows of 3 and 10 s, with the graph and without, in turns."""
     times: dict[str, list[np.ndarray]] = defaultdict(list)
-    graph, idle = recognizer._engine, Idle(recognizer)
+    graph, idle = recognizer._body, Idle(recognizer)
     for _ in range(rounds):
         for name, window in (("3 s", WINDOW), ("10 s", 10.0)):
             wall, cpu = hops(recognizer, window, count)
             times[f"wall {name}"].append(wall)
             times[name].append(cpu)
-            recognizer._engine = idle  # type: ignore[assignment]
+            recognizer._body = idle
             times[f"beside {name}"].append(hops(recognizer, window, count)[1])
-            recognizer._engine = graph
+            recognizer._body = graph
     found = {name: np.concatenate(parts) for name, parts in times.items()}
     typical = {name: float(np.median(values)) for name, values in found.items()}
     mean = float(found["3 s"].mean())
@@ -103,12 +97,18 @@ def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]
 class Idle:
     """In place of the engine: an answer that costs nothing, so that what is beside the graph remains."""
 
+    name = "idle"
+
     def __init__(self, recognizer: Recognizer) -> None:
         classes = len(recognizer.labels)
+        self.graph = recognizer._body.graph
         self.answer = np.full((1, classes), 1 / classes, np.float32)
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, batch: Floats) -> Floats:
         return self.answer
+
+    def answers(self, batch: Floats) -> list[Floats]:
+        return [self.answer]
 
 
 def forms(bundle: Path, calls: int = 150) -> list[str]:
@@ -120,7 +120,7 @@ def forms(bundle: Path, calls: int = 150) -> list[str]:
     if front is None:
         return lines
     for seconds in (1, 3, 10):
-        samples = voice(seconds).astype(np.float32) / 32768
+        samples = voice(seconds)
         ways = (
             lambda x=samples: whole(x[None]),
             lambda x=samples: body(front.clip(x)[None]),
@@ -171,7 +171,7 @@ def delay(recognizer: Recognizer, utterances: int = 40) -> list[Row]:
     delays = []
     for _ in range(utterances):
         end = rng.uniform(WINDOW, WINDOW + 1)
-        samples = np.concatenate([voice(end, 48_000), np.zeros(48_000, np.int16)])
+        samples = np.concatenate([voice(end, 48_000), np.zeros(48_000, np.float32)])
         stream = recognizer.stream(48_000, WINDOW, HOP)
         for number, start in enumerate(range(0, samples.size, 480), 1):
             begin = time.perf_counter()
@@ -249,7 +249,7 @@ def make_bundle(folder: Path) -> Path:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     student = Student(size="s")
-    clips = [voice(seconds).astype(np.float32) / np.float32(32768) for seconds in (0.5, 1, 2, 3, 4)]
+    clips = [voice(seconds) for seconds in (0.5, 1, 2, 3, 4)]
     return export_bundle(
         student,
         folder / "bundle",

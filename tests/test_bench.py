@@ -11,8 +11,11 @@ from click.testing import CliRunner
 
 from mifuse.cli import main
 from mifuse.errors import MifuseError
-from mifuse.exporting.bench import WARM_UP, bench, machine
+from mifuse.exporting.bench import WARM_UP, bench, machine, voice
 from mifuse_runtime import Recognizer
+from mifuse_runtime.resample import resample
+from mifuse_runtime.settings import NO_SPEECH, Settings
+from mifuse_runtime.vad import speech_share
 from tests.bundles import make_bundle
 
 
@@ -36,14 +39,30 @@ def test_precisions_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     predict = Recognizer.predict
 
     def spy(self: Recognizer, samples: np.ndarray, **options: bool) -> object:
-        called.append(id(self))
+        called.append(2 * id(self) + options.get("gate", True))
         return predict(self, samples, **options)
 
     monkeypatch.setattr(Recognizer, "predict", spy)
-    bench(make_bundle(tmp_path / "b", precisions=("fp32", "int8")), seconds=(0.1,), calls=6)
-    pairs = np.array(called).reshape(-1, 2)
-    assert len(pairs) == 6 + WARM_UP
-    assert (pairs[:, 0] != pairs[:, 1]).all() and (pairs[1:, 0] != pairs[:-1, 0]).all()
+    bench(make_bundle(tmp_path / "b", precisions=("fp32", "int8")), seconds=(0.5,), calls=6)
+    rounds = np.array(called[1:]).reshape(-1, 4)  # the first asks whether the voice is speech
+    assert len(rounds) == 6 + WARM_UP
+    assert all(len(set(row)) == 4 for row in rounds)
+    assert (rounds[1:, 0] == rounds[:-1, -1]).all()  # who was last is first
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_its_voice_is_speech(rate: int) -> None:
+    for seconds in (0.5, 1.0, 3.0, 10.0):
+        assert speech_share(resample(voice(seconds, rate), rate, 16_000), Settings(), 16_000) > 0.3
+
+
+def test_a_gate_that_lets_nothing_pass_is_left_out(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    card = json.loads((bundle / "bundle.json").read_text())
+    card["stream"] = {"level": 0.0}
+    (bundle / "bundle.json").write_text(json.dumps(card))
+    assert Recognizer.load(bundle).predict(voice(1.0)).state == NO_SPEECH
+    assert bench(bundle, seconds=(1.0,), calls=2)[0].graph > 0
 
 
 def test_one_precision_has_no_ratio(tmp_path: Path) -> None:

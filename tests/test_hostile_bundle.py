@@ -181,9 +181,9 @@ def test_a_bomb_for_clips_of_one_length(tmp_path: Path) -> None:
     (folder / "body.onnx").write_bytes(content)
     rehash(folder)
     recognizer = Recognizer.load(folder)
-    assert recognizer.predict(tone(1.1)).label in recognizer.labels
+    assert recognizer.stream(window=1.1).feed(tone(1.1))
     with pytest.raises(BundleError, match="does not take audio of this length"):
-        recognizer.predict(tone(63 * 256 / 16_000))
+        recognizer.stream(window=63 * 256 / 16_000).feed(tone(1.1))
 
 
 def test_good_models_stay_under_a_tenth() -> None:
@@ -245,10 +245,12 @@ def saved(array: np.ndarray) -> bytes:
 )
 def test_heads_that_are_none(tmp_path: Path, content: bytes) -> None:
     folder = make_bundle(tmp_path, split=True)
-    said = onnx.load_from_string(body())
-    said.graph.node.append(helper.make_node("Identity", ["mean"], ["embedding"]))
-    said.graph.output.append(helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 64]))
-    (folder / "body.onnx").write_bytes(said.SerializeToString())
+    for name, made_of, value, size in (("model", graph(), "features", 2), ("body", body(), "mean", 64)):
+        said = onnx.load_from_string(made_of)
+        said.graph.node.append(helper.make_node("Identity", [value], ["embedding"]))
+        output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", size])
+        said.graph.output.append(output)
+        (folder / f"{name}.onnx").write_bytes(said.SerializeToString())
     rehash(folder)
     assert Recognizer.load(head(folder, saved(np.zeros((4, 193), np.float32)))).speaker()
     with pytest.raises(BundleError, match=r"speaker\.npy is no head for 4 labels") as caught:
@@ -277,7 +279,7 @@ def test_an_engine_that_fails_at_work(tmp_path: Path) -> None:
     (folder / "body.onnx").write_bytes(made(nodes, {"large": np.array(1 << 20)}))
     rehash(folder)
     with pytest.raises(BundleError, match=r"body\.onnx failed in onnxruntime \(.*: export") as caught:
-        Recognizer.load(folder).predict(tone(1.0))
+        Recognizer.load(folder).stream(window=1.0).feed(tone(1.0))
     assert "\n" not in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mifuse_runtime import NO_SPEECH, AudioError, Prediction, Recognizer
+from mifuse_runtime.graph import Engine
 from mifuse_runtime.settings import Settings
 from tests.bundles import RATE, expected, make_bundle, speech, tone
 
@@ -30,7 +31,8 @@ def same(left: list[Prediction], right: list[Prediction]) -> None:
         assert list(one.scores.values()) == pytest.approx(list(other.scores.values()), abs=1e-5)
 
 
-def test_windows_and_times(recognizer: Recognizer) -> None:
+def test_windows_and_times(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recognizer, "_whole", recognizer._body)  # the whole graph here is another model
     samples = np.concatenate([tone(2, 200), tone(2, 2000)])
     found = recognizer.stream(window=1.0, hop=0.5).feed(samples)
     assert [(p.start, p.end) for p in found] == [(0.5 * i, 0.5 * i + 1) for i in range(7)]
@@ -193,11 +195,11 @@ def test_many_streams_in_one_call_are_as_each_alone(recognizer: Recognizer) -> N
     alone = [recognizer.stream(r, w, 0.1) for r, w in zip(rates, windows, strict=True)]
     rows: list[int] = []
 
-    def counted(samples: np.ndarray) -> np.ndarray:
+    def counted(engine: Engine, samples: np.ndarray) -> np.ndarray:
         rows.append(len(samples))
-        return run(samples)
+        return ask(engine, samples)
 
-    run, recognizer._run = recognizer._run, counted  # type: ignore[method-assign]
+    ask, recognizer._ask = recognizer._ask, counted  # type: ignore[method-assign]
     try:
         for part in range(5):
             chunks = [speech(0.35, rate, seed=part) for rate in rates]
@@ -205,7 +207,7 @@ def test_many_streams_in_one_call_are_as_each_alone(recognizer: Recognizer) -> N
             for stream, chunk, predictions in zip(alone, chunks, found, strict=True):
                 same(predictions, stream.feed(chunk))
     finally:
-        del recognizer._run
+        del recognizer._ask
     assert max(rows) == 2  # windows of one length shared runs
     with pytest.raises(AudioError, match="stream 1: samples are int64"):
         recognizer.feed_all(streams[:2], [tone(1), np.zeros(3, np.int64)])

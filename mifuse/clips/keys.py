@@ -13,7 +13,7 @@ from typing import Any
 
 VERSIONS = {
     "audio": 2,  # decoding to int16 at 16 kHz; names the cache's folder
-    "trim": 1,  # silence left out at both ends of a clip
+    "trim": 2,  # silence left out at both ends of a clip
     "features": 4,  # log-mel
     "prosody": 1,  # pitch, energy, tempo, voice quality
     "spectral": 1,  # cepstrum and energy

@@ -120,11 +120,21 @@ def peak(samples: Floats) -> float:
     return max(float(samples.max()), -float(samples.min()))
 
 
-def trim_silence(samples: Floats, rate: float) -> Floats:
+def frame_energy(samples: Floats, rate: float) -> Floats:
+    """Sum of squares of each frame of `SILENCE_FRAME` in samples (n,), n >= 1; the last may be shorter."""
+    frame = max(1, int(rate * SILENCE_FRAME))
+    whole = samples.size // frame
+    frames, rest = samples[: whole * frame].reshape(whole, frame), samples[whole * frame :]
+    energy: Floats = np.einsum("ij,ij->i", frames, frames)  # half of the time of np.add.reduceat
+    return np.append(energy, rest @ rest) if rest.size else energy
+
+
+def trim_silence(samples: Floats, rate: float, energy: Floats | None = None) -> Floats:
     """Leave out the leading and trailing frames that are more than `SILENCE_DB` below the loudest one.
 
     Args:
         samples: (n,), n >= 1.
+        energy: their `frame_energy`, where it is known.
 
     Returns:
         A view of `samples`; all of them when every frame is silent.
@@ -133,6 +143,6 @@ def trim_silence(samples: Floats, rate: float) -> Floats:
     400
     """
     frame = max(1, int(rate * SILENCE_FRAME))
-    energy = np.add.reduceat(np.square(samples), np.arange(0, samples.size, frame))
+    energy = frame_energy(samples, rate) if energy is None else energy
     loud = np.flatnonzero(energy >= energy.max() * 10 ** (-SILENCE_DB / 10))
     return samples[loud[0] * frame : (loud[-1] + 1) * frame]

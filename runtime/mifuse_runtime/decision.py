@@ -45,7 +45,7 @@ class Decider:
 
     def reset(self) -> None:
         """Forget the windows so far."""
-        self._smooth: Shares | None = None
+        self._smooth: list[float] | None = None
         self._state: int | None = None  # index of an emotion
 
     def decide(self, probs: Shares | None, start: float, end: float, speech: float = 1.0) -> Prediction:
@@ -54,18 +54,21 @@ class Decider:
             self.reset()
             equal = dict.fromkeys(self._labels, 1 / len(self._labels))
             return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech)
-        probs = probs if self._odds is None else probs * self._odds
-        probs = probs / probs.sum()
-        last = probs if self._smooth is None else self._smooth
-        self._smooth = self._keep * last + (1 - self._keep) * probs
+        # Lists: on a handful of numbers NumPy takes three times as long.
+        values: list[float] = (probs if self._odds is None else probs * self._odds).tolist()
+        total = sum(values)
+        values = [value / total for value in values]
+        last = values if self._smooth is None else self._smooth
+        keep = self._keep
+        self._smooth = [keep * old + (1 - keep) * new for old, new in zip(last, values, strict=True)]
         self._state = self._next(self._smooth)
-        scores = dict(zip(self._labels, probs.tolist(), strict=True))
+        scores = dict(zip(self._labels, values, strict=True))
         state = NOT_SURE if self._state is None else self._labels[self._state]
-        label, confidence = self._labels[int(probs.argmax())], float(self._smooth.max())
-        return Prediction(label, scores, start, end, state, confidence, speech)
+        label = self._labels[values.index(max(values))]
+        return Prediction(label, scores, start, end, state, max(self._smooth), speech)
 
-    def _next(self, smooth: Shares) -> int | None:
-        top, now = int(smooth.argmax()), self._state
+    def _next(self, smooth: list[float]) -> int | None:
+        top, now = smooth.index(max(smooth)), self._state
         settings = self._settings
         if now is None or smooth[top] - smooth[now] > settings.margin:
             return top if smooth[top] >= settings.abstain else None

@@ -61,6 +61,11 @@ class Graph:
     front: MelPower | None  # what makes its input of samples; None: it takes samples
     rate: int = 16_000  # Hz, of the samples
 
+    @property
+    def taken_rate(self) -> float:
+        """Samples or frames a second, whichever it takes."""
+        return self.rate / (self.front.hop if self.front else 1)
+
     def ceiling(self, network: Network) -> Ceiling:
         """What holds the graph's network to what it may take.
 

@@ -7,21 +7,22 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
-from mifuse_runtime.audio import Channel, Floats, checked, mono, trim_silence
+from mifuse_runtime.audio import MAX_PEAK, Channel, Floats, checked, frame_energy, mono, trim_silence
+from mifuse_runtime.batching import answers, probabilities_of, together
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares
 from mifuse_runtime.errors import AudioError, BundleError
 from mifuse_runtime.graph import Engine
 from mifuse_runtime.resample import PIECE, resample
 from mifuse_runtime.shares import odds
-from mifuse_runtime.stream import Steps, Stream, heard, together
+from mifuse_runtime.stream import Stream
 from mifuse_runtime.vad import Vad, speech_share
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
 SUM_TOLERANCE = 0.02  # of probabilities to 1: int8 rounds to 1/256
 SHORTEST = 0.1  # seconds: shorter audio is followed by silence, so that any graph has a frame to look at
+
+
+class Clip(NamedTuple):
+    """A clip that is ready for the graph."""
+
+    taken: Floats | None  # what the graph takes; None: nobody speaks
+    end: float  # seconds
+    speech: float  # share of its frames
 
 
 class Recognizer:
@@ -42,16 +51,17 @@ class Recognizer:
     """
 
     def __init__(
-        self, folder: Path, bundle: Bundle, engine: Engine, card: str, odds: Shares | None = None
+        self, folder: Path, bundle: Bundle, whole: Engine, body: Engine, odds: Shares | None = None
     ) -> None:
         self.bundle = bundle
-        self._odds = odds
         self._folder = folder
-        self._engine = engine
-        self._front = engine.graph.front
-        self._rate = bundle.sample_rate / (self._front.hop if self._front else 1)  # of what the graph takes
-        self._card = card
-        self._started: tuple[str, int, str | None] = (engine.name, 1, None)
+        self._odds = odds
+        # Clips: samples to probabilities. Always this one, not what is faster on the day: rounding differs
+        # between the two, and the answer to a clip must not differ from run to run.
+        self._whole = whole
+        self._body = body  # streams and known speakers: each frame is made once, or learnt from
+        self._front = body.graph.front
+        self._started: tuple[str, int, str | None] = (whole.name, 1, None)
         self._shares: Mapping[str, float] | None = None
 
     @classmethod
@@ -82,15 +92,17 @@ class Recognizer:
         """
         bundle = bundles.load(path)
         note = Path(cache) if cache else None
-        started = engines.start(Path(path), bundle, engine, precision, threads, cache=note, body=True)
+        body = engines.start(Path(path), bundle, engine, precision, threads, cache=note, body=True)
+        whole = body
+        if body.graph.front:
+            whole = engines.start(Path(path), bundle, body.name, precision, threads)
         if bundle.speaker:
             from mifuse_runtime.speaker import new_speaker
 
             new_speaker(Path(path), bundle)  # a damaged head is refused here, not at the ninth clip
-        what = f"{precision or bundle.default} on {started.name}, threads={threads}"
         moved = None if shares is None else odds(bundle.labels, shares, bundle.shares)
-        loaded = cls(Path(path), bundle, started, f"{path}: {', '.join(bundle.labels)}; {what}", moved)
-        loaded._started, loaded._shares = (started.name, threads, precision), shares
+        loaded = cls(Path(path), bundle, whole, body, moved)
+        loaded._started, loaded._shares = (body.name, threads, precision), shares
         return loaded
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -99,6 +111,12 @@ class Recognizer:
 
     def __repr__(self) -> str:
         return f"<Recognizer {self._card}>"
+
+    @property
+    def _card(self) -> str:
+        engine, threads, precision = self._started
+        what = f"{precision or self.bundle.default} on {engine}, threads={threads}"
+        return f"{self._folder}: {', '.join(self.labels)}; {what}"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -144,7 +162,10 @@ class Recognizer:
         Raises:
             AudioError: no samples, NaN or infinite ones, a type, shape or rate that cannot be used.
         """
-        return self.predict_batch([samples], sample_rate, speaker, channel=channel, gate=gate)[0]
+        engine = self._body if speaker else self._whole
+        clip = self._prepared(samples, sample_rate, channel, engine, gate=gate)
+        answer = None if clip.taken is None else self._ask(engine, clip.taken[None])[0]
+        return self._decided(clip, answer, speaker)
 
     def predict_batch(
         self,
@@ -160,15 +181,18 @@ class Recognizer:
         Raises:
             AudioError: as for `predict`; names the clip when there are several.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
-        ready: list[Floats] = []
+        engine = self._body if speaker else self._whole
+        ready: list[Clip] = []
         try:
             for clip in clips:
-                ready.append(resample(checked(mono(clip, channel)), rate, self.sample_rate))  # noqa: PERF401
+                ready.append(self._prepared(clip, sample_rate, channel, engine, gate=gate))  # noqa: PERF401
         except AudioError as error:
             raise error if len(clips) == 1 else AudioError(f"clip {len(ready)}: {error}") from error
-        feeds = [self._clip(samples, speaker, gate) for samples in ready]
-        return [found[0] for found in together(feeds, self._run, self._rate)]
+        due = [number for number, clip in enumerate(ready) if clip.taken is not None]
+        inputs = [clip.taken for clip in ready if clip.taken is not None]
+        run = functools.partial(self._ask, engine)
+        found = dict(zip(due, answers(inputs, run, engine.graph.taken_rate), strict=True))
+        return [self._decided(clip, found.get(number), speaker) for number, clip in enumerate(ready)]
 
     def stream(
         self,
@@ -193,7 +217,7 @@ class Recognizer:
         rate = self.sample_rate if sample_rate is None else sample_rate
         window = self.bundle.window if window is None else window
         return Stream(
-            *(self._run, self._front, self.bundle, vad, speaker),
+            *(functools.partial(self._ask, self._body), self._front, self.bundle, vad, speaker),
             rate=rate,
             window=window,
             hop=hop,
@@ -221,9 +245,7 @@ class Recognizer:
         """The emotion of a segment (n,) at the model's rate; it begins with sample `start` of a recording."""
         begin = start / self.sample_rate
         end = begin + samples.size / self.sample_rate
-        steps = self._clip(samples, None, False)
-        found = together([steps], self._run, self._rate)[0][0]
-        return replace(found, start=begin, end=end, speech=speech)
+        return replace(self.predict(samples, gate=False), start=begin, end=end, speech=speech)
 
     def feed_all(self, streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list[list[Prediction]]:
         """`stream.feed(chunk)` for each of many streams of this recogniser; windows due together share a run.
@@ -247,29 +269,44 @@ class Recognizer:
         with contextlib.ExitStack() as held:
             for stream in streams:
                 held.enter_context(stream.alone())
-            return together(feeds, self._run, self._rate)
+            return together(feeds, functools.partial(self._ask, self._body), self._body.graph.taken_rate)
 
-    def _clip(self, samples: Floats, speaker: Speaker | None, gate: bool) -> Steps:
-        end = samples.size / self.sample_rate
-        samples = trim_silence(samples, self.sample_rate)  # as of the clips that students learn from
-        decider, settings = Decider(self.labels, self.bundle.stream, 1.0, self._odds), self.bundle.stream
-        speech = speech_share(samples, settings, self.sample_rate) if gate else 1.0
-        if speech < settings.speech:
-            return [decider.decide(None, 0.0, end, speech)]
-        missing = int(SHORTEST * self.sample_rate) - samples.size
-        samples = np.pad(samples, (0, missing)) if missing > 0 else samples
-        taken = self._front.clip(samples) if self._front else samples
-        probs = heard((yield taken), len(self.labels), taken, speaker)
-        return [decider.decide(probs, 0.0, end, speech)]
+    def _prepared(
+        self, samples: ArrayLike, sample_rate: float | None, channel: Channel, engine: Engine, *, gate: bool
+    ) -> Clip:
+        """A clip as the engine takes it, without silence at its ends, as students learn from clips."""
+        ready, rate = mono(samples, channel), self.sample_rate
+        if sample_rate is not None and sample_rate != rate:
+            ready = resample(checked(ready), sample_rate, rate)
+        energy = frame_energy(ready, rate)
+        # No sample is larger than the root of its frame's energy: most clips need no closer look.
+        if not energy.size or not energy.max() < MAX_PEAK**2:
+            checked(ready)
+        end = ready.size / rate
+        ready = trim_silence(ready, rate, energy)
+        speech = speech_share(ready, self.bundle.stream, rate) if gate else 1.0
+        if speech < self.bundle.stream.speech:
+            return Clip(None, end, speech)
+        missing = int(SHORTEST * rate) - ready.size
+        ready = np.pad(ready, (0, missing)) if missing > 0 else ready
+        return Clip(engine.graph.front.clip(ready) if engine.graph.front else ready, end, speech)
 
-    def _run(self, batch: Floats) -> Floats:
+    def _decided(self, clip: Clip, answer: Floats | None, speaker: Speaker | None) -> Prediction:
+        """The prediction from a graph's answer (C,) or (C + D,) to a clip; None where nobody speaks."""
+        probs = None
+        if answer is not None and clip.taken is not None:
+            probs = probabilities_of(answer, len(self.labels), clip.taken, speaker)
+        decider = Decider(self.labels, self.bundle.stream, 1.0, self._odds)
+        return decider.decide(probs, 0.0, clip.end, clip.speech)
+
+    def _ask(self, engine: Engine, batch: Floats) -> Floats:
         """Probabilities (batch, C), and an embedding behind them if there is one, of what the graph takes."""
-        probs, *embedding = self._engine.answers(batch)
+        probs, *embedding = engine.answers(batch)
         fits = probs.shape == (len(batch), len(self.labels)) and all(
             part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in embedding
         )
         # Not a number is in no range either.
-        if not fits or not (abs(probs.sum(axis=1) - 1) < SUM_TOLERANCE).all() or not (probs >= 0).all():
+        if not fits or not (probs.min() >= 0 and abs(probs.sum(axis=1) - 1).max() < SUM_TOLERANCE):
             raise BundleError(
                 f"{self._card}: the model's answer is not probabilities; export the bundle again"
             )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mifuse_runtime.audio import Floats, checked, mono, peak
+from mifuse_runtime.batching import Run, Steps, probabilities_of, together
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares
 from mifuse_runtime.errors import AudioError, MifuseError
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 WINDOWS = (0.1, 60.0)  # seconds
 HOPS = (0.01, 3600.0)  # seconds
-BATCH_SECONDS = 100.0  # audio in one run of the graph: bounds the memory of many clips or streams
-
-Run = Callable[[Floats], Floats]  # what the graph takes, (batch, …) -> answers (batch, C) or (batch, C + D)
-Steps = Generator[Floats, Floats, list[Prediction]]  # yields what the graph takes, wants its answer
 
 
 class Stream:
@@ -191,41 +187,8 @@ class Stream:
             samples = self._buffer[first * self._grid + ago : end + ago]
             taken = self._frames.window(samples, first) if self._frames else samples
             new = start >= self._learnt
-            probs = heard((yield taken), self._classes, taken, self._speaker, learn=new)
+            probs = probabilities_of((yield taken), self._classes, taken, self._speaker, learn=new)
             self._learnt = end if new else self._learnt
         self._next += self._hop
         self._done = end
         return [self._decider.decide(probs, start / self._rate, end / self._rate, speech)]
-
-
-def heard(
-    answer: Floats, classes: int, taken: Floats, speaker: Speaker | None, *, learn: bool = True
-) -> Shares:
-    """Probabilities (C,) from a graph's answer (C,) or (C + D,) to what it has taken."""
-    probs = answer[:classes]
-    return speaker.hear(probs, answer[classes:], taken, learn) if speaker else probs.astype(np.float64)
-
-
-def together(feeds: Sequence[Steps], run: Run, rate: float) -> list[list[Prediction]]:
-    """What each of the feeds finds; what is due together and of one shape shares a run of the graph.
-
-    `rate`: samples or frames a second, whichever the graph takes.
-    """
-    found: list[list[Prediction]] = [[] for _ in feeds]
-    answers: dict[int, Floats | None] = dict.fromkeys(range(len(feeds)))
-    while answers:
-        due: dict[int, list[tuple[int, Floats]]] = defaultdict(list)
-        for number, probs in answers.items():
-            try:
-                taken = next(feeds[number]) if probs is None else feeds[number].send(probs)
-                due[len(taken)].append((number, taken))
-            except StopIteration as end:  # noqa: PERF203, how a generator returns
-                found[number] = end.value
-        answers = {}
-        for length, group in due.items():
-            rows = max(1, int(BATCH_SECONDS * rate) // length)
-            for start in range(0, len(group), rows):
-                numbers, windows = zip(*group[start : start + rows], strict=True)
-                batch = np.stack(windows) if len(windows) > 1 else windows[0][None]
-                answers |= zip(numbers, run(batch), strict=True)
-    return found

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.frontend import ONE_THREAD
+from mifuse_runtime.frontend import CHUNK
 from mifuse_runtime.settings import Settings
 
 Vad = Callable[[Floats], float]  # a frame's samples at the model's rate -> probability of speech, or a bool
@@ -29,8 +29,7 @@ FINE = (3, 131)  # bins whose pattern is held against that of some frames before
 LAGS = (1, 3, 6)  # frames
 CONTEXT = 16  # frames that means and deviations are taken over, with this one
 INPUTS = 3 * BANDS + 2 * (len(OCTAVES) - 1) + 2 * len(LAGS)
-PIECE = 128  # frames at a time: their spectra stay in the cache
-ROWS = ONE_THREAD // (BANDS * OCTAVES[-1])  # of a product
+PIECE = 128  # frames at a time
 _FLOOR, _BAND_FLOOR = 1e-12, 1e-9  # power, so that digital silence has a logarithm
 
 
@@ -127,33 +126,37 @@ def features(frames: Floats, past: Past | None) -> tuple[Floats, Past]:
     Log power of the bands against their mean of half a second: now, on average, and its deviation; flatness
     by octaves (low for harmonics); likeness to spectra some frames before (high for tones).
     """
-    hann, bands = _front(frames.shape[1])
-    spectra = np.fft.rfft(frames * hann)[:, : OCTAVES[-1]]
-    power = (spectra.real**2 + spectra.imag**2).astype(np.float32) / np.float32(frames.shape[1])
-    if power.shape[1] < OCTAVES[-1]:  # a lower rate
-        power = np.pad(power, ((0, 0), (0, OCTAVES[-1] - power.shape[1])))
-    log_bands = np.empty((len(power), BANDS), np.float32)
-    for row in range(0, len(power), ROWS):
-        np.matmul(power[row : row + ROWS], bands, out=log_bands[row : row + ROWS])
-    np.log(log_bands + np.float32(_BAND_FLOOR), out=log_bands)
-    starts, widths = np.array(OCTAVES[:-1]) - OCTAVES[0], np.diff(OCTAVES).astype(np.float32)
-    lively = power[:, OCTAVES[0] :] + np.float32(_FLOOR)
-    means = np.add.reduceat(lively, starts, axis=1) / widths
-    flatness = np.add.reduceat(np.log(lively), starts, axis=1) / widths - np.log(means)
-    fine = np.sqrt(power[:, slice(*FINE)])
-    fine /= np.sqrt(np.einsum("ij,ij->i", fine, fine))[:, None] + np.float32(1e-7)
-    before = fine[[0] * max(LAGS)] if past is None else past.fine
-    fine = np.concatenate([before, fine])
-    likeness = [np.einsum("ij,ij->i", fine[max(LAGS) :], fine[max(LAGS) - lag : -lag]) for lag in LAGS]
-    now = np.concatenate([log_bands, flatness, np.stack(likeness, axis=1)], axis=1)
+    now = np.empty((len(frames), BANDS + len(OCTAVES) - 1 + len(LAGS)), np.float32)
+    fine = np.empty((max(LAGS) + len(frames), FINE[1] - FINE[0]), np.float32)
+    for at in range(0, len(frames), CHUNK):
+        part = slice(at, at + CHUNK)
+        _spectral(frames[part], now[part, : -len(LAGS)], fine[max(LAGS) :][part])
+    fine[: max(LAGS)] = fine[max(LAGS)] if past is None else past.fine
+    for column, lag in enumerate(LAGS, -len(LAGS)):
+        np.einsum("ij,ij->i", fine[max(LAGS) :], fine[max(LAGS) - lag : -lag], out=now[:, column])
     all_ = np.concatenate([now[[0] * (CONTEXT - 1)] if past is None else past.features, now])
-    mean = _running_mean(all_)
-    spread = np.sqrt(np.maximum(_running_mean(all_[:, :BANDS] ** 2) - mean[:, :BANDS] ** 2, 0))
+    means = _running_mean(np.concatenate([all_, all_[:, :BANDS] ** 2], axis=1))
+    mean, squares = means[:, :-BANDS], means[:, -BANDS:]
+    spread = np.sqrt(np.maximum(squares - mean[:, :BANDS] ** 2, 0))
     middle = mean[:, :BANDS].mean(axis=1, keepdims=True)
     now[:, :BANDS] -= middle
     mean[:, :BANDS] -= middle
     inputs = np.concatenate([now, mean, spread], axis=1).astype(np.float32)
     return inputs, Past(all_[-(CONTEXT - 1) :].copy(), fine[-max(LAGS) :].copy())
+
+
+def _spectral(frames: Floats, bands_and_octaves: Floats, fine: Floats) -> None:
+    """Of frames (k, n): log power of the bands and flatness of the octaves, and fine spectra of length 1."""
+    hann, bands, octaves = _front(frames.shape[1])
+    spectra = np.fft.rfft(frames * hann)[:, : OCTAVES[-1]]
+    power = spectra.real**2 + spectra.imag**2
+    if power.shape[1] < OCTAVES[-1]:  # a lower rate
+        power = np.pad(power, ((0, 0), (0, OCTAVES[-1] - power.shape[1])))
+    np.log(power @ bands + np.float32(_BAND_FLOOR), out=bands_and_octaves[:, :BANDS])
+    lively = power[:, OCTAVES[0] :] + np.float32(_FLOOR)
+    bands_and_octaves[:, BANDS:] = np.log(lively) @ octaves - np.log(lively @ octaves)
+    np.sqrt(power[:, slice(*FINE)], out=fine)
+    fine /= np.sqrt(np.einsum("ij,ij->i", fine, fine))[:, None] + np.float32(1e-7)
 
 
 def _running_mean(values: Floats) -> Floats:
@@ -164,15 +167,23 @@ def _running_mean(values: Floats) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _front(size: int) -> tuple[Floats, Floats]:
-    """Window of a frame, and the filters of the bands (bins, BANDS), each of sum 1."""
+def _front(size: int) -> tuple[Floats, Floats, Floats]:
+    """Window of a frame, filters of the bands (bins, BANDS), means within the octaves (bins, octaves).
+
+    The window holds the scale: white noise of variance 1 has a power of about 1. Filters have sum 1.
+    """
     low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (LOW, HIGH))
     centres = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
     bins = np.arange(OCTAVES[-1])[:, None] * SPACING
     rising = (bins - centres[:-2]) / (centres[1:-1] - centres[:-2])
     falling = (centres[2:] - bins) / (centres[2:] - centres[1:-1])
     filters = np.maximum(0, np.minimum(rising, falling))
-    return np.hanning(size).astype(np.float32), (filters / filters.sum(axis=0)).astype(np.float32)
+    hann = np.hanning(size) / np.sqrt(size)
+    numbers = np.arange(OCTAVES[0], OCTAVES[-1])[:, None]
+    within = (numbers >= OCTAVES[:-1]) & (numbers < OCTAVES[1:])
+    parts = (hann, filters / filters.sum(axis=0), within / within.sum(axis=0))
+    window, bands, octaves = (part.astype(np.float32) for part in parts)
+    return window, bands, octaves
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ from mifuse_runtime import engines, signature
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.command.output import say
 from mifuse_runtime.errors import BundleError
+from mifuse_runtime.frontend import MelPower
 from mifuse_runtime.recognizer import Recognizer
 
 TOLERANCE = (
@@ -41,7 +42,7 @@ def info(arguments: argparse.Namespace) -> int:
             say(f"  model     {precision} for {engine}: {name}, {size / 1000:.0f} kB{default}")
             if body := bundle.body(engine, precision):
                 size = (Path(arguments.bundle) / body).stat().st_size
-                say(f"  body      of it: {body}, {size / 1000:.0f} kB; this runtime takes it")
+                say(f"  body      of it: {body}, {size / 1000:.0f} kB; streams take it")
     if bundle.speaker:
         say(f"  speaker   can be known: {bundle.speaker}")
     parts = {"stream": asdict(bundle.stream)}
@@ -103,8 +104,14 @@ def _self_test(folder: str, bundle: Bundle, engine: str, precision: str, threads
             "export it again"
         )
     if bundle.body(engine, precision):
-        whole = engines.start(Path(folder), bundle, engine, precision, threads)
-        worst = _difference(alone, [whole(clip[None])[0].tolist() for clip in clips])
+        whole, body = (
+            engines.start(Path(folder), bundle, engine, precision, threads, body=cut) for cut in (False, True)
+        )
+        front = MelPower(bundle.frontend, bundle.sample_rate)
+        worst = _difference(
+            [whole(clip[None])[0].tolist() for clip in clips],
+            [body(front.clip(clip)[None])[0].tolist() for clip in clips],
+        )
         if worst > (FORMS if precision == "fp32" else ROUNDING):
             raise BundleError(
                 f"{folder}: {precision} on {engine}: the body differs by {worst:.2g}; export again"
