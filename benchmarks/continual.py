@@ -1,4 +1,4 @@
-"""A student adapted once more: what it hears of the new domain, and what it still knows of the old one.
+"""A student adapted once more: its UA on the new domain, and what is left on the old one.
 
     python -m benchmarks.continual --corpora DIR [--chains SOURCE>OLD>NEW,…] [--out FILE.json]
 

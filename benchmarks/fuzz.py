@@ -1,4 +1,4 @@
-"""Differential fuzzing: what strangers hand to us, read by us and by another reader, at random.
+"""Differential fuzzing: files from anywhere, read by us and by another reader, at random.
 
     python -m benchmarks.fuzz --minutes 10 [--only onnx,wav] [--inputs 100000] [--seed 1] [--findings FOLDER]
 

@@ -188,7 +188,7 @@ def refused_by_engine(content: bytes) -> bool:
 
 
 def run(content: bytes, network: graph.Network) -> str:
-    """Whether the shapes that the engine gives are those that were foreseen."""
+    """Whether the shapes that the engine gives are those that were computed before."""
     try:
         started = session(content)
         shapes = {
@@ -199,10 +199,10 @@ def run(content: bytes, network: graph.Network) -> str:
         found = started.run(None, feed)
     except Exception:  # likewise: what it does not take does no harm
         return ""
-    foreseen = graph.shapes_of(network, shapes)
+    computed = graph.shapes_of(network, shapes)
     for name, array in zip((one.name for one in started.get_outputs()), found, strict=True):
-        if foreseen[name] != array.shape:
-            return f"{name} has the shape {array.shape}, {foreseen[name]} was foreseen"
+        if computed[name] != array.shape:
+            return f"{name} has the shape {array.shape}, {computed[name]} was computed before"
     return ""
 
 

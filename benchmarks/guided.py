@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of what strangers hand to the runtime: audio, bundle.json, model files.
+"""Coverage-guided fuzzing of files from anywhere that the runtime reads: audio, bundle.json, model files.
 
 `benchmarks.fuzz` compares with other readers, and needs no compiler; this one looks for crashes.
 
@@ -46,10 +46,10 @@ def feed(recognizer: Recognizer, data: bytes) -> None:
                 found += stream.feed(samples)
             except AudioError:
                 continue
-        for heard in found + stream.close():
-            values = [*heard.scores.values(), heard.confidence, heard.speech]
+        for prediction in found + stream.close():
+            values = [*prediction.scores.values(), prediction.confidence, prediction.speech]
             assert np.isfinite(values).all(), values
-            assert abs(sum(heard.scores.values()) - 1) < 1e-6
+            assert abs(sum(prediction.scores.values()) - 1) < 1e-6
 
 
 def bundle(text: str, data: bytes) -> None:

@@ -31,7 +31,7 @@ from mifuse.models.student import STRIDES, Student
 
 STEP = SAMPLE_RATE // 4  # samples from window to window
 STRIDE = math.prod(stride for _, stride in STRIDES)  # frames of an activation
-CONTEXT = 8  # frames on each side that an activation hears
+CONTEXT = 8  # frames on each side that an activation depends on
 RUN = 20.0  # seconds of one speaker in one emotion
 BUDGETS = (0, 128, 192)  # frames a hop through the convolutions; 0: the new ones
 ANEW, DEVICE = "anew", "anew, window from its own frame, as the device does"
@@ -76,7 +76,7 @@ class Keeping(nn.Module):
             found[..., begin:end] = made
             self.frames += high - low
         self.turn, self.kept, self.start = start + turn + again, found, start
-        self.final = start + max(0, (frames - 1 - CONTEXT) // STRIDE)  # all that they hear was there
+        self.final = start + max(0, (frames - 1 - CONTEXT) // STRIDE)  # all that they depend on was there
         return found
 
 
@@ -162,16 +162,16 @@ def measure(student: Student, samples: np.ndarray, runs: Runs, seconds: float) -
             features, mask, _ = student.features(window)
             found[name].append(pooled(student, student.blocks(features[:, None]), mask))
             if name == ANEW:
-                x, heard = features[:, None], mask
+                x, valid = features[:, None], mask
                 loudest = float(student.frontend.power(window).sum(dim=-1).max())
         fresh = not level / RATIO < loudest < level * RATIO
         level = loudest if fresh else level
         for name, keeper in keepers.items():
             if name != KEPT:
-                found[name].append(pooled(student, keeper(x, first, fresh and name == jumping), heard))
-        part, heard = (value[..., first : first + x.shape[3]] for value in steady)
-        found[STEADY].append(pooled(student, student.blocks(part[:, None]), heard))
-        found[KEPT].append(pooled(student, keepers[KEPT](part[:, None], first), heard))
+                found[name].append(pooled(student, keeper(x, first, fresh and name == jumping), valid))
+        part, valid = (value[..., first : first + x.shape[3]] for value in steady)
+        found[STEADY].append(pooled(student, student.blocks(part[:, None]), valid))
+        found[KEPT].append(pooled(student, keepers[KEPT](part[:, None], first), valid))
     rows = {}
     for name, rows_found in found.items():
         probs, reference = np.stack(rows_found), np.stack(found[STEADY if name == KEPT else ANEW])

@@ -106,7 +106,7 @@ def label(url: str, manifest: Path, store: Path, draws: int, *more: str) -> Fini
 
 
 def resident(process: subprocess.Popen[bytes]) -> float:
-    """Peak resident memory so far, MB; 0 of a process that has ended, and where /proc does not tell."""
+    """Peak resident memory so far, MB; 0 of a process that has ended, and where /proc does not say."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:

@@ -51,15 +51,15 @@ def mixes() -> dict[str, list[float]]:
 def measure(student: Student, features: Features, truth: NDArray[np.int64]) -> dict[str, list[float]]:
     """UA and accuracy in %, by what is known of the speaker."""
     values = embeddings(student, features)
-    strangers = student.norm(values)
-    shares = student.head(strangers).softmax(-1)
+    unknown = student.norm(values)
+    shares = student.head(unknown).softmax(-1)
 
     def scored(z: torch.Tensor) -> list[float]:
         found = student.head(z).argmax(1).numpy()
         return [unweighted_accuracy(truth, found, len(LABELS)), 100 * float((found == truth).mean())]
 
     def known(way: str, draw: int) -> list[float]:
-        rng, z = np.random.default_rng(draw), strangers.clone()
+        rng, z = np.random.default_rng(draw), unknown.clone()
         for rows in groups(features.speakers):
             others = _chosen(rows, truth, way.removesuffix(PLAIN), rng)
             weights = torch.ones(len(others)) if way.endswith(PLAIN) else alike(shares[others])
@@ -69,7 +69,7 @@ def measure(student: Student, features: Features, truth: NDArray[np.int64]) -> d
     ways = [f"{count} clips" for count in COUNTS] + [*mixes(), f"{MIXED} clips, any mix"]
     ways += [f"{way}{PLAIN}" for way in ways[-5:]]
     found = {way: np.mean([known(way, draw) for draw in range(DRAWS)], axis=0).tolist() for way in ways}
-    return {ALONE: scored(strangers)} | found
+    return {ALONE: scored(unknown)} | found
 
 
 def alike(shares: torch.Tensor) -> torch.Tensor:

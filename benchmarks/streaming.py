@@ -46,7 +46,7 @@ elif len(sys.argv) > 1:
     from mifuse_runtime import Recognizer
     stream = Recognizer.load(sys.argv[1]).stream(window=3.0, hop=0.25)
     chunk = (0.3 * numpy.sin(0.05 * numpy.arange(4000))).astype("f4")
-    assert [heard for _ in range(120) for heard in stream.feed(chunk)][-1].speech
+    assert [found for _ in range(120) for found in stream.feed(chunk)][-1].speech
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 1000)
 """
@@ -166,7 +166,7 @@ def memory(bundle: Path) -> list[Row]:
 
 
 def delay(recognizer: Recognizer, utterances: int = 40) -> list[Row]:
-    """From the end of an utterance to the first prediction that has heard all of it; 48 kHz, 10 ms chunks."""
+    """From the end of an utterance to the first prediction that covers all of it; 48 kHz, 10 ms chunks."""
     rng = np.random.default_rng(0)
     delays = []
     for _ in range(utterances):

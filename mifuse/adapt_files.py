@@ -25,7 +25,7 @@ from mifuse.runs.folder import close_run, open_run
 from mifuse.runs.predictions import Predictions
 from mifuse.teachers.draws import load_draws
 from mifuse.voices.choosing import DRAWN, doubted, draw
-from mifuse.voices.clustering import strangers
+from mifuse.voices.clustering import unnamed_clips
 
 Indices = NDArray[np.int64]
 
@@ -115,7 +115,7 @@ def _record(
         "target": str(inputs.target.resolve()),
         "draws": [str(path.resolve()) for path in inputs.draws],
         "clips": len(clips),
-        "unnamed": len(strangers([clip.speaker for clip in clips])),
+        "unnamed": len(unnamed_clips([clip.speaker for clip in clips])),
         "doubted": [labels[c] for c in doubted(adapted.targets, adapted.lalm)],
         "shares": None if adapted.shares is None else dict(zip(labels, adapted.shares.tolist(), strict=True)),
         "verdict": None if adapted.verdict is None else adapted.verdict.as_json(),

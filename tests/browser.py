@@ -107,12 +107,12 @@ def served(beside: Path) -> Iterator[str]:
 class Page:
     """One page of a browser of its own; a context manager."""
 
-    def __init__(self, profile: Path, hears: Path) -> None:
-        """`hears` is the WAV file that the microphone plays again and again."""
+    def __init__(self, profile: Path, plays: Path) -> None:
+        """`plays` is the WAV file that the microphone plays again and again."""
         command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--mute-audio"]
         command += ["--no-zygote", "--in-process-gpu", "--disable-background-networking"]  # fewer processes
         command += ["--use-fake-ui-for-media-stream"]  # nobody is there to allow the microphone
-        command += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={hears}"]
+        command += ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={plays}"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
         self._start(command, profile / "DevToolsActivePort")
 

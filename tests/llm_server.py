@@ -1,8 +1,8 @@
 """A server on loopback that speaks OpenAI's chat completions, Anthropic's messages and its message batches.
 
-It counts what it has sold, has a rate limit, honours idempotency keys, and goes wrong as told.
+It counts what it has sold, has a rate limit, honours idempotency keys, and goes wrong on demand.
 
-    python -m tests.llm_server --latency 0.05 --rate 200      prints its address; GET /stats tells the counts
+    python -m tests.llm_server --latency 0.05 --rate 200      prints its address; GET /stats has the counts
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LlmServer:
     mix: float = 0.0  # share of requests with a random fault
     refuses: tuple[str, ...] = ()  # "schema", "n": answered with 400
     ignores_n: bool = False
-    headers: bool = True  # tell what is left of the rate limit
+    headers: bool = True  # say what is left of the rate limit
     key: str = "test-key"
     answer: Answer = any_answer
     retry_after: str = "0.05"  # s, said with 429

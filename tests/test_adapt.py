@@ -139,7 +139,7 @@ def test_labels_are_never_read(world, done, tmp_path):
     assert weights(tmp_path / "out") == weights(done[0])
 
 
-def test_test_rows_are_never_heard(world, done, tmp_path):
+def test_test_rows_are_never_read(world, done, tmp_path):
     folder = tmp_path / "phone"
     shutil.copytree(world.manifest.parent, folder)
     for clip in read_manifest(world.manifest).select("test").clips:

@@ -82,10 +82,10 @@ def test_a_lalm_that_names_no_emotion_where_it_is_expected(world, tmp_path):
     draws = [{"path": clip.name, "teacher": "t", "draw": k, "probs": probs} for clip in clips for k in (0, 1)]
     (tmp_path / "draws.jsonl").write_text("\n".join(map(json.dumps, draws)))
     files = {"target": target, "draws": tmp_path / "draws.jsonl"}
-    told = world.run(tmp_path / "out", **files)
-    assert told.exit_code == 0, told.output
-    assert "the LALM names angry or happy or neutral or sad hardly more often" in told.stderr
-    assert f"mifuse choose {target} -o few.csv" in told.stderr
+    run = world.run(tmp_path / "out", **files)
+    assert run.exit_code == 0, run.output
+    assert "the LALM names angry or happy or neutral or sad hardly more often" in run.stderr
+    assert f"mifuse choose {target} -o few.csv" in run.stderr
     as_json = world.run(tmp_path / "json", "--json", **files)
     assert json.loads(as_json.stdout)["doubted"] == ["angry", "happy", "neutral", "sad"]
     write_manifest(tmp_path / "phone" / "few.csv", clips[:1])

@@ -73,10 +73,10 @@ def shifted(classifier):
     """A target whose clusters the classifier mistakes for each other, with a LALM that guesses 45 %."""
     features, truth = recordings(seed=1, shift=3.8, gain=0.8)
     rng = np.random.default_rng(5)
-    heard = np.where(rng.random(CLIPS) < 0.45, rng.integers(0, CLASSES, CLIPS), truth)
+    answered = np.where(rng.random(CLIPS) < 0.45, rng.integers(0, CLASSES, CLIPS), truth)
     noise = rng.dirichlet(np.ones(CLASSES), (3, CLIPS))
     task = Task(
-        features, 0.6 * np.eye(CLASSES)[heard] + 0.4 * noise, classifier, AdaptConfig(size="s", fit=FIT)
+        features, 0.6 * np.eye(CLASSES)[answered] + 0.4 * noise, classifier, AdaptConfig(size="s", fit=FIT)
     )
     assert 0.6 < accuracy(predict(classifier, features), truth) < 0.9
     assert 0.6 < accuracy(task.lalm_draws.mean(0), truth) < 0.7

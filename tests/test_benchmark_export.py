@@ -1,4 +1,4 @@
-"""`benchmarks.export`: the front end alone is the student's, goals are told as missed, students are found."""
+"""`benchmarks.export`: the front end alone is the student's, missed goals are printed, students are found."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_dense_dft_gives_the_same_features(tmp_path: Path) -> None:
         assert np.abs(found.reshape(expected.shape) - expected).max() < 1e-3
 
 
-def test_goals_that_are_missed_are_told(capsys: pytest.CaptureFixture) -> None:
+def test_missed_goals_are_printed(capsys: pytest.CaptureFixture) -> None:
     good, bad = row("a>b"), row("b>a", drop=1.2, speed=1.1) | {"refused": "int8 loses too much"}
     reached = summary([good], xs=58.0)
     assert list(reached) == list(GOALS)

@@ -22,7 +22,7 @@ from mifuse.teachers.prices import price_of
 from mifuse.teachers.store.database import DrawsStore
 from tests.llm_server import LlmServer
 
-PRICES = "2.5,10,2.5"  # audio as text: the server's own count tells them apart only within a request
+PRICES = "2.5,10,2.5"  # audio as text: the server's own count separates them only within a request
 ROOT = Path(__file__).resolve().parent.parent
 
 

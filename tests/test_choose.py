@@ -92,4 +92,4 @@ def test_names_that_the_lalm_does_not_bear_out() -> None:
     said = 0.6 * np.eye(4)[swapped] + 0.1  # sad clips are called angry
     assert doubted(labels, said) == [3]
     assert doubted(labels, np.full((100, 4), 0.25)) == [0, 1, 2, 3]
-    assert doubted(labels[:40], said[:40]) == [], "too few to tell"
+    assert doubted(labels[:40], said[:40]) == [], "too few to decide"

@@ -5,7 +5,7 @@ import pytest
 
 from mifuse.fusion.refinement import RefineConfig, refine
 from mifuse.runs.metrics import unweighted_accuracy
-from mifuse.voices.clustering import COUNTS, clusterings, strangers, voices_removed
+from mifuse.voices.clustering import COUNTS, clusterings, unnamed_clips, voices_removed
 from mifuse.voices.effects import standardised
 from mifuse.voices.spectral import COEFFICIENTS
 
@@ -21,8 +21,8 @@ def archive(voices: int, clips: int = 240, seed: int = 0):
         + 0.5 * rng.standard_normal((CLASSES, COEFFICIENTS))[truth]
         + rng.standard_normal((clips, COEFFICIENTS))
     )
-    heard = np.where(rng.random(clips) < 0.33, rng.integers(0, CLASSES, clips), truth)
-    labels = 0.5 * np.eye(CLASSES)[heard] + 0.5 * rng.dirichlet(np.ones(CLASSES), clips)
+    answered = np.where(rng.random(clips) < 0.33, rng.integers(0, CLASSES, clips), truth)
+    labels = 0.5 * np.eye(CLASSES)[answered] + 0.5 * rng.dirichlet(np.ones(CLASSES), clips)
     return values, [f"v{v}" for v in voice], labels, truth
 
 
@@ -65,7 +65,7 @@ def test_names_come_first():
     half = [name if name < "v2" else None for name in names]
     found = removed(values, half, labels)
     unnamed = np.flatnonzero([name is None for name in half])
-    assert (strangers(half) == unnamed).all()
+    assert (unnamed_clips(half) == unnamed).all()
     others = removed(values, [name or "all others" for name in half], labels)
     assert not np.allclose(found[unnamed], others[unnamed])
     assert ua(found, labels, truth) > ua(others, labels, truth)

@@ -239,7 +239,7 @@ def test_collapse_and_sameness_are_warned_of(tmp_path: Path) -> None:
     assert collapsed.warnings() == [
         "100% of clips are predicted angry: the teacher collapses toward one class; "
         "if most recordings are that, adapt with --set refine.prior=0.1",
-        "draws of a clip never differ: mutual information cannot tell sure from unsure",
+        "draws of a clip never differ: mutual information cannot separate sure from unsure",
     ]
     assert "one draw per clip" in single.warnings()[1]
 

@@ -76,7 +76,7 @@ def test_command(manifest, monkeypatch):
     assert (report["ua"], report["n"], report["split"], report["labels"]) == (75, 8, "test", list(LABELS))
 
 
-def test_exchanged_labels_are_told(manifest, monkeypatch):
+def test_exchanged_labels_are_reported(manifest, monkeypatch):
     monkeypatch.setattr(evaluate, "open_model", lambda *_: (LABELS, by_level))
     arguments = ["evaluate", "any", str(manifest)]
     assert json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)["exchanged"] == []

@@ -64,7 +64,7 @@ def test_the_guide_quotes_every_example() -> None:
     assert quoted == files
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^):]+)\)", GUIDE))
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^): ]+)\)", GUIDE))
 def test_its_links_lead_somewhere(link: str) -> None:
     path, _, heading = link.partition("#")
     target = ROOT / "docs" / (path or "embedding.md")
@@ -87,14 +87,14 @@ def test_speaker(place: Path) -> None:
     export_known(place / "known")
     shutil.rmtree("bundle")
     Path("known").rename("bundle")
-    for heard in (1, 2):
+    for count in (1, 2):
         found = ran(sys.executable, EXAMPLES / "speaker.py", "a.wav", PYTHONPATH=str(ROOT / "runtime"))
-        assert re.fullmatch(rf"a\.wav ({'|'.join(LABELS)}) [01]\.\d\d, {heard} heard\n", found)
+        assert re.fullmatch(rf"a\.wav ({'|'.join(LABELS)}) [01]\.\d\d, {count} heard\n", found)
 
 
 def test_microphone(place: Path) -> None:
-    heard = np.concatenate([speech(4.0), np.zeros(4 * RATE, np.float32), speech(4.0)])
-    blocks = [block[:, None] for block in np.array_split(heard, 100)]  # (n, 1), as devices give them
+    samples = np.concatenate([speech(4.0), np.zeros(4 * RATE, np.float32), speech(4.0)])
+    blocks = [block[:, None] for block in np.array_split(samples, 100)]  # (n, 1), as devices give them
     recognizer = Recognizer.load("bundle/")
     found = list(load("microphone.py").changes(recognizer.stream(RATE), iter(blocks)))
     states = [state for _, state in found]

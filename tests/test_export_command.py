@@ -174,7 +174,7 @@ def test_clips_are_spread_over_durations_and_labels_of_adapt_rows_stay_unread(pl
     assert probe_clips(manifest, ("bored",)) == []
 
 
-def test_int8_is_judged_on_what_the_device_hears(tmp_path: Path) -> None:
+def test_int8_is_judged_on_clips_as_on_the_device(tmp_path: Path) -> None:
     speech = np.random.default_rng(0).uniform(-0.5, 0.5, SAMPLE_RATE).astype(np.float32)
     silence = np.zeros(SAMPLE_RATE, np.float32)
     soundfile.write(tmp_path / "clip.wav", np.concatenate([silence, speech, silence]), SAMPLE_RATE)

@@ -51,7 +51,7 @@ def test_a_full_disk_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.M
     assert (out / "bundle.json").read_text() == "old"
 
 
-def test_a_full_disk_is_told_from_what_an_engine_says(
+def test_a_full_disk_is_not_taken_for_an_engines_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(model: nn.Module, path: Path, **_: object) -> None:

@@ -93,7 +93,7 @@ def pair(
     return student, folder / "bundle"
 
 
-def test_it_hears_what_transformers_hears(pair: tuple[Path, Path]) -> None:
+def test_it_computes_what_transformers_computes(pair: tuple[Path, Path]) -> None:
     """Before any export: our front end, attention and labels beside those of transformers."""
     model = load_model(pair[0])
     theirs = transformers.AutoModelForAudioClassification.from_pretrained(pair[0]).eval()

@@ -120,7 +120,7 @@ def test_batch_pads_with_silence(clips, cache):
     assert batch.shape == (2, long, N_MELS)
     assert (batch[0, short:] == PADDING).all()
     torch.testing.assert_close(batch[0, :short], features.batch([0])[0])
-    # The student hears no difference between padding and silence.
+    # The student makes no difference between padding and silence.
     x, mask, _ = LogMel().normalise(batch)
     assert not mask[0, 0, short:].any()
     torch.testing.assert_close(x[:1, :, :short], LogMel().normalise(features.batch([0]))[0])

@@ -137,8 +137,8 @@ def test_no_emotion_without_a_voice(bundle: Path, tmp_path: Path) -> None:
             "no speech",
             pytest.approx(0, abs=0.1),
         ), name
-        heard = recognizer.stream(window=1.0).feed(samples.astype(np.float32))
-        assert {each.state for each in heard} <= {"no speech"}, name
+        found = recognizer.stream(window=1.0).feed(samples.astype(np.float32))
+        assert {each.state for each in found} <= {"no speech"}, name
     spoken = recognizer.predict(VOICE)
     assert spoken.state in recognizer.labels and spoken.speech > 0.3
 

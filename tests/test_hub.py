@@ -112,7 +112,7 @@ def test_the_encoder_encodes_each_clip_once(domain, tmp_path, monkeypatch):
 
 
 def test_it_learns(domain, tmp_path):
-    """Random features of voices still tell loud from soft, so the training loss falls well below chance."""
+    """Random features of voices still separate loud from soft, and the training loss falls below chance."""
     _, clips, cache = domain
     encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
     history = train_classifier(clips, cache, config=CONFIG, encoder=encoder).history

@@ -16,7 +16,7 @@ def test_kept_activations_are_those_made_anew(budget: int) -> None:
     blocks = Student(size="xs").eval().blocks
     stream = torch.randn(1, 1, N_MELS, 400)
     keeper, length = Keeping(blocks, budget), 130
-    edge = CONTEXT // STRIDE  # activations that hear what was before the window
+    edge = CONTEXT // STRIDE  # activations that depend on what was before the window
     with torch.inference_mode():
         for number, first in enumerate(range(0, 260, 16)):
             window = stream[..., first : first + length]

@@ -87,19 +87,19 @@ def test_every_draw_is_asked_once_and_kept_whole(tmp_path: Path) -> None:
 
 
 def test_progress_moves_after_the_answer_is_stored(tmp_path: Path) -> None:
-    manifest, teacher, settled, seen = make_manifest(tmp_path, 4), Scripted(), 0, []
+    manifest, teacher, answered, seen = make_manifest(tmp_path, 4), Scripted(), 0, []
 
     def progress(count: int) -> None:
-        nonlocal settled
-        settled += count
+        nonlocal answered
+        answered += count
         with DrawsStore(tmp_path / "d.db", read_only=True) as reader:
-            seen.append((settled, len(reader.keys(teacher.source))))
+            seen.append((answered, len(reader.keys(teacher.source))))
 
     with DrawsStore(tmp_path / "d.db") as store:
         asyncio.run(
             label_clips(teacher, plan(manifest.clips, 2, set(), AudioCache()).questions, store, progress)
         )
-    assert settled == 8
+    assert answered == 8
     assert all(shown <= stored for shown, stored in seen)
 
 

@@ -1,4 +1,4 @@
-"""The OpenAI-shaped teacher: the real SDK against a server on loopback that goes wrong as told."""
+"""The OpenAI-shaped teacher: the real SDK against a server on loopback that goes wrong on demand."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_what_is_sent(server: LlmServer, tmp_path: Path) -> None:
     assert (run.added, run.missing) == (12, ())
     # 6 draws are 4 of one prompt and 2 of another, in one request each.
     assert sorted(request.get("n", 1) for request in server.requests) == [2, 2, 4, 4]
-    samples, heard = AudioCache().samples(manifest.clips[0]), [audio_of(one) for one in server.requests]
-    assert sum(one.shape == samples.shape and np.allclose(one, samples, atol=1e-6) for one in heard) == 2
+    samples, sent = AudioCache().samples(manifest.clips[0]), [audio_of(one) for one in server.requests]
+    assert sum(one.shape == samples.shape and np.allclose(one, samples, atol=1e-6) for one in sent) == 2
     texts = {request["messages"][1]["content"][0]["text"] for request in server.requests}
     assert len(texts) == 4
     assert sum('Transcript: "we won"' in text for text in texts) == 2
@@ -128,7 +128,7 @@ def test_probabilities_of_tokens(server: LlmServer, manifest: Manifest, tmp_path
             )
 
 
-def test_a_server_without_token_probabilities_is_told_so(
+def test_a_server_without_token_probabilities(
     server: LlmServer, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LlmServer, "_choice", lambda *_: {
@@ -317,7 +317,7 @@ def test_the_key_shows_nowhere(
     with LlmServer() as server, pytest.raises(ServiceError) as refused:  # the server repeats it in its 401
         label(server, manifest, tmp_path / "d.db")
     with LlmServer(key=SENTINEL, script=["500", "cut"] * 3) as server:
-        # A model that was told the key, or a proxy that adds it, answers with it.
+        # A model that was given the key, or a proxy that adds it, answers with it.
         server.answer = lambda _, labels: dict.fromkeys(labels, 0.25) | {SENTINEL: 0.0}
         run, _ = label(server, manifest, tmp_path / "d.db", draws=1)
         assert run.invalid > 0

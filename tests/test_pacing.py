@@ -1,4 +1,4 @@
-"""How fast is asked: waiting, growing, shrinking, and what the headers tell."""
+"""How fast is asked: waiting, growing, shrinking, and what the headers say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`benchmarks.quantizers`: NNCF quantises the layers that it is told to, and those it may."""
+"""`benchmarks.quantizers`: NNCF quantises the layers that it must, and those it may."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def layers(model: openvino.Model) -> int:
     return sum(op.get_element_type() == openvino.Type.i8 for op in constants)
 
 
-def test_it_quantises_what_it_is_told_to(graph: Path) -> None:
+def test_it_quantises_what_it_must(graph: Path) -> None:
     rng = np.random.default_rng(0)
     clips = [0.1 * rng.standard_normal(n).astype(np.float32) for n in (8000, 9000, 12_000)]
     chosen = body(onnx.load(graph))
@@ -44,7 +44,7 @@ def test_it_quantises_what_it_is_told_to(graph: Path) -> None:
     assert all(int8(clip[None])[0].argmax() == fp32(clip[None])[0].argmax() for clip in clips)
 
 
-def test_the_mean_of_the_students_is_told(capsys: pytest.CaptureFixture) -> None:
+def test_the_mean_of_the_students_is_printed(capsys: pytest.CaptureFixture) -> None:
     found = {
         "drop": 0.5,
         "agreement": 99.0,

@@ -23,7 +23,7 @@ OFF = RefineConfig(rounds=0, prior=0.0)
 
 @pytest.fixture(scope="module")
 def archive():
-    """Clips whose spectrum tells the class, of 4 speakers with spectra of their own, and the truth."""
+    """Clips whose spectrum shows the class, of 4 speakers with spectra of their own, and the truth."""
     rng = np.random.default_rng(0)
     truth = rng.permutation(np.repeat(np.arange(CLASSES), 40))
     speakers = [f"s{i % 4}" for i in range(len(truth))]
@@ -45,8 +45,8 @@ def noisy(archive):
     """Labels of a teacher that is wrong in a third of the clips and likes class 2 far too much, (N, C)."""
     truth = archive[2]
     rng = np.random.default_rng(1)
-    heard = np.where(rng.random(len(truth)) < 0.33, rng.integers(0, CLASSES, len(truth)), truth)
-    labels = 0.55 * np.eye(CLASSES)[heard] + 0.45 * rng.dirichlet(np.ones(CLASSES), len(truth))
+    answered = np.where(rng.random(len(truth)) < 0.33, rng.integers(0, CLASSES, len(truth)), truth)
+    labels = 0.55 * np.eye(CLASSES)[answered] + 0.45 * rng.dirichlet(np.ones(CLASSES), len(truth))
     labels[:, 2] += 0.35
     return labels / labels.sum(1, keepdims=True)
 

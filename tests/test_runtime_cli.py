@@ -323,7 +323,7 @@ def test_library_is_small(bundle: Path) -> None:
     loaded = "(m.__file__ for name, m in sys.modules.items() if 'mifuse_runtime' in name)"
     files = [Path(name) for name in after_a_stream(bundle, loaded)]
     assert {"frontend.py", "stream.py", "vad.py"} <= {file.name for file in files}
-    # 850 of them read model files of strangers and find what these would take, before an engine does.
+    # 850 of them read model files from anywhere and find what these would take, before an engine does.
     assert sum(code_lines(file.read_text(encoding="utf-8")) for file in files) < 2200
 
 

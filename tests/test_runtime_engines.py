@@ -73,7 +73,7 @@ def test_auto_times_once(folder: Path, monkeypatch: pytest.MonkeyPatch, slower: 
     assert len(timed) == 2
 
 
-def test_auto_notes_its_choice_only_where_told(
+def test_auto_notes_its_choice_only_in_a_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = slow("onnxruntime", monkeypatch)

@@ -42,7 +42,7 @@ def test_answer_is_the_graphs(recognizer: Recognizer) -> None:
     assert (prediction.start, prediction.end) == (0.0, 1.5)
 
 
-def test_silence_at_the_ends_is_not_heard(recognizer: Recognizer) -> None:
+def test_silence_at_the_ends_is_left_out(recognizer: Recognizer) -> None:
     room = 1e-4 * np.sin(np.arange(RATE, dtype=np.float32))  # 80 dB below full scale
     found = recognizer.predict(np.concatenate([room, tone(1.5), room, room]))
     assert found.scores == recognizer.predict(tone(1.5)).scores

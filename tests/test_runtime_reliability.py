@@ -53,9 +53,9 @@ anything = st.one_of(
 @settings(max_examples=80)
 def test_feed_takes_or_refuses_anything(recognizer: Recognizer, chunks: list[Any], rate: int) -> None:
     stream = recognizer.stream(rate, window=0.1, hop=0.05)
-    heard = speech(0.15, rate)
+    samples = speech(0.15, rate)
     found = [prediction for chunk in chunks for prediction in fed(stream, chunk)]
-    last = stream.feed(heard) + stream.close()
+    last = stream.feed(samples) + stream.close()
     assert last
     for prediction in found + last:
         plausible(prediction, recognizer)

@@ -71,9 +71,9 @@ def test_device_says_what_the_student_says(
     found = [list(p.scores.values()) for p in recognizer.predict_batch(CLIPS, speaker=anna, gate=False)]
     assert anna.clips == len(CLIPS)
     with torch.no_grad():
-        heard = [trim_silence(clip, RATE) for clip in CLIPS]
-        heard = [np.pad(clip, (0, max(0, RATE // 10 - clip.size))) for clip in heard]
-        raw = [student.embed(*student.features(torch.from_numpy(clip)[None])) for clip in heard]
+        trimmed = [trim_silence(clip, RATE) for clip in CLIPS]
+        trimmed = [np.pad(clip, (0, max(0, RATE // 10 - clip.size))) for clip in trimmed]
+        raw = [student.embed(*student.features(torch.from_numpy(clip)[None])) for clip in trimmed]
         values = torch.cat(raw)
         shares = student.head(student.norm(values)).softmax(-1)
         weights = (shares / (shares.sum(0) + 1)).sum(1)[:, None]  # emotions count alike
@@ -83,7 +83,7 @@ def test_device_says_what_the_student_says(
         expected = student.head(z).softmax(-1).numpy()
     np.testing.assert_allclose(found, expected, atol=close)
     alone = [list(recognizer.predict(clip, gate=False).scores.values()) for clip in CLIPS]
-    assert np.abs(np.array(alone) - expected).max() > 0.2, "a stranger's answers are others"
+    assert np.abs(np.array(alone) - expected).max() > 0.2, "an unknown speaker's answers are others"
 
 
 def test_a_stranger_until_the_eighth_clip(folder: Path) -> None:
@@ -213,10 +213,10 @@ def test_predict_keeps_who_speaks(
     for more in ([], ["--speaker", str(me)], ["--speaker", str(me)]):
         assert runtime([*call, *more]) == 0
         said.append(capsys.readouterr().out.splitlines())
-    strangers, first, second = said
-    assert first[: speaker.FEWEST] == strangers[: speaker.FEWEST] and first[-1] != strangers[-1]
+    unknown, first, second = said
+    assert first[: speaker.FEWEST] == unknown[: speaker.FEWEST] and first[-1] != unknown[-1]
     assert second[1] != first[1], "the second call goes on from the first"
-    spoken = sum("no speech" not in row for row in strangers[1:])  # nothing is learnt where nobody speaks
+    spoken = sum("no speech" not in row for row in unknown[1:])  # nothing is learnt where nobody speaks
     assert spoken > len(CLIPS) // 2 and json.loads(me.read_text())["clips"] == 2 * spoken
     assert runtime([*call, "--speaker", str(me), "--jobs", "2"]) == 1
     assert "leave out --jobs" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from tests.bundles import RATE, speech, tone
 
 def share(samples: np.ndarray, settings: Settings = Settings(), rate: int = RATE) -> float:  # noqa: B008
     gate = VoiceGate(settings, rate)
-    gate.hear(samples.astype(np.float32))
+    gate.feed(samples.astype(np.float32))
     return gate.share(0, samples.size)
 
 
@@ -47,15 +47,15 @@ def test_voices_are(pitch: float, rate: int) -> None:
 
 def test_level_is_in_decibels_of_full_scale() -> None:
     assert levels(np.ones((1, 512), np.float32)) == pytest.approx(0)
-    for level, heard in ((-58.0, 1.0), (-62.0, 0.0)):
-        assert share(tone(2, level=2**0.5 * 10 ** (level / 20)), replace(Settings(), voice=0.0)) == heard
+    for level, passed in ((-58.0, 1.0), (-62.0, 0.0)):
+        assert share(tone(2, level=2**0.5 * 10 ** (level / 20)), replace(Settings(), voice=0.0)) == passed
     assert share(np.zeros(RATE)) == 0
     assert share(np.zeros(RATE), replace(Settings(), level=-200.0, voice=0.0)) == 1
 
 
 def test_share_counts_whole_frames_inside() -> None:
     gate = VoiceGate(Settings(), RATE, vad=lambda frame: bool(frame.any()))
-    gate.hear(np.repeat([0, 1, 0, 1, 1, 0], 512).astype(np.float32))
+    gate.feed(np.repeat([0, 1, 0, 1, 1, 0], 512).astype(np.float32))
     assert gate.share(0, 3072) == 0.5
     assert gate.share(1, 2048) == pytest.approx(2 / 3)  # frames 1 to 3
     assert gate.share(1536, 2599) == 1

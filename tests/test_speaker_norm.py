@@ -30,7 +30,7 @@ def test_speakers_of_few_clips_are_not_known():
     assert list(groups(np.full(3, -1))) == []
 
 
-def test_norm_within_speakers_and_for_strangers():
+def test_norm_within_speakers_and_for_unknown_ones():
     torch.manual_seed(0)
     norm = SpeakerNorm(6, spectrum=2)
     norm.running_mean += 1.0
@@ -45,7 +45,7 @@ def test_norm_within_speakers_and_for_strangers():
         torch.testing.assert_close(z[speakers == voice], expected)
     expected = (rows[-3:, :4] - 1) / (4 + norm.eps) ** 0.5
     torch.testing.assert_close(z[-3:, :4], expected)
-    assert not z[-3:, 4:].any(), "a stranger's spectrum says nothing"
+    assert not z[-3:, 4:].any(), "an unknown speaker's spectrum is left out"
     halves = norm(rows[:CLIPS_PER_SPEAKER], clips_per_speaker=CLIPS_PER_SPEAKER // 2).reshape(2, -1, 6)
     torch.testing.assert_close(halves.mean(1), torch.zeros(2, 6), atol=1e-5, rtol=0)
 
@@ -106,7 +106,7 @@ def accuracy(probs, truth):
     return (probs.argmax(1) == truth).mean()
 
 
-def test_new_voices_are_told_by_how_they_usually_sound(fits):
+def test_new_voices_are_normalised_by_their_own_mean(fits):
     features, truth = voices(seed=1)
     probs = [
         (
@@ -139,7 +139,7 @@ def test_a_batch_holds_a_few_speakers_or_anybody(fitted):
             assert fit.clips_per_speaker == 0
 
 
-def test_standalone_says_what_the_student_says_of_strangers(fitted):
+def test_standalone_is_the_student_for_unknown_speakers(fitted):
     student = fitted.average.eval()
     samples = 0.1 * torch.randn(3, 9_000)
     alone = student.standalone()

@@ -1,4 +1,4 @@
-"""The stand-in LALM: hears audio only, answers in the replay format, prefers neutral."""
+"""The stand-in LALM: reads audio only, answers in the replay format, prefers neutral."""
 
 from __future__ import annotations
 

@@ -81,13 +81,13 @@ def test_comparisons(results: table.Results) -> None:
     assert len(table.comparison_lines(parts)) == 13
 
 
-def test_exchanged_labels_of_a_target_are_told(results: table.Results) -> None:
+def test_exchanged_labels_of_a_target_are_reported(results: table.Results) -> None:
     swapped = next(t for t in (A, B) if t.target == "y")
     truth = results.truth["y", "adapt"]
     # 80 % of the angry clips are called happy, and of the happy ones angry.
-    heard = np.where((truth < 2) & (np.arange(400) % 20 < 16), 1 - truth, truth)
+    answered = np.where((truth < 2) & (np.arange(400) % 20 < 16), 1 - truth, truth)
     run = results.runs["default", swapped][0]
-    results.runs["default", swapped] = {0: run | {s: one_hot(heard) for s in table.SPLITS}}
+    results.runs["default", swapped] = {0: run | {s: one_hot(answered) for s in table.SPLITS}}
     parts = table.comparisons(results, "default", ["lalm", "default", "oracle"], [A, B])
     assert parts["labels that look exchanged"] == {str(swapped): ["angry", "happy"]}
     line = f"labels of the target that look exchanged, by {swapped}: angry and happy"

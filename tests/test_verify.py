@@ -1,4 +1,4 @@
-"""`mifuse verify`: every model of a bundle against its student; what differs is told and is exit code 1."""
+"""`mifuse verify`: every model of a bundle against its student; a difference is exit code 1."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_audio_files(ask: Ask, tmp_path: Path) -> None:
         ask("read", file=tmp_path / "a.flac")
 
 
-def test_what_cannot_be_heard_is_refused_in_one_line(ask: Ask, bundle: Path, tmp_path: Path) -> None:
+def test_samples_that_cannot_be_used_are_refused_in_one_line(ask: Ask, bundle: Path, tmp_path: Path) -> None:
     cases: list[tuple[np.ndarray, dict[str, Any], str]] = [
         (np.zeros(0, np.float32), {}, "no samples"),
         (np.full(9, np.nan, np.float32), {}, "NaN or infinity"),
@@ -328,9 +328,9 @@ def test_graphs_answer_as_on_the_other_engines(ask: Ask, exported: Path, precisi
     assert (front is not None) == (part == "body")
     batches = [signal[None] for signal in edge_cases(bundle.sample_rate).values()]
     for batch in (*batches, crowd(bundle.sample_rate)):
-        heard = np.stack([front.clip(samples) for samples in batch]) if front else batch
-        found = ask_graph(ask, others[0].graph.path, heard)
+        inputs = np.stack([front.clip(samples) for samples in batch]) if front else batch
+        found = ask_graph(ask, others[0].graph.path, inputs)
         for other in others:
             np.testing.assert_allclose(
-                found, other(heard), rtol=0, atol=PARITY if precision == "fp32" else ROUNDING
+                found, other(inputs), rtol=0, atol=PARITY if precision == "fp32" else ROUNDING
             )

@@ -196,6 +196,6 @@ def test_the_microphone(page: Page) -> None:
     found = rows(page)
     assert [float(row[0]) for row in found[:3]] == [0, 0.25, 0.5]
     # The tone that Firefox plays is steady, and far from silence.
-    heard = [[float(text) for text in row[3:]] for row in found[:3]]
-    assert heard[1] == pytest.approx(heard[2], abs=0.01)
-    assert heard[1] != pytest.approx(list(expected(np.zeros(48_000))), abs=0.1)
+    scores = [[float(text) for text in row[3:]] for row in found[:3]]
+    assert scores[1] == pytest.approx(scores[2], abs=0.01)
+    assert scores[1] != pytest.approx(list(expected(np.zeros(48_000))), abs=0.1)

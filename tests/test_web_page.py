@@ -26,7 +26,7 @@ pytestmark = needs_browser
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a bundle, recordings, and what the microphone hears."""
+    """A folder with a bundle, recordings, and what the microphone records."""
     folder = tmp_path_factory.mktemp("page")
     make_bundle(folder / "bundle")
     soundfile.write(folder / "microphone.wav", tone(4.0), 16_000)
@@ -41,7 +41,7 @@ def address(place: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(place: Path) -> Iterator[Page]:
-    with Page(place / "profile", hears=place / "microphone.wav") as page:
+    with Page(place / "profile", plays=place / "microphone.wav") as page:
         yield page
 
 
@@ -115,7 +115,7 @@ def test_the_microphone(page: Page) -> None:
     found = rows(page)
     count = len(found)
     assert [float(row[0]) for row in found[:3]] == [0, 0.25, 0.5]
-    for row in found[1:3]:  # the first may hear the device start
+    for row in found[1:3]:  # the first may hold the start of the device
         # The fake device plays the file at another rate and in a loop: a click each 4 s, levels as they are.
         assert [float(text) for text in row[3:]] == pytest.approx(list(expected(tone(3.0))), abs=0.03)
     assert len(rows(page)) == count, "it goes on after it was stopped"

@@ -28,7 +28,7 @@ class PlueConfig:
     """The paper's setting."""
 
     neighbours: int = 10  # whose predictions are averaged
-    history: int = 5  # T, epochs of pseudo-labels that tell which pairs are negative
+    history: int = 5  # T, epochs of pseudo-labels that show which pairs are negative
     temperature: float = 0.07  # of the contrastive term
 
 

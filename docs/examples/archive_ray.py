@@ -81,7 +81,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     bundle, answers = options.bundle.resolve(), options.answers.resolve()  # actors run elsewhere
     try:
-        Recognizer.load(bundle)  # a broken bundle is told here, and not by every actor
+        Recognizer.load(bundle)  # a broken bundle is refused here, and not by every actor
         root, rows, left = shards_of(options.archive.resolve(), bundle, answers, options.clips)
     except (OSError, ValueError, MifuseError) as error:
         parser.error(str(error))

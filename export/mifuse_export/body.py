@@ -59,8 +59,8 @@ def check_bodies(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> float
             front = body.graph.front
             assert front is not None
             for batch in parity_batches(clips, bundle.sample_rate):
-                heard = np.stack([front.clip(samples) for samples in batch])
-                difference = float(np.abs(whole(batch) - body(heard)).max())
+                power = np.stack([front.clip(samples) for samples in batch])
+                difference = float(np.abs(whole(batch) - body(power)).max())
                 if not difference <= (PARITY if precision == "fp32" else ROUNDING):  # NaN fails too
                     raise ExportError(
                         f"{name} differs from its whole model by {difference:.2g} on input {batch.shape}: "
@@ -88,8 +88,8 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
             kept.append(node)
             needed.update(node.input)
     kept.reverse()
-    heard = [node for node in kept if INPUT in node.input]
-    if cut is None or any(node.op_type != "Shape" for node in heard):
+    readers = [node for node in kept if INPUT in node.input]
+    if cut is None or any(node.op_type != "Shape" for node in readers):
         raise ExportError(f"{source.name} is not a front end and a body: leave out `frontend`")
     for node in kept:
         node.input[:] = [POWER if name == cut.output[0] else name for name in node.input]
@@ -100,7 +100,7 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
         helper.make_node("Mul", ["hops", "hop"], [_SHAPE], _SHAPE),
     ]
     numbers = {"one_frame": [0, 1], "hop": [1, frontend.hop]}
-    for node in heard:
+    for node in readers:
         ends = {"start": 0, "end": 2} | {attribute.name: attribute.i for attribute in node.attribute}
         names = [f"{node.name}:{end}" for end in ends]
         numbers |= {name: [value] for name, value in zip(names, ends.values(), strict=True)}

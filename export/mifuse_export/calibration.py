@@ -19,7 +19,7 @@ from mifuse_export.quantize import Ranges, activations, body, quantize
 Means = Mapping[str, NDArray[np.float64]]  # convolution -> mean output (channels,)
 
 # Share of a clip's values that may lie beyond each end of a range, which holds what is left of every clip:
-# rare peaks are cut off, and all others told apart more finely. Which is best differs between students.
+# rare peaks are cut off, and all others are kept more finely. Which is best differs between students.
 TAILS = {"min-max": 0.0, "99.99 % of each clip": 1e-4, "99.9 % of each clip": 1e-3}
 CORRECTION_CLIPS, JUDGING_CLIPS = 50, 100  # at most; every layer runs the first once, every method the second
 

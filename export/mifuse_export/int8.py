@@ -195,7 +195,7 @@ def _figures(found: Int8Choice) -> dict[str, Any]:
 
 
 def _describe(clips: Sequence[Floats], sample_rate: int, found: Calibration) -> dict[str, Any]:
-    """Which clips set the ranges, enough to tell whether two bundles saw the same, and how."""
+    """Which clips set the ranges, enough to see whether two bundles saw the same, and how."""
     digest = hashlib.sha256()
     for clip in clips:
         digest.update(hashlib.sha256(clip.tobytes()).digest())

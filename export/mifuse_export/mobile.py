@@ -104,7 +104,7 @@ def write_operators(folder: Path) -> None:
     """List operators and types of the ORT files in `folder`, for a build of ONNX Runtime without others."""
     from onnxruntime.tools.ort_format_model import create_config_from_models
 
-    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)  # it tells of every file
+    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)  # it reports every file
     target = folder / OPERATORS
     create_config_from_models(sorted(folder.glob("*.ort")), target, enable_type_reduction=True)
     lines = target.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -45,7 +45,7 @@ def probabilities(predict: Predict, clips: Sequence[Floats]) -> Floats:
 
 
 def edge_cases(sample_rate: int) -> dict[str, Floats]:
-    """Signals (n,) that a device may hear and a corpus does not hold."""
+    """Signals (n,) that a device may receive and a corpus does not hold."""
     noise = np.random.default_rng(0).standard_normal(60 * sample_rate).astype(np.float32) * np.float32(0.1)
     clicks = np.zeros(sample_rate, np.float32)
     clicks[sample_rate // 2 :: sample_rate // 8] = 1.0

@@ -31,7 +31,7 @@ LONGEST = 14_400.0  # s, of one clip: 920 MB; longer recordings are cut by start
 
 Samples = npt.NDArray[np.float32]
 
-# The head of a .npy file of one row of int16. `numpy.load` has Python parse it, and believes it.
+# The head of a .npy file of one row of int16. `numpy.load` has Python parse it, and trusts it.
 _HEAD = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<i2', 'fortran_order': False, 'shape': \(([1-9]\d{0,9}),\), \} *\n",
     re.S,
@@ -100,7 +100,7 @@ def duration(clip: Clip) -> float:
     """Seconds of a clip, from the header of its file where that says it.
 
     Raises:
-        AudioError: as `read_audio`, as far as the header tells.
+        AudioError: as `read_audio`, as far as the header shows.
     """
     with opened(clip.path) as sound:
         frames = sound.frames

@@ -1,6 +1,6 @@
 """Public corpora and how they name their files, speakers and emotions.
 
-A corpus is one declaration: a pattern of its paths, its emotion codes and, where the names do not tell,
+A corpus is one declaration: a pattern of its paths, its emotion codes and, where the names do not say it,
 the pattern of a line of its label files. Sources: the corpora's own documentation.
 """
 

@@ -1,4 +1,4 @@
-"""What tells a file from another one of its size and time, without reading all of it."""
+"""What distinguishes a file from another one of its size and time, without reading all of it."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def _matcher(corpus: Corpus) -> re.Pattern[str]:
 
 def _detect(folder: Path, files: Sequence[Path], overrides: Mapping[str, str]) -> str:
     """The one corpus whose naming fits more than half of the files; else whether folders are classes."""
-    stems = [_stem(file) for file in files[:: len(files) // 2000 + 1]]  # enough to tell
+    stems = [_stem(file) for file in files[:: len(files) // 2000 + 1]]  # enough to see it
     matchers = {name: _matcher(corpus) for name, corpus in CORPORA.items()}
     hits = {
         name: sum(matcher.search(stem) is not None for stem in stems) for name, matcher in matchers.items()

@@ -27,7 +27,7 @@ def key(computations: Iterable[str], modules: Iterable[ModuleType], **more: Any)
     Args:
         computations: names in `VERSIONS`, of all that the result comes from.
         modules: whose constants the result depends on.
-        more: what else it depends on, with values that `repr` tells apart.
+        more: what else it depends on, with values whose `repr` differs.
 
     >>> key(["trim"], []) == key(["trim"], [], trim=True)
     False

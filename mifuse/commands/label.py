@@ -171,7 +171,7 @@ def _measure(opened: Opened, clips: int) -> None:
 
 @contextmanager
 def _bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error that tells draws a second and the time that is left."""
+    """A progress bar on standard error that shows draws a second and the time that is left."""
     started, done = time.monotonic(), 0
     with click.progressbar(
         length=length, label=label, file=sys.stderr, show_pos=True, item_show_func=lambda text: text

@@ -96,7 +96,7 @@ def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
     model = load_model(student)
     if tuple(model.labels) != bundle.labels:
         raise ExportError(
-            f"{student} tells {', '.join(model.labels)} and {folder} {', '.join(bundle.labels)}: "
+            f"{student} knows {', '.join(model.labels)} and {folder} {', '.join(bundle.labels)}: "
             "this is not the bundle's student"
         )
     return torch_predict(frozen(model))

@@ -107,7 +107,7 @@ def run_demo(
 
     Args:
         inputs: real manifests and draws; None makes synthetic ones.
-        stage: told of each stage and its progress.
+        stage: called with each stage and its progress.
 
     Returns:
         The rows of the table and the path of the report.

@@ -48,7 +48,7 @@ class Machine:
 
     cpu: str  # and which of `INSTRUCTIONS` it has
     cores: int  # that this process may use
-    load: float | None  # other work in the last minute, in cores; None where the system does not tell
+    load: float | None  # other work in the last minute, in cores; None where the system does not say
     system: str
     versions: dict[str, str]
 

@@ -49,7 +49,7 @@ class Verdict:
     archive: Mapping[str, Expected]
     """Source (LALM, classifier, average, student) -> its scores on the archive."""
     new_voices: Mapping[str, Expected]
-    """The same for speakers of whom nothing was heard; empty where no second student was fitted."""
+    """The same for speakers of whom there is no recording; empty where no second student was fitted."""
     best: str
     """The source that is expected to be best for new voices, or on the archive where that is all there is."""
     deploy: bool

@@ -24,12 +24,12 @@ def attend(
     return (weights @ value).transpose(1, 2), None
 
 
-# No function for masks goes with the name, and none is made then: all frames of a clip are heard.
+# No function for masks goes with the name, and none is made then: all frames of a clip are used.
 AttentionInterface.register(NAME, attend)
 
 
 class GatedAttention(WavLMAttention):
-    """WavLM's attention: a bias of the distance of two frames, looked up, gated by what is heard."""
+    """WavLM's attention: a bias of the distance of two frames, looked up, gated by the input."""
 
     distances: Tensor
 

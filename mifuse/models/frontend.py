@@ -26,7 +26,7 @@ N_MELS = 32
 MEL_RANGE = (60.0, 7600.0)  # Hz
 
 
-Heard = tuple[Tensor, Tensor, Tensor]
+FrontEndOutput = tuple[Tensor, Tensor, Tensor]
 
 
 def mel_filters() -> Tensor:
@@ -100,7 +100,7 @@ class LogMel(nn.Module):
         """Log of `relative`, (batch, frames, N_MELS)."""
         return self.relative(samples).log()
 
-    def normalise(self, logmel: Tensor, relative: Tensor | None = None) -> Heard:
+    def normalise(self, logmel: Tensor, relative: Tensor | None = None) -> FrontEndOutput:
         """Output of `logmel` -> features (batch, N_MELS, frames), speech mask and spectrum.
 
         Args:
@@ -114,6 +114,6 @@ class LogMel(nn.Module):
         deviation = torch.sqrt(weight.transpose(1, 2) @ (x * x) + 1e-5)
         return x.transpose(1, 2), mask.transpose(1, 2), torch.cat([mean, deviation], dim=2)[:, 0]
 
-    def forward(self, samples: Tensor) -> Heard:
+    def forward(self, samples: Tensor) -> FrontEndOutput:
         relative = self.relative(samples)
         return self.normalise(relative.log(), relative)

@@ -107,7 +107,7 @@ class HubClassifier(nn.Module):
             list(samples.cpu().numpy()),
             sampling_rate=SAMPLE_RATE,
             return_tensors="pt",
-            # Whisper's encoder takes 30 s, whatever there is to hear.
+            # Whisper's encoder takes 30 s, however short the clip is.
             padding="max_length" if hasattr(self.extractor, "chunk_length") else True,
         )
         return {name: value.to(device) for name, value in inputs.items()}

@@ -84,7 +84,7 @@ class Sampler:
     """
 
     def __init__(self, weights: NDArray[np.float64], speakers: Indices) -> None:
-        self._order = np.argsort(speakers, kind="stable")  # strangers first
+        self._order = np.argsort(speakers, kind="stable")  # unknown speakers first
         self._ends = np.cumsum(weights[self._order])
         ordered = speakers[self._order]
         firsts = np.flatnonzero(np.diff(ordered, prepend=-1))  # of each speaker

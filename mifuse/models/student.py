@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mifuse.clips.labels import LABELS
 from mifuse.errors import MifuseError
-from mifuse.models.frontend import N_MELS, Heard, LogMel
+from mifuse.models.frontend import N_MELS, FrontEndOutput, LogMel
 from mifuse.models.speaker_norm import SpeakerNorm
 
 # The one dial: width of the body. Parameters: xs 29 k, s 113 k, m 1 M. Widths between have names, too: w6.
@@ -100,10 +100,10 @@ class Student(nn.Module, PyTorchModelHubMixin):
         self.register_buffer("strides", torch.tensor(STRIDES))
         self.register_load_state_dict_pre_hook(_same_strides)  # type: ignore[no-untyped-call]
 
-    def features(self, samples: Tensor) -> Heard:
+    def features(self, samples: Tensor) -> FrontEndOutput:
         """Log-mel (batch, N_MELS, frames), mask (batch, 1, frames) and spectrum of (batch, samples)."""
-        heard: Heard = self.frontend(samples)
-        return heard
+        features: FrontEndOutput = self.frontend(samples)
+        return features
 
     def pooled(self, logmel: Tensor, mask: Tensor) -> Tensor:
         """Mean and deviation of the blocks' output over the speech frames, (batch, D).

@@ -1,4 +1,4 @@
-"""The draws of a LALM as one array, from a draws store or a JSONL file, and what they tell without labels."""
+"""The draws of a LALM as one array, from a draws store or a JSONL file, and what they show without labels."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ class Summary:
                 "if most recordings are that, adapt with --set refine.prior=0.1"
             )
         if self.draws == self.clips:
-            found.append("one draw per clip: mutual information is 0 and cannot tell sure from unsure")
+            found.append("one draw per clip: mutual information is 0 and cannot separate sure from unsure")
         elif self.mean_mi < 1e-6:
-            found.append("draws of a clip never differ: mutual information cannot tell sure from unsure")
+            found.append("draws of a clip never differ: mutual information cannot separate sure from unsure")
         return found
 
 

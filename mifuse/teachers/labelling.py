@@ -94,7 +94,7 @@ async def label_clips(
     """Ask at most `teacher.concurrency` requests at a time and store each answer before the next is asked.
 
     Args:
-        progress: called with the number of questions settled, after their answers are on the disk.
+        progress: called with the number of questions answered, after their answers are on the disk.
         price: of the teacher's tokens; None for a teacher that bills nothing and needs no ledger.
         budget: USD that the store's answers may cost in all, of other runs and processes too.
 

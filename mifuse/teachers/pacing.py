@@ -1,7 +1,7 @@
 """How fast to ask: as many requests at a time as the service takes, and no more than its rate limits allow.
 
 The number of open requests grows with each reply and shrinks when the service says that it is too many. Where
-the replies tell what is left of a limit, requests wait for room in it instead of running into it.
+the replies say what is left of a limit, requests wait for room in it instead of running into it.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Pace:
 
 
 def limits(headers: Mapping[str, str]) -> dict[str, tuple[float, float, float]]:
-    """Limit, what is left, and seconds until all is left again, by what is counted; what the headers tell.
+    """Limit, what is left, and seconds until all is left again, by what is counted; what the headers say.
 
     >>> limits({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59",
     ...         "x-ratelimit-reset-requests": "1s"})

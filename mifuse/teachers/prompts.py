@@ -131,5 +131,5 @@ class Prompts:
 
 
 def with_transcript(text: str, transcript: str | None) -> str:
-    """The question, with what is said where the manifest's `transcript` column tells it."""
+    """The question, with what is said where the manifest's `transcript` column has it."""
     return f"{text}\n\nTranscript: {json.dumps(transcript, ensure_ascii=False)}" if transcript else text

@@ -78,7 +78,7 @@ class Run:
         self._pace = Pace(teacher.concurrency)
         self._open = 0  # reservations
         self._buying: set[asyncio.Task[Any]] = set()
-        self._room = asyncio.Event()  # one of them was settled
+        self._room = asyncio.Event()  # one of them was answered
         self._closings = 0  # how many were
         self._deadline: float = getattr(teacher, "deadline", DEADLINE)
         self._taken: dict[tuple[str, int], float] = {}  # since when another process asks for it, s
@@ -162,7 +162,7 @@ class Run:
         self.progress(len(draws))
 
     async def _request(self, group: Group, draws: tuple[int, ...], attempt: int) -> Sequence[int] | None:
-        """The draws that are settled after this, None while another process is asking for them."""
+        """The draws that are answered after this, None while another process is asking for them."""
         tries, most = 0, self.most(group, len(draws))
         while not self._stopped:
             closings = self._closings
@@ -343,7 +343,7 @@ class Run:
         self._room = asyncio.Event()
 
     async def keep(self, group: Group, grant: Grant, attempt: int, reply: Reply) -> list[int]:
-        """Judge and store a reply; returns the draws that are settled now."""
+        """Judge and store a reply; returns the draws that are answered now."""
         used, usd = self._bill(group, grant, reply.usage)
         said = reply.said or [Said(problem="the reply holds no answer")] * len(grant.draws)
         draws: list[StoredDraw] = []

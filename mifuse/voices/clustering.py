@@ -41,7 +41,7 @@ def voices_removed(
         views: of the LALM and of the classifier, see `mixing`; None: all speakers show the same emotions.
     """
     values, names = standardised(values), np.array([name or "" for name in speakers])
-    unnamed = strangers(speakers)
+    unnamed = unnamed_clips(speakers)
     named = np.setdiff1d(np.arange(len(names)), unnamed)
 
     def part(rows: Indices, groups: Indices, labels: Array) -> Array:
@@ -61,7 +61,7 @@ def voices_removed(
     return removed
 
 
-def strangers(speakers: Sequence[str | None]) -> Indices:
+def unnamed_clips(speakers: Sequence[str | None]) -> Indices:
     """The clips to cluster into voices; none when they are too few for two voices."""
     rows = np.flatnonzero([not name for name in speakers])
     return rows if len(rows) >= FEWEST * min(COUNTS) else rows[:0]

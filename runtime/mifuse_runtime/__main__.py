@@ -30,7 +30,7 @@ COMMANDS = {
     "verify": ("card", "Check a bundle's files and run its models on test signals.", "verify bundle/"),
     "listen": (
         "microphone",
-        "Recognise what the microphone hears; Ctrl-C ends it.",
+        "Recognise what the microphone records; Ctrl-C ends it.",
         "listen bundle/ --hop 1",
     ),
     "serve": (

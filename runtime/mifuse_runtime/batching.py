@@ -25,7 +25,9 @@ def probabilities_of(
 ) -> Shares:
     """Probabilities (C,) from a graph's answer (C,) or (C + D,) to what it has taken."""
     probs = answer[:classes]
-    return speaker.hear(probs, answer[classes:], taken, learn) if speaker else probs.astype(np.float64)
+    return (
+        speaker.probabilities(probs, answer[classes:], taken, learn) if speaker else probs.astype(np.float64)
+    )
 
 
 def answers(inputs: Sequence[Floats], run: Run, rate: float) -> list[Floats]:

@@ -143,7 +143,7 @@ def cost(network: Network, shapes: Mapping[str, Shape], longer: float = 1.0) -> 
         longer: by how much the inputs are larger than for `SECONDS`; so are the ceilings.
 
     Raises:
-        GraphError: more than any model of speech needs, or nobody can tell.
+        GraphError: more than any model of speech needs, or it cannot be known.
     """
     values = dict(network.constants)
     for name, shape in shapes.items():
@@ -222,7 +222,7 @@ def shapes_of(network: Network, shapes: Mapping[str, Shape]) -> dict[str, Shape]
     """The shape of every value, without bounds: for whoever compares it with what an engine gives.
 
     Raises:
-        GraphError: nobody can tell.
+        GraphError: it cannot be known.
     """
     values = network.constants | {name: Value(shape) for name, shape in shapes.items()}
     for node in network.nodes:

@@ -14,7 +14,7 @@ from mifuse_runtime.known import DTYPES
 from mifuse_runtime.protobuf import FormatError, Message
 from mifuse_runtime.shapes import FEW, GraphError, Node, Value
 
-OLDEST_OPSET = 13  # before it, operators told their shapes in other ways
+OLDEST_OPSET = 13  # before it, operators gave their shapes in other ways
 _HALF = 16  # bfloat16, which NumPy does not have
 _ATTRIBUTES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 _LISTS = ("floats", "ints", "strings")
@@ -31,7 +31,7 @@ def read_onnx(content: bytes) -> tuple[list[Node], dict[str, Value], dict[str, l
     Raises:
         GraphError: no model, one that other readers may take for another, or with parts that no bundle has.
     """
-    if content[4:8] == b"ORTM":  # ONNX Runtime's own format, which it tells by these letters
+    if content[4:8] == b"ORTM":  # ONNX Runtime's own format, which these letters mark
         raise GraphError("it is an ORT file")
     try:
         model = Message(memoryview(content), protobuf.MODEL)
@@ -71,7 +71,7 @@ def _graph(
 
 
 def _info(info: Message) -> tuple[str, list[int | None]]:
-    """Name and sizes; None for one that is not told."""
+    """Name and sizes; None for one that is not given."""
     kind = info.message("type", protobuf.TYPE).message("tensor_type", protobuf.TENSOR_TYPE)
     for _ in info.messages("metadata_props", protobuf.PAIR):
         pass

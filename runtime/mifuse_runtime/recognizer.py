@@ -207,7 +207,7 @@ class Recognizer:
         Args:
             window: seconds that each prediction looks at; None is the bundle's, 3 s.
             hop: seconds between predictions.
-            vad: what tells speech instead of the bundle's own gate: called once for each 32 ms with float32
+            vad: finds speech instead of the bundle's own gate: called once for each 32 ms with float32
                 samples (512 at 16 kHz), returns the probability of speech or a bool.
             speaker: who speaks; learns from windows of speech that do not overlap.
 
@@ -254,7 +254,7 @@ class Recognizer:
         pays with `threads` above 1, and where one loop serves many connections.
 
         Raises:
-            AudioError: as for `Stream.feed`; names the stream. None of them has heard its chunk then.
+            AudioError: as for `Stream.feed`; names the stream. None of them has taken its chunk then.
             ValueError: a stream is given twice, or there are more or fewer chunks than streams.
         """
         if len({id(stream) for stream in streams}) != len(streams):

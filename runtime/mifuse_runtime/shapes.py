@@ -1,7 +1,7 @@
 """Shapes of all that a graph computes and what it costs, found without running it: the rule of each operator.
 
 A rule is given a node and the shapes of its inputs, and where a few numbers decide on a shape, those numbers.
-What it cannot tell is refused: a graph whose shapes depend on the audio could be of any size.
+What cannot be known is refused: a graph whose shapes depend on the audio could be of any size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FEW = 1 << 12  # numbers that are computed here; a shape has fewer than ten
 
 
 class GraphError(ValueError):
-    """The graph must not be run, or nobody can tell what it would do."""
+    """The graph must not be run, or it cannot be known what it would do."""
 
 
 @dataclass(frozen=True, slots=True)

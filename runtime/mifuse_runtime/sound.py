@@ -10,7 +10,7 @@ from mifuse_runtime.audio import Floats
 
 @dataclass(frozen=True)
 class Sound:
-    """Blocks (n, channels) of float32, n >= 1; `frames` is their sum, None where only reading tells."""
+    """Blocks (n, channels) of float32, n >= 1; `frames` is their sum, None where only reading shows it."""
 
     rate: int
     channels: int

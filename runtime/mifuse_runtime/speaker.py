@@ -47,7 +47,7 @@ class Speaker:
     def __repr__(self) -> str:
         return f"<Speaker {self.clips} clips>"
 
-    def hear(self, probs: Floats, embedding: Floats, power: Floats, learn: bool = True) -> Shares:
+    def probabilities(self, probs: Floats, embedding: Floats, power: Floats, learn: bool = True) -> Shares:
         """Probabilities (C,) of a clip of this speaker, from those of an unknown one.
 
         Args:

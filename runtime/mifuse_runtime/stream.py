@@ -29,7 +29,7 @@ HOPS = (0.01, 3600.0)  # seconds
 class Stream:
     """Windowed predictions; made by `Recognizer.stream`. For one thread at a time.
 
-    The first prediction comes when a whole window has been heard, then one every `hop` seconds.
+    The first prediction comes when a whole window is there, then one every `hop` seconds.
     How the audio is cut into chunks makes no difference. Memory and the work of a hop beside the graph do
     not grow: two windows of audio are held, and each frame is looked at and transformed once.
 
@@ -59,7 +59,7 @@ class Stream:
         self._window = round(window * self._rate)
         self._hop = max(1, round(hop * self._rate))
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
-        self._eager = vad is not None  # one's own gate hears each frame as it comes
+        self._eager = vad is not None  # one's own gate is called for each frame as it comes
         self._speaker, self._classes = speaker, len(bundle.labels)
         self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate, odds)
         self._frames = Frames(front) if front else None
@@ -69,12 +69,12 @@ class Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was heard; time starts again at 0."""
+        """Forget what came before; time starts again at 0."""
         for part in (self._resampler, self._voice, self._decider, self._frames):
             if part:
                 part.reset()
         self._filled = 0  # samples in the buffer, the last of them the latest
-        self._heard = self._sensed = 0  # samples since the start, and those that the voice gate has heard
+        self._received = self._sensed = 0  # samples since the start, and those that the voice gate was given
         self._next = 0  # index of the next window's first sample
         self._done = self._learnt = 0  # indices behind the last window, and the last that was learnt from
         self._warned = self._closed = False
@@ -93,7 +93,7 @@ class Stream:
             return together([self.steps(self.accept(chunk))], self._run, self._rate / self._grid)[0]
 
     def close(self) -> list[Prediction]:
-        """End the stream: what was heard since the last prediction is recognised, if it is 0.1 s or more."""
+        """End the stream: what came since the last prediction is recognised, if it is 0.1 s or more."""
         if self._closed:
             return []
         with self.alone():
@@ -102,7 +102,7 @@ class Stream:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """While a chunk is heard, no other may come.
+        """While a chunk is worked on, no other may come.
 
         Raises:
             MifuseError: another thread feeds the stream.
@@ -121,7 +121,7 @@ class Stream:
         self._closed = True
 
     def accept(self, chunk: ArrayLike) -> Floats:
-        """The chunk as mono samples (n,) that can be heard; raises as `feed` does."""
+        """The chunk as mono samples (n,) that can be used; raises as `feed` does."""
         if self._closed:
             raise AudioError("the stream is closed: make another one, or reset() it")
         samples = mono(chunk)
@@ -138,20 +138,20 @@ class Stream:
         """`feed` with the graph left to the caller, see `together`."""
         found: list[Prediction] = []
         for start in range(0, samples.size, PIECE):
-            found += yield from self._hear(self._resampler.feed(samples[start : start + PIECE]))
+            found += yield from self._advance(self._resampler.feed(samples[start : start + PIECE]))
         return found
 
     def _last_steps(self) -> Steps:
-        found = yield from self._hear(self._resampler.flush())
-        if self._heard > self._done and self._heard - self._next >= WINDOWS[0] * self._rate:
-            found += yield from self._look(self._heard)
+        found = yield from self._advance(self._resampler.flush())
+        if self._received > self._done and self._received - self._next >= WINDOWS[0] * self._rate:
+            found += yield from self._look(self._received)
         return found
 
-    def _hear(self, samples: Floats) -> Steps:
+    def _advance(self, samples: Floats) -> Steps:
         found: list[Prediction] = []
         for start in range(0, samples.size, self._window):
             self._append(samples[start : start + self._window])
-            while self._next + self._window <= self._heard:
+            while self._next + self._window <= self._received:
                 found += yield from self._look(self._next + self._window)
         return found
 
@@ -160,20 +160,20 @@ class Stream:
             # Less than a window waits for later windows: each sample is moved once or twice, however small
             # the chunks are.
             self._sense()
-            kept = max(0, min(self._heard - self._next // self._grid * self._grid, self._filled))
+            kept = max(0, min(self._received - self._next // self._grid * self._grid, self._filled))
             self._buffer[:kept] = self._buffer[self._filled - kept : self._filled]
             self._filled = kept
         self._buffer[self._filled : self._filled + piece.size] = piece
         self._filled += piece.size
-        self._heard += piece.size
+        self._received += piece.size
         if self._eager:
             self._sense()
 
     def _sense(self) -> None:
-        """Let the voice gate hear what is new, all at once: call by call, small chunks would cost most."""
-        if self._sensed < self._heard:
-            self._voice.hear(self._buffer[self._filled - (self._heard - self._sensed) : self._filled])
-            self._sensed = self._heard
+        """Give the voice gate what is new, all at once: call by call, small chunks would cost most."""
+        if self._sensed < self._received:
+            self._voice.feed(self._buffer[self._filled - (self._received - self._sensed) : self._filled])
+            self._sensed = self._received
 
     def _look(self, end: int) -> Steps:
         """The prediction for the samples from the next window's first to `end`."""
@@ -183,7 +183,7 @@ class Stream:
         probs = None
         if speech >= self._needed:
             first = start // self._grid
-            ago = self._filled - self._heard
+            ago = self._filled - self._received
             samples = self._buffer[first * self._grid + ago : end + ago]
             taken = self._frames.window(samples, first) if self._frames else samples
             new = start >= self._learnt

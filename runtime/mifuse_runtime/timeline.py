@@ -20,7 +20,7 @@ PAUSE = 0.5  # seconds without speech that end a segment
 SHORT_PAUSE = 0.1  # that a segment which became too long is split at
 SHORTEST, LONGEST = 1.0, 15.0  # seconds of a segment; one that is shorter waits for a pause twice as long
 FEWEST = 8  # frames of speech (0.26 s) without which it is no segment
-UNKNOWN = "unknown"  # whose turn it is: voices within a channel are not told apart
+UNKNOWN = "unknown"  # whose turn it is: voices within a channel are not separated
 
 
 @dataclass(frozen=True)

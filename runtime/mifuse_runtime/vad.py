@@ -48,7 +48,7 @@ class VoiceGate:
         self._first = 0  # index of the frame that self._counts[0] is the count before
         self._counts = [0]  # speech frames before each frame, since the start
 
-    def hear(self, samples: Floats) -> None:
+    def feed(self, samples: Floats) -> None:
         """Take the next samples (n,)."""
         samples = np.concatenate([self._rest, samples]) if self._rest.size else samples
         frames = framed(samples, self._rate)

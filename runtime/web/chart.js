@@ -35,8 +35,8 @@ export class Chart {
     this.#draw();
   }
 
-  /** What was heard, at `rate` Hz. */
-  hear(samples, rate) {
+  /** The next samples, at `rate` Hz. */
+  add(samples, rate) {
     const size = BUCKET * rate;
     for (const sample of samples) {
       const loudest = Math.max(this.#bucket[1], Math.abs(sample));
@@ -60,9 +60,9 @@ export class Chart {
     this.#due = true;
     requestAnimationFrame(() => {
       this.#due = false;
-      const heard = this.#levels.length * BUCKET;
+      const received = this.#levels.length * BUCKET;
       const span = this.#span || SPAN;
-      const start = this.#span ? 0 : Math.max(0, heard - span);
+      const start = this.#span ? 0 : Math.max(0, received - span);
       drawWave(this.#wave, this.#levels, start, span);
       drawLines(this.#lines, this.#predictions, this.#labels, start, span);
     });

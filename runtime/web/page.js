@@ -57,10 +57,10 @@ function clear(seconds) {
 }
 
 /** Feed a chunk; show what comes, and how long it took. */
-async function hear(stream, samples, rate) {
+async function feed(stream, samples, rate) {
   const begin = performance.now();
   const found = await stream.feed(samples);
-  chart.hear(samples, rate);
+  chart.add(samples, rate);
   if (found.some((prediction) => prediction.speech)) times.push((performance.now() - begin) / found.length);
   found.forEach(show);
 }
@@ -101,7 +101,7 @@ async function recognise(file) {
   const stream = recognizer.stream({ hop: HOP });
   const size = Math.round(0.5 * rate);
   for (let at = 0; at < samples.length && mine === activity; at += size) {
-    await hear(stream, samples.subarray(at, at + size), rate);
+    await feed(stream, samples.subarray(at, at + size), rate);
     await new Promise((resolve) => setTimeout(resolve)); // let the page draw and answer
   }
   if (mine !== activity) return;
@@ -122,7 +122,7 @@ async function listen() {
   const { sampleRate } = microphone;
   const stream = recognizer.stream({ sampleRate, hop: HOP });
   for await (const chunk of microphone) {
-    await hear(stream, chunk, sampleRate);
+    await feed(stream, chunk, sampleRate);
     if (microphone?.dropped) say("This device is too slow for the microphone: audio is lost.");
   }
   if (mine === activity) await stop(); // unplugged

@@ -35,7 +35,7 @@ def label(folder: Path, teacher: str, model: str, *more: str) -> dict[str, Any]:
 
 
 @needs("OPENAI_API_KEY")
-def test_openai_hears(tmp_path: Path) -> None:
+def test_openai_takes_audio(tmp_path: Path) -> None:
     found = label(tmp_path, "openai", OPENAI)
     assert found["added"] == 4 and 0 < found["usd"] < 0.2
 

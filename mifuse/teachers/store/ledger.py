@@ -50,7 +50,7 @@ class Grant:
 
 
 def owner() -> str:
-    """This process, as the ledger knows it: machine, number, and where it can be told when it was started.
+    """This process in the ledger: machine, number, and where that can be known, when it was started.
 
     Numbers of processes come again; names of machines are not always their own.
     """
@@ -69,7 +69,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process was started, as `@` and ticks of its clock; empty where it cannot be told."""
+    """When a process was started, as `@` and ticks of its clock; empty where that cannot be known."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         return "@" + stat.rpartition(")")[2].split()[19]  # proc_pid_stat(5): starttime, the 22nd
@@ -106,7 +106,7 @@ def _lives(name: str) -> bool | None:
 
 
 def _is_open(name: object, expires: object, now: float) -> bool:
-    """Whether somebody waits for the answer to a request. No clock is believed where the process is seen."""
+    """Whether somebody waits for the answer to a request. Where the process can be seen, no clock is used."""
     if not isinstance(name, str) or not name or not isinstance(expires, float | int):
         return False
     lives = None if name.startswith(BATCH) else _lives(name)
@@ -181,7 +181,7 @@ def _grant(db: sqlite3.Connection, wanted: Wanted, left: float | None, who: str,
 
 def totals(db: sqlite3.Connection) -> tuple[float, float]:
     """USD of the whole store: paid, and the most that unsettled requests can cost."""
-    # Earlier versions believed services that count below zero: what they booked so is nothing.
+    # Earlier versions trusted services that count below zero: what they booked so is nothing.
     query = f"SELECT (SELECT total({PAID}) FROM spending), (SELECT total({PAID}) FROM reservations)"
     found: tuple[float, float] = db.execute(query).fetchone()
     return found

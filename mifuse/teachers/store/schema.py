@@ -63,7 +63,7 @@ CREATE TABLE reservations (
     draw INTEGER NOT NULL,     -- first of those that share its prompt
     usd REAL NOT NULL,         -- the most that the request can cost
     owner TEXT NOT NULL,       -- host:process, batch:number, or nothing when nobody waits for it
-    expires REAL NOT NULL      -- seconds since 1970; the owner is not believed to live longer
+    expires REAL NOT NULL      -- seconds since 1970; after it the owner counts as dead
 )
 """,
         # To whom recordings, or what was measured in them, may go; asked once.

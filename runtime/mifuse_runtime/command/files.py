@@ -16,7 +16,7 @@ from mifuse_runtime.command.cores import usable_cores
 from mifuse_runtime.command.output import complain, progress, warn
 from mifuse_runtime.command.recordings import EACH, Found, Raw, recordings
 from mifuse_runtime.command.speakers import known
-from mifuse_runtime.command.tracks import FORMS, heading, tell
+from mifuse_runtime.command.tracks import FORMS, heading, write
 from mifuse_runtime.errors import AudioError, MifuseError
 from mifuse_runtime.files import FFMPEG_SUFFIXES, SUFFIXES, named_file
 from mifuse_runtime.recognizer import Recognizer
@@ -49,7 +49,7 @@ def predict(arguments: argparse.Namespace) -> int:
                 if isinstance(each, str):
                     failed = complain(each)
                 else:
-                    tell(each, form, recognizer, whole=whole)
+                    write(each, form, recognizer, whole=whole)
     return failed
 
 

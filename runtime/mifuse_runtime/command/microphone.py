@@ -26,7 +26,7 @@ BAR = 30  # characters
 
 
 def listen(arguments: argparse.Namespace) -> int:
-    """Recognise what the microphone hears until Ctrl-C."""
+    """Recognise what the microphone records until Ctrl-C."""
     recognizer = Recognizer.load(arguments.bundle, arguments.engine, arguments.threads, arguments.precision)
     try:
         import sounddevice
@@ -41,8 +41,8 @@ def listen(arguments: argparse.Namespace) -> int:
             recognizer.stream(rate, arguments.window, arguments.hop, speaker=speaker) as stream,
         ):
             for block in _blocks(sounddevice, device, rate):
-                for heard in stream.feed(block):
-                    _show(heard, as_json=arguments.json, live=live)
+                for prediction in stream.feed(block):
+                    _show(prediction, as_json=arguments.json, live=live)
     except KeyboardInterrupt:
         return 0
     except (sounddevice.PortAudioError, ValueError) as error:  # ValueError: no device of that name
@@ -84,13 +84,15 @@ def _next(waiting: queue.Queue[NDArray[np.float32]]) -> NDArray[np.float32]:
         raise AudioError(text) from error
 
 
-def _show(heard: Prediction, *, as_json: bool, live: bool) -> None:
+def _show(prediction: Prediction, *, as_json: bool, live: bool) -> None:
     if as_json:
-        say(json.dumps(asdict(heard)))
+        say(json.dumps(asdict(prediction)))
     elif live:
-        filled = round(BAR * heard.confidence)
+        filled = round(BAR * prediction.confidence)
         bar = "█" * filled + "·" * (BAR - filled)
-        sys.stdout.write(f"\r\x1b[K{heard.end:7.1f} s  {bar} {heard.confidence:4.2f}  {shown(heard.state)}")
+        sys.stdout.write(
+            f"\r\x1b[K{prediction.end:7.1f} s  {bar} {prediction.confidence:4.2f}  {shown(prediction.state)}"
+        )
         sys.stdout.flush()
     else:
-        say(f"{heard.end:7.1f} s  {heard.state}; {scored(heard.label, heard.scores)}")
+        say(f"{prediction.end:7.1f} s  {prediction.state}; {scored(prediction.label, prediction.scores)}")

@@ -81,7 +81,7 @@ class Server:
         self._streams, self._large = ThreadPoolExecutor(cores), ThreadPoolExecutor(1)
         self._files = ThreadPoolExecutor(max(16, 2 * cores))
         self._held = 0  # bytes of bodies
-        self._strangers: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}  # have asked for nothing yet
+        self._silent: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}  # have asked for nothing yet
 
     async def run(self) -> None:
         """Listen, say where, and answer until cancelled."""
@@ -129,26 +129,26 @@ class Server:
         loop = asyncio.get_running_loop()
         # One turn of the loop accepts many connections before the first of them is in the runner's list; what
         # is not in it a second later has gone.
-        for gone in set(self._strangers).difference(runner.server.connections):
-            if loop.time() > self._strangers[gone].when() - self._limits.idle_seconds + ACCEPTED:
-                self._strangers.pop(gone).cancel()
-        if len({*runner.server.connections, *self._strangers}) >= self._limits.max_connections:
+        for gone in set(self._silent).difference(runner.server.connections):
+            if loop.time() > self._silent[gone].when() - self._limits.idle_seconds + ACCEPTED:
+                self._silent.pop(gone).cancel()
+        if len({*runner.server.connections, *self._silent}) >= self._limits.max_connections:
             return _Full()
         protocol = runner.server()
 
         def cut() -> None:
-            del self._strangers[protocol]
+            del self._silent[protocol]
             protocol.force_close()
 
-        self._strangers[protocol] = loop.call_later(self._limits.idle_seconds, cut)
+        self._silent[protocol] = loop.call_later(self._limits.idle_seconds, cut)
         return protocol
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         from aiohttp import web
 
-        stranger = self._strangers.pop(request.protocol, None)
-        if stranger:
-            stranger.cancel()
+        timer = self._silent.pop(request.protocol, None)
+        if timer:
+            timer.cancel()
         try:
             refused = self._refusal(request.headers, request.host)
             if refused:

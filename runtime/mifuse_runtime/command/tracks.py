@@ -28,7 +28,7 @@ def heading(form: str | None, labels: Sequence[str]) -> None:
         say("WEBVTT")
 
 
-def tell(found: Found, form: str | None, recognizer: Recognizer, *, whole: bool) -> None:
+def write(found: Found, form: str | None, recognizer: Recognizer, *, whole: bool) -> None:
     """Print what was found; `whole`: each segment also in the text."""
     if form == "json":
         say(json.dumps({"path": found.path, **as_dict(found, recognizer)}))

@@ -1,4 +1,4 @@
-/** Runs beside the audio: hands on what the microphone hears in chunks of 0.1 s, channels averaged. */
+/** Runs beside the audio: hands on the microphone's samples in chunks of 0.1 s, channels averaged. */
 class Microphone extends AudioWorkletProcessor {
   #chunk = new Float32Array(Math.round(0.1 * sampleRate));
   #filled = 0;

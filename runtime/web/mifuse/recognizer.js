@@ -98,7 +98,7 @@ export class Recognizer {
    * @param {number} [options.sampleRate] Hz of the chunks; the model's if left out
    * @param {number} [options.window] seconds that each prediction looks at; the bundle's if left out
    * @param {number} [options.hop] seconds between predictions
-   * @param {(frame: Float32Array) => number | boolean} [options.vad] what tells speech instead of the bundle's own
+   * @param {(frame: Float32Array) => number | boolean} [options.vad] finds speech instead of the bundle's own
    *   gate: called once for each 32 ms, returns the probability of speech or a boolean
    * @returns {Stream}
    */

@@ -11,7 +11,7 @@ const HOPS = [0.01, 3600]; // seconds
 /**
  * Windowed predictions; made by `Recognizer.stream`. Calls are done one after the other, awaited or not.
  *
- * The first prediction comes when a whole window has been heard, then one every `hop` seconds.
+ * The first prediction comes when a whole window is there, then one every `hop` seconds.
  * How the audio is cut into chunks makes no difference.
  */
 export class Stream {
@@ -27,7 +27,7 @@ export class Stream {
   #buffer;
   #turn = Promise.resolve();
   #filled; // samples in the buffer, the last of them the latest
-  #heard; // samples since the start
+  #received; // samples since the start
   #next; // index of the next window's first sample
   #done; // index behind the last window
   #warned;
@@ -60,23 +60,23 @@ export class Stream {
    * @returns {Promise<import("./decision.js").Prediction[]>}
    */
   feed(chunk) {
-    return this.#inTurn(() => this.#hear(this.#resampler.feed(this.#accept(chunk))));
+    return this.#inTurn(() => this.#advance(this.#resampler.feed(this.#accept(chunk))));
   }
 
-  /** End the stream: what was heard since the last prediction is recognised, if it is 0.1 s or more. */
+  /** End the stream: what came since the last prediction is recognised, if it is 0.1 s or more. */
   close() {
     return this.#inTurn(async () => {
       if (this.#closed) return [];
       this.#closed = true;
-      const found = await this.#hear(this.#resampler.flush());
-      if (this.#heard > this.#done && this.#heard - this.#next >= WINDOWS[0] * this.#rate) {
-        found.push(await this.#look(this.#heard));
+      const found = await this.#advance(this.#resampler.flush());
+      if (this.#received > this.#done && this.#received - this.#next >= WINDOWS[0] * this.#rate) {
+        found.push(await this.#look(this.#received));
       }
       return found;
     });
   }
 
-  /** Forget what was heard; time starts again at 0. */
+  /** Forget what came before; time starts again at 0. */
   reset() {
     return this.#inTurn(async () => this.#restart());
   }
@@ -89,7 +89,7 @@ export class Stream {
 
   #restart() {
     for (const part of [this.#resampler, this.#voice, this.#decider]) part.reset();
-    this.#filled = this.#heard = this.#next = this.#done = 0;
+    this.#filled = this.#received = this.#next = this.#done = 0;
     this.#warned = this.#closed = false;
   }
 
@@ -110,11 +110,11 @@ export class Stream {
     return samples;
   }
 
-  async #hear(samples) {
+  async #advance(samples) {
     const found = [];
     for (let at = 0; at < samples.length; at += this.#window) {
       this.#append(samples.subarray(at, at + this.#window));
-      while (this.#next + this.#window <= this.#heard) found.push(await this.#look(this.#next + this.#window));
+      while (this.#next + this.#window <= this.#received) found.push(await this.#look(this.#next + this.#window));
     }
     return found;
   }
@@ -122,14 +122,14 @@ export class Stream {
   #append(piece) {
     if (this.#filled + piece.length > this.#buffer.length) {
       // Less than a window waits for later windows: each sample is moved once or twice.
-      const kept = Math.max(0, Math.min(this.#heard - this.#first(), this.#filled));
+      const kept = Math.max(0, Math.min(this.#received - this.#first(), this.#filled));
       this.#buffer.copyWithin(0, this.#filled - kept, this.#filled);
       this.#filled = kept;
     }
     this.#buffer.set(piece, this.#filled);
     this.#filled += piece.length;
-    this.#heard += piece.length;
-    this.#voice.hear(piece);
+    this.#received += piece.length;
+    this.#voice.feed(piece);
   }
 
   /** Index of the sample that the next window begins with, up to a grid step before its `start`. */
@@ -141,7 +141,7 @@ export class Stream {
   async #look(end) {
     const start = this.#next;
     const speech = this.#voice.share(start, end);
-    const offset = this.#filled - this.#heard;
+    const offset = this.#filled - this.#received;
     const silent = speech < this.#needed;
     const probs = silent ? null : await this.#run(this.#buffer.slice(this.#first() + offset, end + offset));
     this.#next += this.#hop;

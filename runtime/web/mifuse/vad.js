@@ -37,7 +37,7 @@ export class VoiceGate {
   }
 
   /** Take the next samples. */
-  hear(samples) {
+  feed(samples) {
     const all = new Float32Array(this.#rest.length + samples.length);
     all.set(this.#rest);
     all.set(samples, this.#rest.length);
