@@ -1,4 +1,4 @@
-"""Shared fixtures. Tests write only under tmp_path, use no network and one torch thread."""
+"""Shared fixtures. Tests write only under tmp_path, use no network and OMP_NUM_THREADS threads, or one."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
+def _threads() -> None:
     try:
         import torch
     except ImportError:  # the runtime's tests also run where only NumPy and ONNX Runtime are
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

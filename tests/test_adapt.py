@@ -40,7 +40,8 @@ FIT = FitConfig(steps=12, steps_per_epoch=2, batch_size=8)
 CONFIG = AdaptConfig(size="xs", classifier_draws=2, refresh=2, refine=RefineConfig(rounds=1), fit=FIT)
 SETTINGS = [
     *("--size", "xs", "--set", "fit.steps=12", "--set", "fit.steps_per_epoch=2", "--set", "fit.batch_size=8"),
-    *("--set", "classifier_draws=2", "--set", "refresh=2", "--set", "refine.rounds=1"),
+    *("--set", "classifier_draws=2", "--set", "refresh=2"),
+    *("--set", "refine.rounds=1", "--set", "refine.folds=2"),  # five folds are most of the time
 ]
 
 

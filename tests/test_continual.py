@@ -30,7 +30,11 @@ def test_a_chain(tmp_path, capsys):
     for folder in (unit.classifier, unit.student):
         earlier.save_pretrained(folder)
     options = ["--corpora", corpora, "--work", work, "--out", out, "--chains", "studio>phone>studio"]
-    settings = [text for setting in ("fit.steps=2", "fit.batch_size=4") for text in ("--set", setting)]
+    settings = [
+        text
+        for setting in ("fit.steps=2", "fit.batch_size=4", "refine.folds=2", "refine.rounds=1")
+        for text in ("--set", setting)
+    ]
     assert continual.main([*map(str, options), *settings]) == 0
     rows = json.loads(out.read_text())["chains"]["studio>phone>studio"]
     assert list(rows) == ["before", "0", "0.5", "1", "2"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from mifuse.cli import main
 from mifuse.clips.audio import AudioCache
@@ -30,13 +29,34 @@ TINY = DemoConfig(
     adapt_steps=20,
     calls=2,
 )
+TINIER = replace(TINY, target_speakers=3, clips_per_speaker=4, train_steps=4, adapt_steps=4)
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list, Path]:
-    out = tmp_path_factory.mktemp("run") / "demo"
-    rows, report = run_demo(out, config=TINY)
-    return out, rows, report
+def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path, list]:
+    """What `mifuse demo` said and made in the folder of an earlier demo, and its rows."""
+    out, made = tmp_path_factory.mktemp("run") / "demo", []
+
+    def noted(*arguments: object, **options: object) -> tuple[list, Path]:
+        made.append(run_demo(*arguments, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    for folder in ("data", "source", "student", "student.partial"):
+        (out / folder).mkdir(parents=True)
+        (out / folder / "state.safetensors").touch()  # as if killed while adapting
+    (out / "run.json").write_text('{"kind": "demo", "labels": []}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mifuse.demo.demo.QUICK", TINY)
+        patch.setattr("mifuse.demo.demo.run_demo", noted)
+        result = CliRunner().invoke(main, ["demo", "-o", str(out), "--quick"])
+    assert result.exit_code == 0, result.output
+    return result, out, made[0][0]
+
+
+@pytest.fixture(scope="module")
+def done(command: tuple[Result, Path, list]) -> tuple[Path, list, Path]:
+    _, out, rows = command
+    return out, rows, out / "report.html"
 
 
 def test_table_has_everyone(done: tuple[Path, list, Path]) -> None:
@@ -76,10 +96,10 @@ def test_fusion_weights_are_noted_for_adapt_clips_only(done: tuple[Path, list, P
 
 
 def test_real_manifests_without_labels(tmp_path: Path) -> None:
-    inputs = make_inputs(tmp_path / "data", replace(TINY, clips_per_speaker=4), AudioCache())
+    inputs = make_inputs(tmp_path / "data", TINIER, AudioCache())
     rows = [line.split(",") for line in inputs.target.read_text().splitlines()]
     inputs.target.write_text("\n".join(",".join([row[0], *row[2:]]) for row in rows))
-    table, report = run_demo(tmp_path / "demo", replace(inputs, lalm="LALM", notes=()), TINY)
+    table, report = run_demo(tmp_path / "demo", replace(inputs, lalm="LALM", notes=()), TINIER)
     assert all(row.ua_adapt is None and row.ua_test is None for row in table)
     page = report.read_text()
     assert "stand-in" not in page and "synthetic" not in page
@@ -95,18 +115,11 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_command_writes_an_earlier_demo_anew(
-    done: tuple[Path, list, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mifuse.demo.demo.QUICK", TINY)
-    out = tmp_path / "demo"
-    shutil.copytree(done[0], out)
-    (out / "student.partial").mkdir()
-    (out / "student.partial" / "state.safetensors").touch()  # as if killed while adapting
-    result = CliRunner().invoke(main, ["demo", "-o", str(out), "--quick"])
-    assert result.exit_code == 0, result.output
+def test_command_writes_an_earlier_demo_anew(command: tuple[Result, Path, list]) -> None:
+    result, out, _ = command
     assert "stand-in LALM" in result.stdout and f"Report: {out / 'report.html'}" in result.stdout
     assert "adapt" in result.stderr
+    assert not list(out.rglob("state.safetensors")) and not (out / "student.partial").exists()
 
 
 @pytest.mark.parametrize(("teacher", "name"), [("stand-in-lalm-1", "stand-in LALM"), ("voxtral", "LALM")])
