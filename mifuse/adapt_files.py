@@ -16,6 +16,7 @@ from mifuse.adaptation import Adapted, adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.clips.speech import spoken
 from mifuse.errors import MifuseError
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import check_agrees, parse_shares
@@ -69,7 +70,7 @@ def adapt_manifest(
     if config.keep > 0 and isinstance(classifier, Student):
         config = replace(config, size=classifier.size)
     labels = LABELS if classifier is None else classifier.labels
-    clips = read_manifest(inputs.target, labels=None).select("adapt").clips
+    clips = spoken(read_manifest(inputs.target, labels=None).select("adapt").clips, cache)
     lalms = _lalms(inputs, clips, labels, cache)
     known = None if inputs.labelled is None else _known(inputs.labelled, clips, labels, cache)
     check = None if inputs.check is None else _check_set(inputs.check, clips, labels, cache)

@@ -12,6 +12,7 @@ import numpy as np
 
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Manifest, read_manifest
+from tests.bundles import speech
 
 
 def make_manifest(folder: Path, clips: int, splits: Sequence[str] = ()) -> Manifest:
@@ -43,16 +44,16 @@ def write_lines(file: Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def make_speech(
-    folder: Path, clips: int, seconds: float = 0.4, columns: dict[str, list[str]] | None = None
+    folder: Path, clips: int, seconds: float = 1.0, columns: dict[str, list[str]] | None = None
 ) -> Manifest:
-    """`clips` WAV files of different noise, for those who decode them; `columns` go into the manifest."""
+    """`clips` WAV files of different voices, for those who decode them; `columns` go into the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     columns, rows = columns or {}, []
     for i in range(clips):
-        noise = np.random.default_rng(i).normal(0, 3000, int(seconds * 16_000)).astype("<i2")
+        voice = np.round(32767 * speech(seconds, pitch=100 + i)).astype("<i2")
         with wave.open(str(folder / f"c{i}.wav"), "wb") as file:
             file.setparams((1, 2, 16_000, 0, "NONE", ""))
-            file.writeframes(noise.tobytes())
+            file.writeframes(voice.tobytes())
         rows.append(",".join([f"c{i}.wav", *(values[i] for values in columns.values())]))
     (folder / "target.csv").write_text("\n".join([",".join(["path", *columns]), *rows]) + "\n")
     return read_manifest(folder / "target.csv", labels=None)

@@ -10,7 +10,9 @@ import click
 
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest, write_manifest
+from mifuse.clips.speech import spoken
 from mifuse.commands.output import echo
+from mifuse.commands.progress import reading
 from mifuse.errors import ManifestError
 from mifuse.voices.choosing import DRAWN, draw
 from mifuse.voices.choosing import choose as chosen
@@ -46,8 +48,8 @@ def choose(
     """
     if output.exists() and not force:
         raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
-    archive = read_manifest(target, labels=None).select("adapt").clips
     cache = AudioCache()
+    archive = spoken(read_manifest(target, labels=None).select("adapt").clips, cache, reading)
     if at_random is None:
         few = [replace(archive[i], label=None) for i in chosen(archive, cache, clips, seed)]
     else:

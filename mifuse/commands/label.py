@@ -101,6 +101,8 @@ def label(
     """
     from mifuse.clips.audio import AudioCache
     from mifuse.clips.manifest import read_manifest
+    from mifuse.clips.speech import spoken
+    from mifuse.commands.progress import reading
     from mifuse.teachers import labelling
     from mifuse.teachers.opening import OptionError, open_teacher
     from mifuse.teachers.service import key_from_environment
@@ -109,14 +111,15 @@ def label(
     if budget_usd is not None and not math.isfinite(budget_usd):
         raise click.UsageError(f"--budget-usd {budget_usd}: give an amount, or leave it out for no bound")
     # Labels of the manifest are none of a teacher's business, so any are fine here.
-    clips = read_manifest(manifest, labels=None).select(split).clips
+    rows = read_manifest(manifest, labels=None).select(split).clips
     cache = AudioCache()
     settings = options | {"logprobs": probs == "logprobs"}
     try:
-        opened = open_teacher(spec, model, manifest, clips, cache, options=settings)
+        opened = open_teacher(spec, model, manifest, rows, cache, options=settings)
     except OptionError as error:
         raise click.UsageError(str(error)) from error
     teacher = opened.teacher
+    clips = spoken(rows, cache, reading, broken=True)
     count = draws or teacher.default_draws
     summary: dict[str, Any] = {"teacher": str(teacher.source), "store": str(store_path), "clips": len(clips)}
     summary["draws"] = count
@@ -132,7 +135,7 @@ def label(
         plan = labelling.plan(clips, count, store.keys(teacher.source), cache)
         if plan.questions:
             _agree(opened, store, len(clips), yes)
-            _measure(opened, len(clips))
+            _measure(opened, len(rows))
         run = _run(opened, plan, store, budget_usd)
     summary |= {"present": plan.present, "added": run.added, "missing": len(run.missing) + run.unasked}
     if opened.price:

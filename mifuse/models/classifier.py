@@ -23,6 +23,7 @@ from torch import nn
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.clips.speech import spoken
 from mifuse.config import require
 from mifuse.errors import MifuseError, TrainingError
 from mifuse.models.features import Features
@@ -159,7 +160,8 @@ def train_manifest(
     """
     started = time.perf_counter()
     config = config or TrainConfig()
-    clips = read_manifest(manifest).clips
+    cache = cache or AudioCache()
+    clips = spoken([clip for clip in read_manifest(manifest).clips if clip.label], cache)
     with open_run(out, force=force) as partial:
         trained = train_classifier(clips, cache, config=config, seed=seed, encoder=encoder, progress=progress)
         record = {

@@ -186,8 +186,13 @@ def _front(size: int) -> tuple[Floats, Floats, Floats]:
     return window, bands, octaves
 
 
+def weights() -> str:
+    """The network's numbers as JSON."""
+    return Path(__file__).with_name("vad.json").read_text(encoding="utf-8")
+
+
 @lru_cache(maxsize=1)
 def _layers() -> list[Floats]:
     """Weights (INPUTS, H) and bias of the hidden layer, weights (H,) and bias of the output."""
-    content = json.loads(Path(__file__).with_name("vad.json").read_text(encoding="utf-8"))
+    content = json.loads(weights())
     return [np.array(content[key], np.float32) for key in ("hidden", "hidden_bias", "output", "output_bias")]
