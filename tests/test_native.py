@@ -18,7 +18,7 @@ import torch
 
 from mifuse.demo.synth import DOMAINS, make_speaker, synthesise
 from mifuse.models.student import Student
-from mifuse_runtime import Recognizer, read_audio
+from mifuse_runtime import Prediction, Recognizer, read_audio
 from mifuse_runtime.settings import NO_SPEECH
 from tests.bundles import LABELS, RATE
 from tests.test_export import export, lived_in
@@ -32,6 +32,7 @@ ARM = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libffi8", "li
 PYTHON = ("python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib")
 WHEELS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 RECORDINGS = {"a.wav": 3.0, "b.wav": 1.3, "c.wav": 0.05}  # seconds
+SOUNDS = ("silence.wav", "hiss.wav", "tone.wav", "faint.wav")  # no speech, but for the last
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +46,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, seconds in RECORDINGS.items():
         clip = synthesise("happy", speaker, DOMAINS["studio"], rng, max(seconds, 1.0))
         soundfile.write(folder / name, clip[: int(seconds * RATE)], RATE, subtype="PCM_16")
+    time = np.arange(2 * RATE) / RATE
+    made = (0 * time, rng.normal(0, 0.1, time.size), 0.3 * np.sin(2800 * time), clip[: 2 * RATE] * 0.01)
+    for name, samples in zip(SOUNDS, made, strict=True):
+        soundfile.write(folder / name, samples, RATE, subtype="PCM_16")
     return folder
 
 
-def answers(place: Path, precision: str, gate: bool = True) -> dict[str, dict[str, float]]:
-    """Probabilities of the recordings on this machine, in Python."""
+def answers(place: Path, precision: str) -> dict[str, Prediction]:
+    """What Python says of the recordings on this machine."""
     recognizer = Recognizer.load(place / "bundle", precision=precision)
-    found = {name: recognizer.predict(read_audio(place / name), gate=gate) for name in RECORDINGS}
-    assert NO_SPEECH not in (found["a.wav"].state, found["b.wav"].state)  # the graph answered, not the gate
-    return {name: prediction.scores for name, prediction in found.items()}
+    found = {name: recognizer.predict(read_audio(place / name)) for name in (*RECORDINGS, *SOUNDS)}
+    # The graph answered, not the gate.
+    assert NO_SPEECH not in (found["a.wav"].state, found["b.wav"].state, found["faint.wav"].state)
+    assert {found[name].state for name in ("c.wav", *SOUNDS[:3])} == {NO_SPEECH}
+    return found
 
 
 @pytest.mark.skipif(
@@ -75,14 +82,18 @@ def test_cpp(place: Path) -> None:
         )
 
     for precision, model in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
-        found = run(f"bundle/{model}", *RECORDINGS)
+        found = run(f"bundle/{model}", *RECORDINGS, *SOUNDS)
         assert found.returncode == 0, found.stderr
-        wanted = answers(place, precision, gate=False)  # the example has no gate
-        for name, line in zip(RECORDINGS, found.stdout.splitlines(), strict=True):
+        wanted = answers(place, precision)
+        for (name, prediction), line in zip(wanted.items(), found.stdout.splitlines(), strict=True):
             path, *rest = line.split()
-            assert (path, tuple(rest[::2])) == (name, LABELS)
+            assert path == name
+            if prediction.state == NO_SPEECH:
+                assert rest == ["no", "speech"]
+                continue
+            assert tuple(rest[::2]) == LABELS
             assert [float(share) for share in rest[1::2]] == pytest.approx(
-                [*wanted[name].values()], abs=CLOSE[precision]
+                [*prediction.scores.values()], abs=CLOSE[precision]
             )
 
     whole = (place / "a.wav").read_bytes()
@@ -146,7 +157,7 @@ def test_aarch64(place: Path, tmp_path: Path) -> None:
         assert run.returncode == 0, run.stderr
         wanted = answers(place, precision)
         for name, line in zip(RECORDINGS, run.stdout.splitlines(), strict=True):
-            assert json.loads(line)["scores"] == pytest.approx(wanted[name], abs=CLOSE[precision]), (
+            assert json.loads(line)["scores"] == pytest.approx(wanted[name].scores, abs=CLOSE[precision]), (
                 cpu,
                 precision,
             )

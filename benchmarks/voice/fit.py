@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.signal import lfilter, resample_poly
 
+from benchmarks.voice.ports import write_ports
 from benchmarks.voice.sounds import FRAME, mixed
 from mifuse_runtime import vad
 from mifuse_runtime.audio import Floats
@@ -119,6 +120,8 @@ def fit(count: int = 240) -> dict[str, object]:
 
 
 def write(path: Path) -> None:
-    """Fit, and write the file."""
+    """Fit, and write the file and those that are made of it."""
     rows = json.dumps(fit(), separators=(",", ":")).replace("],", "],\n").replace(',"', ',\n"')
     path.write_text(rows + "\n", encoding="utf-8")
+    vad.layers.cache_clear()
+    write_ports()

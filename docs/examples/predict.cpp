@@ -12,6 +12,8 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#include "gate/gate.h"
+
 // Samples in [-1, 1] of a WAV file: 16-bit PCM, one channel, 16 kHz, on a little-endian machine.
 std::vector<float> read_wav(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -41,7 +43,7 @@ std::vector<float> read_wav(const std::string& path) {
   throw std::runtime_error(path + ": no audio in it");
 }
 
-// Without the frames of 25 ms at both ends that are 40 dB below the loudest one, and at least 0.1 s: as students learn.
+// Without the frames of 25 ms at both ends that are 40 dB below the loudest one: as students learn.
 std::vector<float> trim_silence(const std::vector<float>& samples) {
   const size_t frame = 400;
   std::vector<float> energies;
@@ -49,15 +51,13 @@ std::vector<float> trim_silence(const std::vector<float>& samples) {
     if (i % frame == 0) energies.push_back(0.0f);
     energies.back() += samples[i] * samples[i];
   }
-  if (energies.empty()) return std::vector<float>(1600, 0.0f);
+  if (energies.empty()) return samples;
   const float floor = *std::max_element(energies.begin(), energies.end()) * 1e-4f;
   auto loud = [floor](float energy) { return energy >= floor; };
   const size_t first = std::find_if(energies.begin(), energies.end(), loud) - energies.begin();
   const size_t last = energies.rend() - std::find_if(energies.rbegin(), energies.rend(), loud);
-  std::vector<float> trimmed(samples.begin() + first * frame,
-                             samples.begin() + std::min(last * frame, samples.size()));
-  trimmed.resize(std::max<size_t>(trimmed.size(), 1600), 0.0f);
-  return trimmed;
+  return std::vector<float>(samples.begin() + first * frame,
+                            samples.begin() + std::min(last * frame, samples.size()));
 }
 
 // The model carries its labels as metadata: ["angry", "happy"]; this reads those without escaped letters.
@@ -89,6 +89,11 @@ int main(int argc, char** argv) try {
   const char* outputs[] = {"probs"};
   for (int i = 2; i < argc; i++) {
     auto samples = trim_silence(read_wav(argv[i]));
+    if (mifuse::speech_share(samples) < mifuse::NEEDED) {
+      std::printf("%s no speech\n", argv[i]);
+      continue;
+    }
+    samples.resize(std::max<size_t>(samples.size(), 1600), 0.0f);  // 0.1 s, so that any graph has a frame
     std::array<int64_t, 2> shape = {1, static_cast<int64_t>(samples.size())};
     auto input = Ort::Value::CreateTensor<float>(memory, samples.data(), samples.size(), shape.data(), 2);
     auto output = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);

@@ -102,7 +102,7 @@ def speech_frames(
 ) -> tuple[NDArray[np.bool_], Past | None]:
     """Which frames (k, n) of 32 ms are speech, (k,), and what the next call needs of them."""
     speech = np.zeros(len(frames), np.bool_)
-    layers = _layers()
+    network = layers()
     least = np.log(max(settings.voice, _FLOOR) / max(1 - settings.voice, _FLOOR))
     for at in range(0, len(frames), PIECE):
         piece = frames[at : at + PIECE]
@@ -111,8 +111,8 @@ def speech_frames(
         if settings.voice > 0:
             before = past.passed if past else False
             values, past = features(piece, past)
-            hidden = np.maximum(0, values @ layers[0] + layers[1])
-            found &= hidden @ layers[2] + layers[3] >= least
+            hidden = np.maximum(0, values @ network[0] + network[1])
+            found &= hidden @ network[2] + network[3] >= least
             past = past._replace(passed=bool(found[-1]))
             found[1:] &= found[:-1].copy()  # a voice lasts longer than a click: two frames or more
             found[0] &= before
@@ -192,7 +192,7 @@ def weights() -> str:
 
 
 @lru_cache(maxsize=1)
-def _layers() -> list[Floats]:
+def layers() -> list[Floats]:
     """Weights (INPUTS, H) and bias of the hidden layer, weights (H,) and bias of the output."""
     content = json.loads(weights())
     return [np.array(content[key], np.float32) for key in ("hidden", "hidden_bias", "output", "output_bias")]
