@@ -26,6 +26,13 @@ def mono(samples: ArrayLike, channel: Channel = "mix") -> Floats:
     Raises:
         AudioError: another type or shape, or no such channel.
     """
+    if (
+        channel == "mix"
+        and isinstance(samples, np.ndarray)
+        and samples.ndim == 1
+        and samples.dtype == np.float32
+    ):
+        return samples
     try:
         array = np.asarray(samples)
     except ValueError as error:

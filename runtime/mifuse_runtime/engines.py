@@ -49,12 +49,15 @@ class OnnxRuntime:
         self.graph = graph
 
     def __call__(self, batch: Floats) -> Floats:
-        return self.answers(batch)[0]
+        return self._run(batch, self.graph.outputs[:1])[0]
 
     def answers(self, batch: Floats) -> list[Floats]:
+        return self._run(batch, self.graph.outputs)
+
+    def _run(self, batch: Floats, outputs: Sequence[str]) -> list[Floats]:
         check(self, self._ceiling, batch)
         try:
-            found: list[Floats] = self._session.run(self.graph.outputs, {self.graph.input: batch})
+            found: list[Floats] = self._session.run(outputs, {self.graph.input: batch})
         except Exception as error:  # as above
             raise _failed(self, error) from error
         return found
