@@ -103,11 +103,15 @@ class Segmenter:
         fresh, self._past = speech_frames(framed(self._held[done:], self._rate), self._settings, self._past)
         first = 0  # frame of the open segment within `_held`
         speech = self._speech
+        quiet = len(speech) - 1 - _last(speech)
         for is_speech in fresh.tolist():
             if not speech and not is_speech:
                 first += 1
                 continue
             speech.append(is_speech)
+            quiet = 0 if is_speech else quiet + 1
+            if quiet < self._pause and len(speech) < self._most:
+                continue
             size = self._ended(speech)
             while size:
                 yield from self._segment(first, speech[:size])
