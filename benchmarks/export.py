@@ -33,6 +33,7 @@ from benchmarks.provenance import provenance
 from benchmarks.transfers import find_corpora
 from benchmarks.units import Transfer, Unit, named
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.errors import MifuseError
 from mifuse.evaluation import Device, labelled_clips, predict, predict_known
@@ -160,7 +161,7 @@ def measure(
         export_student(student, out, replace(config, max_drop=100.0), calibration=target, cache=cache)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     bundle = bundles.load(out)
-    clips = labelled_clips(target, bundle.labels, "all").clips
+    clips = labelled_clips(target, Naming(bundle.labels), "all").clips
     classes = np.array([bundle.labels.index(str(clip.label)) for clip in clips])
     samples: list[Floats] = [cache.samples(clip, trim=True) for clip in clips]
     test = np.array([clip.split != "adapt" for clip in clips])

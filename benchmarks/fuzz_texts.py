@@ -13,7 +13,7 @@ import numpy as np
 import pydantic
 import soundfile
 
-from mifuse.clips.labels import LABELS, canonical
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.teachers import replies
 from mifuse.teachers.answers import InvalidAnswerError, parse
 from mifuse.teachers.base import SUM_TOLERANCE
@@ -168,7 +168,14 @@ def _against_schema(text: str) -> str:
         return ""  # prose around an object, which a schema does not know
     if not isinstance(theirs, dict) or twice[0]:
         return ""
-    named = {canonical(name, LABELS) or name: value for name, value in theirs.items()}
+    four = Naming(LABELS)
+    # An absent label of no probability is let pass.
+    theirs = {
+        name: value
+        for name, value in theirs.items()
+        if four.label(name) or type(value) not in (int, float) or value != 0
+    }
+    named = {four.label(name) or name: value for name, value in theirs.items()}
     if len(named) < len(theirs):  # a label under two of its names
         return "" if ours is None else f"a label twice: {text[:80]}"
     theirs = named

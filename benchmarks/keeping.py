@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.export import students
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache
+from mifuse.clips.labels import Naming
 from mifuse.errors import MifuseError
 from mifuse.evaluation import labelled_clips
 from mifuse.models.classifier import load_student
@@ -84,7 +85,7 @@ def stream(target: Path, labels: Sequence[str], seconds: float, cache: AudioCach
     """Samples (n,), and who speaks how in them."""
     rng = np.random.default_rng(0)
     speakers: dict[tuple[str, str], list[np.ndarray]] = {}
-    for clip in labelled_clips(target, labels, "test").clips:
+    for clip in labelled_clips(target, Naming(tuple(labels)), "test").clips:
         speakers.setdefault((str(clip.speaker), str(clip.label)), []).append(cache.samples(clip))
     pieces, runs, at = [], [], 0
     for number in rng.permutation(len(speakers)):

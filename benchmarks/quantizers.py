@@ -30,6 +30,7 @@ from benchmarks.export import SECONDS, student_options, students
 from benchmarks.latency import machine, speech_like
 from benchmarks.provenance import provenance
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import read_manifest
 from mifuse.errors import MifuseError
 from mifuse.evaluation import labelled_clips
@@ -124,7 +125,7 @@ def measure(student: Path, target: Path, cache: AudioCache, work: Path) -> dict[
     calls = {name: start(folder, bundle, file) for name, file in files.items()}
     fp32 = start(folder, bundle, bundle.model("openvino", "fp32"))
     spent = 1e3 * np.median(speed.times([fp32, *calls.values()], speech_like(SECONDS)[None]), axis=2)
-    clips = labelled_clips(target, bundle.labels, "all").clips
+    clips = labelled_clips(target, Naming(bundle.labels), "all").clips
     classes = np.array([bundle.labels.index(str(clip.label)) for clip in clips])
     samples: list[Floats] = [cache.samples(clip, trim=True) for clip in clips]
     expected = probabilities(fp32, samples)

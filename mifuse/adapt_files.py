@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mifuse.adaptation import Adapted, adapt
 from mifuse.clips.audio import AudioCache
-from mifuse.clips.labels import LABELS
-from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.clips.labels import Naming, require_same_labels
+from mifuse.clips.manifest import ANY, Clip, read_manifest
 from mifuse.clips.speech import spoken
 from mifuse.errors import MifuseError
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
@@ -24,7 +24,7 @@ from mifuse.models.classifier import load_model
 from mifuse.models.student import Student
 from mifuse.runs.folder import close_run, open_run
 from mifuse.runs.predictions import Predictions
-from mifuse.teachers.draws import load_draws
+from mifuse.teachers.draws import draws_labels, load_draws
 from mifuse.voices.choosing import DRAWN, doubted, draw
 from mifuse.voices.clustering import unnamed_clips
 
@@ -42,6 +42,9 @@ class AdaptInputs:
     labelled: Path | None = None  # manifest of the few target clips whose labels may be learnt from
     check: Path | None = None  # random check set with labels, see `mifuse choose --random`
     shares: str | None = None  # class shares, as in "neutral=.7,angry=.1"
+    naming: Naming = (
+        ANY  # of labels in draws, check set and labelled clips; its set, if any, is the student's
+    )
 
 
 def adapt_manifest(
@@ -66,14 +69,21 @@ def adapt_manifest(
     started = time.perf_counter()
     config = config or RECIPES["default"]
     cache = cache or AudioCache()
-    classifier = None if inputs.source is None else load_model(inputs.source)
+    classifier = None if inputs.source is None else load_model(inputs.source, inputs.naming.labels)
     if config.keep > 0 and isinstance(classifier, Student):
         config = replace(config, size=classifier.size)
-    labels = LABELS if classifier is None else classifier.labels
+    labels = inputs.naming.labels or (None if classifier is None else classifier.labels)
+    if labels is None:  # the draws say
+        teacher = inputs.teachers[0] if inputs.teachers else None
+        labels = draws_labels(inputs.draws[0], teacher, inputs.naming)
+    if classifier is not None:
+        require_same_labels(classifier.labels, labels, "--labels")
+        labels = classifier.labels
+    naming = inputs.naming.over(labels)
     clips = spoken(read_manifest(inputs.target, labels=None).select("adapt").clips, cache)
-    lalms = _lalms(inputs, clips, labels, cache)
-    known = None if inputs.labelled is None else _known(inputs.labelled, clips, labels, cache)
-    check = None if inputs.check is None else _check_set(inputs.check, clips, labels, cache)
+    lalms = _lalms(inputs, clips, naming, cache)
+    known = None if inputs.labelled is None else _known(inputs.labelled, clips, naming, cache)
+    check = None if inputs.check is None else _check_set(inputs.check, clips, naming, cache)
     shares = None if inputs.shares is None else parse_shares(inputs.shares, labels)
     if shares is not None and check is not None:
         check_agrees(shares, check, labels)
@@ -126,24 +136,24 @@ def _record(
 
 
 def _lalms(
-    inputs: AdaptInputs, clips: Sequence[Clip], labels: Sequence[str], cache: AudioCache
+    inputs: AdaptInputs, clips: Sequence[Clip], naming: Naming, cache: AudioCache
 ) -> list[NDArray[np.float64]]:
     """Draws (K, N, C) of each LALM."""
     paths = list(inputs.draws)
     teachers: list[str | None] = [*inputs.teachers]
     if len(paths) == 1:
-        return [load_draws(paths[0], clips, labels, cache, teacher) for teacher in teachers or [None]]
+        return [load_draws(paths[0], clips, naming, cache, teacher) for teacher in teachers or [None]]
     if teachers and len(teachers) != len(paths):
         raise MifuseError(
             f"{len(teachers)} teachers for {len(paths)} files of draws: name one for each file, in order"
         )
     pairs = zip(paths, teachers or [None] * len(paths), strict=True)
-    return [load_draws(path, clips, labels, cache, teacher) for path, teacher in pairs]
+    return [load_draws(path, clips, naming, cache, teacher) for path, teacher in pairs]
 
 
-def _known(labelled: Path, clips: Sequence[Clip], labels: Sequence[str], cache: AudioCache) -> Indices:
+def _known(labelled: Path, clips: Sequence[Clip], naming: Naming, cache: AudioCache) -> Indices:
     """Class of each clip that the manifest `labelled` has, by content, and -1 of all others."""
-    return _by_content(labelled, read_manifest(labelled, labels=labels).clips, clips, labels, cache)
+    return _by_content(labelled, read_manifest(labelled, naming).clips, clips, naming.labels or (), cache)
 
 
 def _by_content(
@@ -173,13 +183,13 @@ def _by_content(
     return np.array([classes.get(digest, -1) for digest in hashes])
 
 
-def _check_set(check: Path, clips: Sequence[Clip], labels: Sequence[str], cache: AudioCache) -> Indices:
+def _check_set(check: Path, clips: Sequence[Clip], naming: Naming, cache: AudioCache) -> Indices:
     """Class of each clip of a random check set, -1 of all others.
 
     Raises:
         MifuseError: it was not drawn at random from these clips, or is not filled in.
     """
-    rows = read_manifest(check, labels=labels).clips
+    rows = read_manifest(check, naming).clips
     drawn = {clip.extra.get(DRAWN, "") for clip in rows}
     found = re.fullmatch(r"random (\d+) of (\d+), seed (\d+)", drawn.pop() if len(drawn) == 1 else "")
     if not found:
@@ -201,7 +211,7 @@ def _check_set(check: Path, clips: Sequence[Clip], labels: Sequence[str], cache:
             f"{check}: {empty} of the {count} clips that were drawn have no label: leaving out the hard ones "
             "would make the estimate too good; label them all"
         )
-    return _by_content(check, rows, clips, labels, cache)
+    return _by_content(check, rows, clips, naming.labels or (), cache)
 
 
 def _predictions(adapted: Adapted, clips: Sequence[Clip]) -> Predictions:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.clips.audio import AudioCache, Samples
-from mifuse.clips.labels import canonical, require_same_labels
-from mifuse.clips.manifest import Clip, Manifest, read_manifest
+from mifuse.clips.labels import Naming
+from mifuse.clips.manifest import Clip, Manifest, named, read_manifest
 from mifuse.errors import ManifestError, MifuseError
 from mifuse.runs.metrics import Scores, score
 
@@ -65,12 +65,15 @@ def evaluate(
         MifuseError: no model, no labelled rows, or labels that the model does not know.
     """
     labels, run = open_model(model, engine, precision)
-    clips = labelled_clips(manifest, labels, split).clips
+    clips = labelled_clips(manifest, Naming(labels), split).clips
     return score_clips(clips, predict(run, clips, cache), labels)
 
 
 def open_model(
-    path: str | Path, engine: str = "onnxruntime", precision: str | None = None
+    path: str | Path,
+    engine: str = "onnxruntime",
+    precision: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> tuple[tuple[str, ...], Model]:
     """The labels of a model and the function that runs it.
 
@@ -78,6 +81,7 @@ def open_model(
         path: checkpoint folder, `hf:NAME`, or a bundle's folder. Bundles are run by `mifuse_runtime`, as on
             the device; the others by torch, on the GPU when there is one.
         engine, precision: of a bundle, as in `Recognizer.load`; ignored for a checkpoint.
+        labels: of a checkpoint of others, as of `load_model`; ignored for all else.
 
     Raises:
         MifuseError: there is no model at `path`, or it cannot be used.
@@ -89,7 +93,7 @@ def open_model(
             f"{path}: neither a checkpoint (config.json) nor a bundle (bundle.json): "
             "give the folder that `mifuse train`, `adapt` or `export` wrote"
         )
-    return _open_checkpoint(path)
+    return _open_checkpoint(path, labels)
 
 
 def _open_bundle(path: Path, engine: str, precision: str | None) -> tuple[tuple[str, ...], Model]:
@@ -99,13 +103,13 @@ def _open_bundle(path: Path, engine: str, precision: str | None) -> tuple[tuple[
     return tuple(recognizer.labels), Device(recognizer)
 
 
-def _open_checkpoint(path: str | Path) -> tuple[tuple[str, ...], Model]:
+def _open_checkpoint(path: str | Path, labels: Sequence[str] | None) -> tuple[tuple[str, ...], Model]:
     import torch
 
     from mifuse.models.classifier import load_model
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(path).to(device)
+    model = load_model(path, labels).to(device)
 
     def run(samples: Samples) -> Probs:
         with torch.inference_mode():
@@ -134,25 +138,37 @@ def predict_known(
     return np.stack([probs[i] for i in range(len(clips))])
 
 
-def labelled_clips(path: str | Path, labels: Sequence[str], split: str | None = None) -> Manifest:
-    """The labelled rows of one split, their labels in the model's words.
+def labelled_clips(path: str | Path, naming: Naming, split: str | None = None) -> Manifest:
+    """The labelled rows of one split, their labels in the words of a naming.
 
     Raises:
-        ManifestError: the manifest cannot be read or none of its rows in that split has a label.
-        MifuseError: it has labels that the model does not know.
+        ManifestError: the manifest cannot be read, none of its rows in that split has a label, or it has
+            labels that are not of the set.
     """
     manifest = read_manifest(path, labels=None).select(split)
-    clips = tuple(
-        replace(clip, label=canonical(clip.label, labels) or clip.label)
-        for clip in manifest.clips
-        if clip.label
-    )
+    clips = tuple(named([clip for clip in manifest.clips if clip.label], naming, str(path)))
     if not clips:
         where = f" with split {split!r}" if split not in (None, "all") else ""
         raise ManifestError(f"{path}: no row{where} has a label: there is nothing to score")
-    found = {str(clip.label) for clip in clips}
-    require_same_labels(labels, sorted(found | set(labels)), str(path))
     return replace(manifest, clips=clips)
+
+
+def grouped(
+    labels: Sequence[str], probs: Probs, clips: Sequence[Clip], groups: Sequence[str]
+) -> tuple[tuple[str, ...], Probs, tuple[Clip, ...]]:
+    """Labels, probabilities (N, G) and clips where several emotions count as one.
+
+    Args:
+        groups: as `negative=angry+sad`; emotions of no group stay as they are.
+
+    Raises:
+        MifuseError: no group, or emotions that the model does not know.
+    """
+    from mifuse_runtime.groups import grouping, parse_groups
+
+    names, matrix = grouping(labels, parse_groups(groups))
+    place = {label: names[int(matrix[i].argmax())] for i, label in enumerate(labels)}
+    return names, probs @ matrix, tuple(replace(clip, label=place[str(clip.label)]) for clip in clips)
 
 
 def score_clips(clips: Sequence[Clip], probs: Probs, labels: Sequence[str], seed: int = 0) -> Scores:

@@ -266,7 +266,7 @@ class LlmServer:
         probs = self.answer(request, labels)
         first, last = labels[0], labels[-1]
         spoiled = {
-            "labels": probs | {"bored": 0.0},
+            "labels": probs | {"bored": 0.05},
             "negative": probs | {first: -0.5, last: 1.5},
             "sum": dict.fromkeys(labels, 0.9),
         }

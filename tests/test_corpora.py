@@ -8,7 +8,7 @@ import pytest
 
 from mifuse.clips.corpora import CORPORA
 from mifuse.clips.folders import scan
-from mifuse.clips.labels import LABELS, canonical
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.errors import ManifestError
 
 # corpus -> path, label (None: left out), speaker
@@ -192,7 +192,7 @@ WITHOUT = {"aesdd": {"neutral"}}
 
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_every_corpus_has_the_four_labels(corpus: str) -> None:
-    found = {canonical(emotion) for emotion in CORPORA[corpus].codes.values()}
+    found = {Naming(LABELS).label(emotion) for emotion in CORPORA[corpus].codes.values()}
     assert found >= set(LABELS) - WITHOUT.get(corpus, set())
 
 
@@ -212,16 +212,16 @@ def test_copies_count_once_and_lossless_wins(tmp_path: Path) -> None:
 def test_mapping_can_be_overridden(tmp_path: Path) -> None:
     files, names = WITH_LABEL_FILES["iemocap"]
     made(tmp_path, files | {name: "" for name, _, _ in names})
-    found = scan(tmp_path, overrides={"excited": "", "frustrated": "anger"})
+    found = scan(tmp_path, naming=Naming(LABELS, renamed={"excited": "", "frustrated": "anger"}))
     assert sorted(clip.label or "" for clip in found.clips) == ["angry", "angry", "neutral"]
     assert found.mapping["excited"] is None
     assert found.mapping["frustrated"] == "angry"
     with pytest.raises(
         ManifestError, match=r"--map bored=sad: iemocap has no such emotion \(it has: angry, "
     ):
-        scan(tmp_path, overrides={"bored": "sad"})
-    with pytest.raises(ManifestError, match="--map fear=afraid: 'afraid' is no label: use angry, happy"):
-        scan(tmp_path, overrides={"fear": "afraid"})
+        scan(tmp_path, naming=Naming(LABELS, renamed={"bored": "sad"}))
+    added = scan(tmp_path, naming=Naming(LABELS, renamed={"frustrated": "annoyed", "no agreement": "other"}))
+    assert {added.mapping[one] for one in ("frustrated", "no agreement")} == {"annoyed", "other"}
 
 
 def test_nothing_left(tmp_path: Path) -> None:

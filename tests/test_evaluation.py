@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from mifuse import evaluation as evaluate
 from mifuse.cli import main
-from mifuse.clips.labels import LABELS
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import read_manifest, write_manifest
 from mifuse.errors import ManifestError, MifuseError
 from mifuse_runtime import Recognizer
@@ -38,7 +38,7 @@ def by_level(samples):
 
 
 def test_scores_of_a_model(manifest):
-    clips = evaluate.labelled_clips(manifest, LABELS, "test").clips
+    clips = evaluate.labelled_clips(manifest, Naming(LABELS), "test").clips
     probs = evaluate.predict(by_level, clips)
     scores = evaluate.score_clips(clips, probs, LABELS)
     assert scores.n == 8  # neither the unlabelled nor the adapt row
@@ -51,16 +51,18 @@ def test_scores_of_a_model(manifest):
 
 def test_labels_of_the_manifest_may_be_aliases(manifest):
     manifest.write_text(manifest.read_text().replace("happy", "joy"))
-    assert {clip.label for clip in evaluate.labelled_clips(manifest, LABELS).clips} == set(LABELS)
+    assert {clip.label for clip in evaluate.labelled_clips(manifest, Naming(LABELS)).clips} == set(LABELS)
 
 
 def test_bad_input(manifest):
-    with pytest.raises(MifuseError, match=r"knows the labels .*happy.*expected angry, calm"):
-        evaluate.labelled_clips(manifest, ("calm", "angry"))
+    with pytest.raises(
+        MifuseError, match=r"unknown label .*'happy' \(\d+ rows\).*; the labels are calm, angry"
+    ):
+        evaluate.labelled_clips(manifest, Naming(("calm", "angry")))
     clips = [replace(clip, label=None) for clip in read_manifest(manifest).clips]
     write_manifest(manifest, clips)
     with pytest.raises(ManifestError, match="no row with split 'test' has a label"):
-        evaluate.labelled_clips(manifest, LABELS, "test")
+        evaluate.labelled_clips(manifest, Naming(LABELS), "test")
     with pytest.raises(MifuseError, match="neither a checkpoint"):
         evaluate.open_model(manifest.parent)
 
@@ -112,7 +114,7 @@ def test_command_says_what_is_wrong_in_one_line(manifest):
 def test_bundle(manifest, precision):
     folder = make_bundle(manifest.parent / "bundle", precisions=["fp32", "int8"])
     labels, run = evaluate.open_model(folder, precision=precision)
-    clips = evaluate.labelled_clips(manifest, labels, "test").clips
+    clips = evaluate.labelled_clips(manifest, Naming(labels), "test").clips
     probs = evaluate.predict(run, clips)
     recognizer = Recognizer.load(folder, precision=precision)
     samples = evaluate.AudioCache().samples(clips[0])
@@ -128,7 +130,7 @@ def test_checkpoint(manifest, tmp_path):
     student = Student(size="xs").eval()
     student.save_pretrained(tmp_path / "student")
     labels, run = evaluate.open_model(tmp_path / "student")
-    clips = evaluate.labelled_clips(manifest, labels, "test").clips
+    clips = evaluate.labelled_clips(manifest, Naming(labels), "test").clips
     probs = evaluate.predict(run, clips[:1])
     assert labels == LABELS
     samples = evaluate.AudioCache().samples(clips[0])

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from mifuse.cli import main
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache
-from mifuse.clips.labels import LABELS
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import read_manifest
 from mifuse.commands.export import compression, speed
 from mifuse.exporting.calibration import calibration_clips, judges, probe_clips, stratified
@@ -170,8 +170,8 @@ def test_clips_are_spread_over_durations_and_labels_of_adapt_rows_stay_unread(pl
     assert lengths == sorted(lengths)
     assert lengths[0] == min(soundfile.info(c.path).frames for c in manifest.clips if c.split == "adapt")
     assert {clip.split for clip in calibration_clips(manifest)} == {"adapt"}
-    assert {clip.split for clip in probe_clips(manifest, LABELS)} == {"test"}
-    assert probe_clips(manifest, ("bored",)) == []
+    assert {clip.split for clip in probe_clips(manifest, Naming(LABELS))} == {"test"}
+    assert probe_clips(manifest, Naming(("bored",))) == []
 
 
 def test_int8_is_judged_on_clips_as_on_the_device(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_int8_is_judged_on_clips_as_on_the_device(tmp_path: Path) -> None:
     silence = np.zeros(SAMPLE_RATE, np.float32)
     soundfile.write(tmp_path / "clip.wav", np.concatenate([silence, speech, silence]), SAMPLE_RATE)
     (tmp_path / "target.csv").write_text(f"path,label,split\nclip.wav,{LABELS[0]},test\n")
-    (clip,) = judges(tmp_path / "target.csv", LABELS, cache=AudioCache(tmp_path / "cache")).clips
+    (clip,) = judges(tmp_path / "target.csv", Naming(LABELS), cache=AudioCache(tmp_path / "cache")).clips
     assert clip.size < 1.1 * SAMPLE_RATE
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mifuse.clips.folders import scan
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import Clip
 from mifuse.clips.preparation import split_speakers
 from mifuse.errors import ManifestError
@@ -32,13 +33,13 @@ def test_class_folders_under_any_alias_and_depth(tmp_path: Path) -> None:
         "sad/spk2/c.OGG": "sad",
     }
     assert found.left_out == {"fear": 1, "no class folder": 1}
-    mapped = scan(tmp_path, overrides={"fear": "sad"})
+    mapped = scan(tmp_path, naming=Naming(LABELS, renamed={"fear": "sad"}))
     assert Counter(clip.label for clip in mapped.clips) == {"angry": 1, "happy": 1, "sad": 2}
 
 
 def test_class_folders_in_another_language(tmp_path: Path) -> None:
     made(tmp_path, "Wut/a.wav", "Freude/b.wav")
-    found = scan(tmp_path, overrides={"wut": "angry", "freude": "happy"})
+    found = scan(tmp_path, naming=Naming(LABELS))
     assert [clip.label for clip in found.clips] == ["happy", "angry"]
 
 
@@ -52,7 +53,7 @@ def test_flat_folder_is_unlabelled(tmp_path: Path) -> None:
         ("s/c.wav", None, None),
     ]
     with pytest.raises(ManifestError, match=r"flat has no such emotion \(it has: none"):
-        scan(tmp_path, "flat", {"fear": "sad"})
+        scan(tmp_path, "flat", Naming(LABELS, renamed={"fear": "sad"}))
 
 
 def test_corpus_can_be_forced(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_several_teachers_in_a_file_need_a_name(manifest: Manifest, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"probs": {"fear": 1.0}}, "line 1: an unknown label 'fear', expected angry, happy, neutral, sad"),
+        ({"probs": {"fear": 1.0, "scared": 0.0}}, "line 1: a repeated label 'scared'"),
         ({"probs": {**probs(0, 0), "sad": -1}}, "line 1: probability of 'sad' is -1"),
         ({"probs": dict.fromkeys(probs(0, 0), 0.5)}, "line 1: the probabilities sum to 2, not 1"),
     ],

@@ -318,7 +318,7 @@ def test_the_key_shows_nowhere(
         label(server, manifest, tmp_path / "d.db")
     with LlmServer(key=SENTINEL, script=["500", "cut"] * 3) as server:
         # A model that was given the key, or a proxy that adds it, answers with it.
-        server.answer = lambda _, labels: dict.fromkeys(labels, 0.25) | {SENTINEL: 0.0}
+        server.answer = lambda _, labels: dict.fromkeys(labels, 0.25) | {SENTINEL: 0.05}
         run, _ = label(server, manifest, tmp_path / "d.db", draws=1)
         assert run.invalid > 0
     shown = "".join(traceback.format_exception(refused.value)) + caplog.text + repr(run)
@@ -337,4 +337,4 @@ def test_addresses_with_passwords_are_refused() -> None:
 
 
 def test_labels_are_all_of_ours() -> None:
-    assert set(OpenAITeacher(OpenAIConfig("m", "http://127.0.0.1:9"))._prompts.get(0).labels) == set(LABELS)
+    assert set(OpenAITeacher(OpenAIConfig("m", "http://127.0.0.1:9")).prompts.get(0).labels) == set(LABELS)

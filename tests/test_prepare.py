@@ -38,7 +38,7 @@ def test_writes_and_prints(ravdess: Path) -> None:
         "  neutral       8  from neutral, calm",
         "  sad           4  from sad",
         "splits: adapt 15, test 5",
-        "left out: fear 4, disgust 4, surprise 4 (change with --map EMOTION=LABEL)",
+        "left out: fear 4, disgust 4, surprise 4 (take with --labels or --map OLD=NEW)",
     ]
     assert result.output.splitlines()[7:9] == [
         "speaker       angry    happy  neutral      sad",
@@ -120,7 +120,7 @@ def test_unwritable_output(ravdess: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--map", "calm"], 2, "'calm': write EMOTION=LABEL, as in calm=neutral"),
+        (["--map", "calm"], 2, "'calm': write OLD=NEW, as in calm=neutral"),
         (["--map", "joyous=happy"], 1, "ravdess has no such emotion (it has: neutral, calm"),
         (["--corpus", "imaginary"], 2, "'imaginary' is not one of"),
         (["--corpus", "emodb"], 1, "no clip has one of the labels"),

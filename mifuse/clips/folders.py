@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mifuse.clips.corpora import CORPORA, Corpus
-from mifuse.clips.labels import LABELS, canonical
+from mifuse.clips.labels import LABELS, Naming, folded
 from mifuse.clips.manifest import Clip
 from mifuse.errors import ManifestError
 from mifuse_runtime import files
@@ -23,6 +24,7 @@ FOLDERS, FLAT = "folders", "flat"
 EACH = "each"  # channel: rows for every one
 FILE_NAMES, PATTERN = "names", "pattern"  # a word of the name says the emotion; --label-from says it
 NAMES = (*CORPORA, FOLDERS, FILE_NAMES, FLAT)
+NO_EMOTION = ("other", "no agreement", "not in the label files")  # what corpora call clips without one
 # Names that a weekday, a person or a code of a corpus may have, too: no class folders.
 UNSURE = {"sa", "so", "ang", "hap", "exc", "neu", "a", "h", "n", "s"}
 
@@ -54,7 +56,7 @@ class Scan:
 def scan(
     folder: Path,
     corpus: str | None = None,
-    overrides: Mapping[str, str] | None = None,
+    naming: Naming | None = None,
     speaker_from: str | None = None,
     label_from: str | None = None,
 ) -> Scan:
@@ -62,7 +64,8 @@ def scan(
 
     Args:
         corpus: one of `NAMES`; None finds out.
-        overrides: emotion -> label, over the default mapping; an empty label leaves the emotion out.
+        naming: of the labels; what it renames to joins its set. None: the four. Without a set: all that the
+            corpus names.
         speaker_from, label_from: patterns searched in each path below the folder; their first group, or all
             of the match, is the speaker or the emotion.
 
@@ -73,20 +76,20 @@ def scan(
     left_out: Counter[str] = Counter()
     recordings = _audio_files(folder, left_out)
     lost = sum(count for reason, count in left_out.items() if reason in files.FFMPEG_SUFFIXES)
-    overrides = overrides or {}
+    naming = _widened(naming or Naming(LABELS))
     if label_from:
         corpus = PATTERN
-    corpus = corpus or _detect(folder, recordings, overrides)
+    corpus = corpus or _detect(folder, recordings, naming)
     emotions: Iterable[str] = ()
     if corpus in CORPORA:
         found = list(_corpus_clips(CORPORA[corpus], corpus, folder, recordings, left_out))
         lost += left_out[NOT_NAMED]
         emotions = CORPORA[corpus].codes.values()
     else:
-        named = _namer(corpus, folder, recordings, overrides, label_from)
+        named = _namer(corpus, folder, recordings, naming, label_from)
         found = [(named(file), Clip("", file)) for file in recordings]
         emotions = dict.fromkeys(emotion for emotion, _ in found if emotion) if corpus != FLAT else ()
-    mapping = _mapping(emotions, overrides, corpus)
+    mapping = _mapping(emotions, naming, corpus)
     speaker = _searched(folder, speaker_from, "--speaker-from")
     clips = []
     for emotion, clip in found:
@@ -99,11 +102,11 @@ def scan(
         else:
             reason = emotion or ("no class folder" if corpus == FOLDERS else "no emotion in the name")
             left_out[reason] += 1
-            lost += corpus not in CORPORA and emotion not in overrides
+            lost += corpus not in CORPORA and folded(emotion) not in naming.renamed
     if not clips:
         raise ManifestError(
-            f"{folder}: no clip has one of the labels {', '.join(LABELS)} (found {counts_text(left_out)}): "
-            "name them with --map EMOTION=LABEL, or choose another --corpus"
+            f"{folder}: no clip has one of the labels {', '.join(naming.labels or ())} (found "
+            f"{counts_text(left_out)}): name them with --labels or --map OLD=NEW, or choose another --corpus"
         )
     kept = {reason: count for reason, count in left_out.items() if count}
     return Scan(corpus, tuple(clips), mapping, kept, lost)
@@ -127,7 +130,7 @@ def _namer(
     corpus: str,
     folder: Path,
     recordings: Sequence[Path],
-    overrides: Mapping[str, str],
+    naming: Naming,
     label_from: str | None,
 ) -> Callable[[Path], str]:
     """What says the emotion of a file."""
@@ -135,9 +138,9 @@ def _namer(
         search = _searched(folder, label_from, "--label-from")
         return lambda file: search(file).lower()
     if corpus == FILE_NAMES:
-        return lambda file: _word(file, overrides)
-    depth = _class_depth(folder, recordings, overrides)
-    return lambda file: _folder_emotion(folder, file, overrides, depth)
+        return lambda file: _word(file, naming)
+    depth = _class_depth(folder, recordings, naming)
+    return lambda file: _folder_emotion(folder, file, naming, depth)
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
@@ -183,7 +186,7 @@ def _matcher(corpus: Corpus) -> re.Pattern[str]:
     return re.compile(rf"(?:^|/)(?:{corpus.pattern})$")
 
 
-def _detect(folder: Path, files: Sequence[Path], overrides: Mapping[str, str]) -> str:
+def _detect(folder: Path, files: Sequence[Path], naming: Naming) -> str:
     """The one corpus whose naming fits more than half of the files; else whether folders are classes."""
     stems = [_stem(file) for file in files[:: len(files) // 2000 + 1]]  # enough to see it
     matchers = {name: _matcher(corpus) for name, corpus in CORPORA.items()}
@@ -197,62 +200,77 @@ def _detect(folder: Path, files: Sequence[Path], overrides: Mapping[str, str]) -
         )
     if fitting:
         return fitting[0]
-    if len({label for file in files for label in _folder_labels(folder, file, overrides)}) > 1:
+    if len({label for file in files for label in _folder_labels(folder, file, naming)}) > 1:
         return FOLDERS
-    if all(_folder_labels(folder, file, overrides) for file in files):
+    if all(_folder_labels(folder, file, naming) for file in files):
         return FOLDERS
-    words = [_word(file, overrides) for file in files]
-    if 2 * sum(map(bool, words)) > len(files) and len({_label(word) for word in words if word}) > 1:
+    words = [_word(file, naming) for file in files]
+    if 2 * sum(map(bool, words)) > len(files) and len({_label(word, naming) for word in words if word}) > 1:
         return FILE_NAMES
     return FLAT
 
 
-def _folder_labels(folder: Path, file: Path, overrides: Mapping[str, str]) -> list[str]:
+def _folder_labels(folder: Path, file: Path, naming: Naming) -> list[str]:
     """The emotions that folders above a file name."""
-    parts = (part.lower() for part in file.parent.relative_to(folder).parts)
-    return [
-        overrides.get(part) or _label(part) or part for part in parts if part in overrides or _label(part)
-    ]
+    parts = file.parent.relative_to(folder).parts
+    return [label or folded(part) for part in parts if (label := _label(part, naming)) is not None]
 
 
-def _class_depth(folder: Path, files: Sequence[Path], overrides: Mapping[str, str]) -> int | None:
+def _class_depth(folder: Path, files: Sequence[Path], naming: Naming) -> int | None:
     """Which folder, counted from the top, is the class: the one that most often names an emotion."""
     depths: Counter[int] = Counter()
     for file in files:
         for depth, part in enumerate(file.parent.relative_to(folder).parts):
-            depths[depth] += part.lower() in overrides or bool(_label(part.lower()))
+            depths[depth] += _label(part, naming) is not None
     return max(depths, key=lambda depth: depths[depth], default=None) if any(depths.values()) else None
 
 
-def _folder_emotion(folder: Path, file: Path, overrides: Mapping[str, str], depth: int | None) -> str:
+def _folder_emotion(folder: Path, file: Path, naming: Naming, depth: int | None) -> str:
     """The nearest folder that names an emotion, else the one where classes are; empty at the top."""
     parts = [part.lower() for part in file.parent.relative_to(folder).parts]
-    named = [part for part in reversed(parts) if part in overrides or _label(part)]
+    named = [part for part in reversed(parts) if _label(part, naming) is not None]
     if named or depth is None:
         return (named or parts[-1:] or [""])[0]
     return parts[depth] if depth < len(parts) else ""
 
 
-def _word(file: Path, overrides: Mapping[str, str]) -> str:
+def _word(file: Path, naming: Naming) -> str:
     """The one word of a file's name that is an emotion; empty without or with several."""
-    words = {word for word in re.split(r"[^a-z]+", file.stem.lower()) if word in overrides or _label(word)}
+    stem = unicodedata.normalize("NFC", file.stem).lower()
+    words = {word for word in re.split(r"[\W\d_]+", stem) if _label(word, naming) is not None}
     return words.pop() if len(words) == 1 else ""
 
 
-def _label(emotion: str) -> str | None:
-    """The label of an emotion's name; a code is too little to call a folder an emotion."""
-    return None if emotion in UNSURE else canonical(emotion)
+def _widened(naming: Naming) -> Naming:
+    """The naming with what it renames to in its set: `--map` can add labels."""
+    if naming.labels is None:
+        return naming
+    added = {new for new in naming.renamed.values() if new and Naming(naming.labels).label(new) is None}
+    return naming.over(sorted({*naming.labels, *(str(Naming().label(new)) for new in added)}))
 
 
-def _mapping(emotions: Iterable[str], overrides: Mapping[str, str], corpus: str) -> dict[str, str | None]:
-    mapping = {emotion: canonical(emotion) if corpus in CORPORA else _label(emotion) for emotion in emotions}
-    for emotion, label in overrides.items():
-        if emotion not in mapping:
-            known = ", ".join(mapping) or "none, its clips are unlabelled"
-            raise ManifestError(f"--map {emotion}={label}: {corpus} has no such emotion (it has: {known})")
-        mapping[emotion] = canonical(label)
-        if label and not mapping[emotion]:
-            raise ManifestError(f"--map {emotion}={label}: {label!r} is no label: use {', '.join(LABELS)}")
+def _label(word: str, naming: Naming) -> str | None:
+    """The label that a folder or a part of a name says; a code is too little, and without a set of labels
+    only what is known to be an emotion counts."""
+    name = folded(word)
+    if name not in naming.renamed and (
+        name in UNSURE or (naming.labels is None and name not in naming.aliases)
+    ):
+        return None
+    return naming.label(word)
+
+
+def _mapping(emotions: Iterable[str], naming: Naming, corpus: str) -> dict[str, str | None]:
+    name = naming.label if corpus in CORPORA else lambda word: _label(word, naming)
+    mapping = {
+        emotion: None if emotion in NO_EMOTION and emotion not in naming.renamed else name(emotion) or None
+        for emotion in emotions
+    }
+    known = set(map(folded, mapping))
+    for emotion, label in naming.renamed.items():
+        if emotion not in known:
+            has = ", ".join(mapping) or "none, its clips are unlabelled"
+            raise ManifestError(f"--map {emotion}={label}: {corpus} has no such emotion (it has: {has})")
     return mapping
 
 

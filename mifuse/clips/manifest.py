@@ -7,12 +7,13 @@ import math
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mifuse.clips.labels import LABELS, canonical
-from mifuse.errors import AudioError, ManifestError
+from mifuse.clips.labels import LABELS, Naming
+from mifuse.errors import AudioError, ManifestError, MifuseError
 from mifuse_runtime.audio import channel_index
 from mifuse_runtime.shown import quoted, unquoted
 
@@ -27,6 +28,7 @@ NEAR |= {
     "partition": "split",
 }
 NEAR |= {"lang": "language", "start_time": "start", "end_time": "end", "channels": "channel"}
+ANY = Naming()  # set of labels
 NAMED = 20  # files of an error that are named
 Key = tuple[str, float | None, float | None, str | None]  # path as in the manifest, start, end, channel
 SPLITS = ("adapt", "test")
@@ -76,6 +78,11 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.clips)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those that occur, in alphabetical order."""
+        return tuple(sorted({clip.label for clip in self.clips if clip.label}))
+
     def select(self, split: str | None) -> Manifest:
         """The rows of one split; every row for None, `all` or a manifest without splits.
 
@@ -94,7 +101,7 @@ class Manifest:
         return replace(self, clips=clips)
 
 
-def read_manifest(path: Path | str, labels: Sequence[str] | None = LABELS) -> Manifest:
+def read_manifest(path: Path | str, labels: Naming | Sequence[str] | None = ANY) -> Manifest:
     """Read and check a manifest.
 
     Files are looked up here, once each and all of them: a missing one is better known now than after
@@ -102,7 +109,8 @@ def read_manifest(path: Path | str, labels: Sequence[str] | None = LABELS) -> Ma
 
     Args:
         path: CSV in UTF-8 (a byte-order mark is fine) with a header.
-        labels: labels to accept, under any alias; None accepts every label as it stands.
+        labels: the set to accept, under any alias, or how to name labels; rows that it leaves out are not
+            read. By default any set, aliases by their English names. None: labels as they stand.
 
     Raises:
         ManifestError: with the line number, what is wrong there and what to do.
@@ -112,7 +120,7 @@ def read_manifest(path: Path | str, labels: Sequence[str] | None = LABELS) -> Ma
     clips: list[Clip] = []
     seen: dict[tuple[object, ...], int] = {}
     for line, row in _rows(path):
-        clip = _clip(row, folder, labels, f"{path}, line {line}")
+        clip = _clip(row, folder, f"{path}, line {line}")
         key = (str(clip.path), clip.start, clip.end, clip.channel)
         if key in seen:
             raise ManifestError(
@@ -123,7 +131,50 @@ def read_manifest(path: Path | str, labels: Sequence[str] | None = LABELS) -> Ma
     if not clips:
         raise ManifestError(f"{path}: no rows under the header: add one row per clip")
     _check_splits(path, clips, list(seen.values()))
+    if labels is not None:
+        naming = labels if isinstance(labels, Naming) else Naming(tuple(labels))
+        clips = named(clips, naming, str(path))
     return Manifest(path, tuple(_found_files(path, clips)))
+
+
+def label_set(manifest: Manifest, naming: Naming) -> tuple[str, ...]:
+    """The set to ask a teacher for: the naming's, else the manifest's, else the four.
+
+    A manifest whose labels are all among the four says nothing else: some may occur in other rows alone.
+
+    Raises:
+        ManifestError: labels that are slips of known ones, or no set.
+    """
+    if naming.labels:
+        return naming.labels
+    words = Counter(clip.label for clip in manifest.clips if clip.label)
+    try:
+        found = {label for label in naming.named(words, str(manifest.path)).values() if label}
+        return LABELS if found <= set(LABELS) else naming.set_of(found, str(manifest.path))
+    except MifuseError as error:
+        raise ManifestError(str(error)) from error
+
+
+def named(clips: Sequence[Clip], naming: Naming, where: str) -> list[Clip]:
+    """The clips with their labels named, without those that are left out; unlabelled ones stay.
+
+    Raises:
+        ManifestError: labels that mean none of the set, or nothing is left.
+    """
+    words = Counter(clip.label for clip in clips if clip.label is not None)
+    try:
+        labels = naming.named(words, where)
+    except MifuseError as error:
+        raise ManifestError(str(error)) from error
+    meant: dict[str | None, str | None] = {None: None}
+    meant.update(labels)
+    kept = [
+        clip if clip.label == meant[clip.label] else replace(clip, label=meant[clip.label]) for clip in clips
+    ]
+    kept = [clip for clip in kept if clip.label != ""]
+    if clips and not kept:
+        raise ManifestError(f"{where}: --map leaves out every row: keep at least one label")
+    return kept
 
 
 def write_manifest(path: Path | str, clips: Iterable[Clip], empty: Sequence[str] = ()) -> None:
@@ -214,7 +265,7 @@ def _header(path: Path, names: list[str]) -> list[str]:
     return names
 
 
-def _clip(row: dict[str, str], folder: Path, labels: Sequence[str] | None, where: str) -> Clip:
+def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
     name = row.pop("path")
     if not name:
         raise ManifestError(f"{where}: empty path: name an audio file or remove the row")
@@ -223,13 +274,7 @@ def _clip(row: dict[str, str], folder: Path, labels: Sequence[str] | None, where
             f"{where}: {name!r} leaves the manifest's folder: use a path relative to it, without `..`"
         )
     value = {column: row.pop(column, "").strip() or None for column in COLUMNS[1:]}
-    label, split = value["label"], value["split"]
-    if label is not None and labels is not None:
-        label = canonical(label, labels)
-        if label is None:
-            raise ManifestError(
-                f"{where}: unknown label {value['label']!r}: use {', '.join(labels)} or leave it empty"
-            )
+    split = value["split"]
     if split is not None and split not in SPLITS:
         raise ManifestError(f"{where}: unknown split {split!r}: use one of {', '.join(SPLITS)}")
     start, end = _seconds(value["start"], "start", where), _seconds(value["end"], "end", where)
@@ -238,7 +283,7 @@ def _clip(row: dict[str, str], folder: Path, labels: Sequence[str] | None, where
     return Clip(
         name,
         folder / name,
-        label,
+        value["label"],
         value["speaker"],
         split,
         start,

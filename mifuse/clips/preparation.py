@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mifuse.clips.folders import Scan, counts_text, scan
+from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Clip, write_manifest
 from mifuse.errors import ManifestError
 
@@ -20,7 +21,7 @@ def prepare(
     output: str | Path,
     corpus: str | None = None,
     *,
-    overrides: Mapping[str, str] | None = None,
+    naming: Naming | None = None,
     test: Iterable[str] | float | None = None,
     seed: int = 0,
     force: bool = False,
@@ -33,7 +34,7 @@ def prepare(
     """Write the manifest `output` of the clips below a folder; what `scan` found, with `split` where asked.
 
     Args:
-        corpus, overrides, speaker_from, label_from: as of `scan`.
+        corpus, naming, speaker_from, label_from: as of `scan`.
         test: speakers whose clips are of the split `test`, or their share; None: no split.
         force: replace the manifest that is there.
         segment, channel: rows are parts of recordings, of one or `each` of their channels; see
@@ -46,7 +47,7 @@ def prepare(
     output = Path(output)
     if output.exists() and not force:
         raise ManifestError(f"{output} exists: choose another name, or add --force to replace it")
-    found = scan(Path(folder), corpus, overrides, speaker_from, label_from)
+    found = scan(Path(folder), corpus, naming, speaker_from, label_from)
     if segment or channel:
         found = _cut(found, folder, segment, channel, bar)
     if test:

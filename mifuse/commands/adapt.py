@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from mifuse.clips.labels import Naming
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 
 
@@ -36,6 +38,7 @@ from mifuse.commands.output import echo
     multiple=True,
     help="Whose draws, when the store holds those of several; once for each that is wanted.",
 )
+@naming_options("Of the student, without a --source, or of hf:NAME.  [default: those of the draws]")
 @click.option(
     "--shares",
     metavar="EMOTION=SHARE,…",
@@ -77,6 +80,7 @@ def adapt(
     target: Path,
     draws: tuple[Path, ...],
     teachers: tuple[str, ...],
+    naming: Naming,
     shares: str | None,
     check: Path | None,
     labelled: Path | None,
@@ -113,7 +117,7 @@ def adapt(
     config = override(RECIPES[recipe], [start, *settings])
     if not is_main_process():
         tensorboard = None
-    inputs = AdaptInputs(source or earlier, target, draws, teachers, labelled, check, shares)
+    inputs = AdaptInputs(source or earlier, target, draws, teachers, labelled, check, shares, naming)
     with epochs("adapt", config.steps) as progress:
         record = adapt_manifest(
             inputs,

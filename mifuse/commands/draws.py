@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 
 if TYPE_CHECKING:
+    from mifuse.clips.labels import Naming
     from mifuse.teachers.base import Source
     from mifuse.teachers.draws import Summary
     from mifuse.teachers.draws_quality import Cost, Quality
@@ -29,8 +31,17 @@ def draws() -> None:
 @click.option("--manifest", type=_FILE, help="Score the draws against its labels; for evaluation only.")
 @click.option("--split", help="Rows of the manifest to score: adapt, test or all.")
 @click.option("--teacher", help="Whose draws to score: teacher, teacher/model or teacher/model@prompt.")
+@naming_options("What to score.  [default: those of the draws]")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def info(path: Path, manifest: Path | None, split: str | None, teacher: str | None, as_json: bool) -> None:
+def info(
+    *,
+    path: Path,
+    manifest: Path | None,
+    split: str | None,
+    teacher: str | None,
+    naming: Naming,
+    as_json: bool,
+) -> None:
     """Show for each teacher in PATH (draws store or JSONL): counts, cost, prior, disagreement, warnings.
 
     With --manifest also UA, ECE and how often the surest and the least sure fifths of the clips are right.
@@ -40,7 +51,7 @@ def info(path: Path, manifest: Path | None, split: str | None, teacher: str | No
 
     paid, summaries = costs(path), {one.source: one for one in summarise(path)}
     sources = sorted({*paid, *summaries})
-    scored = quality(path, manifest, teacher, split) if manifest else None
+    scored = quality(path, manifest, teacher, split, naming) if manifest else None
     if as_json:
         rows: list[dict[str, Any]] = []
         for source in sources:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.clips.labels import Naming, require_same_labels
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 
 if TYPE_CHECKING:
@@ -49,6 +51,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="A bundle gets to know each speaker from the clips before, without labels.",
 )
+@naming_options("Of a checkpoint of others, as hf:NAME.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME=A+B",
+    help="Score labels as one, as in negative=angry+sad; once for each group.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
     *,
@@ -59,6 +69,8 @@ def evaluate(
     precision: str | None,
     trim: bool,
     speakers: bool,
+    naming: Naming,
+    groups: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Score MODEL (a checkpoint's folder, hf:NAME or a bundle) on the labelled rows of MANIFEST.
@@ -69,8 +81,10 @@ def evaluate(
     from mifuse.clips.audio import AudioCache
     from mifuse.runs.metrics import exchanged
 
-    labels, run = evaluation.open_model(model, engine, precision)
-    clips = evaluation.labelled_clips(manifest, labels, split).clips
+    labels, run = evaluation.open_model(model, engine, precision, naming.labels)
+    if naming.labels:
+        require_same_labels(naming.labels, labels, model)
+    clips = evaluation.labelled_clips(manifest, naming.over(labels), split).clips
     if speakers:
         if not isinstance(run, evaluation.Device):
             raise click.UsageError(f"{model} is no bundle: `export` it for --speakers")
@@ -78,6 +92,8 @@ def evaluate(
     else:
         with click.progressbar(clips, label="evaluate", file=sys.stderr) as bar:
             probs = evaluation.predict(run, bar, trim=trim)
+    if groups:
+        labels, probs, clips = evaluation.grouped(labels, probs, clips, groups)
     scores = evaluation.score_clips(clips, probs, labels)
     pair = [labels[c] for c in exchanged(scores.confusion) or ()]
     people = len({clip.speaker for clip in clips if clip.speaker})

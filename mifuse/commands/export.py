@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.clips.labels import Naming
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 from mifuse.commands.progress import distillations, reading
 
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     help="Sign the bundle with this private key of an elliptic curve; needs mifuse[signing].",
 )
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
+@naming_options()
 @click.option("--json", "as_json", is_flag=True, help="Print what was written and measured as JSON.")
 def export(
     *,
@@ -85,6 +88,7 @@ def export(
     qat: bool,
     force_int8: bool,
     sign: Path | None,
+    naming: Naming,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -123,6 +127,7 @@ def export(
         export_student(
             *(student, out, config),
             calibration=calibration,
+            naming=naming,
             sign=sign,
             force=force,
             bar=reading,

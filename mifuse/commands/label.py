@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 from mifuse.errors import DrawsError
 
 if TYPE_CHECKING:
+    from mifuse.clips.labels import Naming
     from mifuse.teachers.base import Source
     from mifuse.teachers.labelling import Plan
     from mifuse.teachers.opening import Opened
@@ -49,6 +51,11 @@ if TYPE_CHECKING:
 @click.option(
     "--split", type=click.Choice(["adapt", "test", "all"]), default="all", show_default=True,
     help="Rows to label.",
+)  # fmt: skip
+@naming_options("What to ask for.  [default: the labels of MANIFEST, or angry,happy,neutral,sad]")
+@click.option(
+    "--describe", "descriptions", multiple=True, metavar="LABEL=TEXT",
+    help="What a label means, told in each question; once for each label.",
 )  # fmt: skip
 @click.option(
     "--dry-run", is_flag=True, help="Say what there is, what is missing and what it can cost; send nothing."
@@ -86,6 +93,8 @@ def label(
     draws: int | None,
     store_path: Path,
     split: str,
+    naming: Naming,
+    descriptions: tuple[str, ...],
     dry_run: bool,
     budget_usd: float | None,
     yes: bool,
@@ -100,7 +109,7 @@ def label(
     OPENAI_API_KEY and ANTHROPIC_API_KEY.
     """
     from mifuse.clips.audio import AudioCache
-    from mifuse.clips.manifest import read_manifest
+    from mifuse.clips.manifest import label_set, read_manifest
     from mifuse.clips.speech import spoken
     from mifuse.commands.progress import reading
     from mifuse.teachers import labelling
@@ -110,12 +119,18 @@ def label(
 
     if budget_usd is not None and not math.isfinite(budget_usd):
         raise click.UsageError(f"--budget-usd {budget_usd}: give an amount, or leave it out for no bound")
-    # Labels of the manifest are none of a teacher's business, so any are fine here.
-    rows = read_manifest(manifest, labels=None).select(split).clips
+    # What a clip is labelled is none of a teacher's business; which labels there are is.
+    whole = read_manifest(manifest, labels=None)
+    rows, labels = whole.select(split).clips, label_set(whole, naming)
     cache = AudioCache()
     settings = options | {"logprobs": probs == "logprobs"}
     try:
-        opened = open_teacher(spec, model, manifest, rows, cache, options=settings)
+        opened = open_teacher(
+            *(spec, model, manifest, rows, cache),
+            labels=labels,
+            descriptions=descriptions,
+            options=settings,
+        )
     except OptionError as error:
         raise click.UsageError(str(error)) from error
     teacher = opened.teacher
@@ -123,10 +138,14 @@ def label(
     count = draws or teacher.default_draws
     summary: dict[str, Any] = {"teacher": str(teacher.source), "store": str(store_path), "clips": len(clips)}
     summary["draws"] = count
+    if opened.labels:
+        summary["labels"] = ", ".join(opened.labels)
     if dry_run:
         stored, mean = _stored(store_path, teacher.source)
         plan = labelling.plan(clips, count, stored, cache)
         summary |= {"present": plan.present, "missing": len(plan.questions)}
+        if opened.prompts:
+            summary["question"] = opened.prompts.get(0).text
         _show(summary | labelling.estimate(teacher, plan.questions, opened.price, mean), as_json)
         return
     if opened.key:
@@ -155,10 +174,13 @@ def _run(opened: Opened, plan: Plan, store: DrawsStore, budget: float | None) ->
             with _bar(len(plan.questions), f"Asking {teacher.source}") as progress:
                 money: Any = {"price": opened.price, "budget": budget}
                 if not opened.batch:
-                    return await labelling.label_clips(teacher, plan.questions, store, progress, **money)
+                    return await labelling.label_clips(
+                        teacher, plan.questions, store, progress, opened.labels, **money
+                    )
                 from mifuse.teachers.batches import label_by_batches
 
-                return await label_by_batches(teacher, plan.questions, store, progress, **money)
+                labels: Any = opened.labels
+                return await label_by_batches(teacher, plan.questions, store, progress, labels, **money)
         finally:
             await teacher.close()
 

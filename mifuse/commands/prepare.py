@@ -12,8 +12,9 @@ import click
 
 from mifuse.clips import preparation
 from mifuse.clips.folders import EACH, FLAT, NAMES, Scan
-from mifuse.clips.labels import LABELS
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import Clip
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 from mifuse.commands.progress import reading
 from mifuse_runtime.audio import channel_index
@@ -22,16 +23,6 @@ from mifuse_runtime.files import FFMPEG_SUFFIXES
 
 PREVIEW = 10  # rows shown of what a pattern finds
 MOST_SPEAKERS = 30  # rows of the printed table; --json has them all
-
-
-def _overrides(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    overrides = {}
-    for value in values:
-        emotion, equals, label = value.partition("=")
-        if not emotion or not equals:
-            raise click.BadParameter(f"{value!r}: write EMOTION=LABEL, as in calm=neutral")
-        overrides[emotion.strip().lower()] = label.strip()
-    return overrides
 
 
 def _channel(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -51,14 +42,7 @@ def _channel(_context: click.Context, _option: click.Parameter, value: str | Non
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Manifest, at or above the clips."
 )
 @click.option("--corpus", type=click.Choice(NAMES), help="How files are named; found out when not given.")
-@click.option(
-    "--map",
-    "overrides",
-    multiple=True,
-    callback=_overrides,
-    metavar="EMOTION=LABEL",
-    help="Give an emotion of the corpus (or a class folder) this label; EMOTION= leaves it out.",
-)
+@naming_options("The labels to take; all: every emotion that the corpus names.", ",".join(LABELS))
 @click.option("--speaker-from", metavar="REGEX", help="Finds the speaker in a path (its first group).")
 @click.option("--label-from", metavar="REGEX", help="Finds the emotion in a path (its first group).")
 @click.option(
@@ -84,7 +68,7 @@ def prepare(
     folder: Path,
     output: Path,
     corpus: str | None,
-    overrides: dict[str, str],
+    naming: Naming,
     speaker_from: str | None,
     label_from: str | None,
     test_speakers: str | None,
@@ -108,7 +92,7 @@ def prepare(
         folder,
         output,
         corpus,
-        overrides=overrides,
+        naming=naming,
         test=split_test or named,
         seed=seed,
         force=force,
@@ -161,11 +145,12 @@ def _text(summary: dict[str, Any]) -> str:
     ]
     if summary["corpus"] == FLAT:
         lines.append("unlabelled: no folder or file name says an emotion")
-    sources = {label: [e for e, to in summary["mapping"].items() if to == label] for label in LABELS}
+    labels = sorted({label for label in summary["mapping"].values() if label})
+    sources = {label: [e for e, to in summary["mapping"].items() if to == label] for label in labels}
+    wide = max(8, *map(len, labels), 0)
     lines += [
-        f"  {label:<8} {summary['labels'].get(label, 0):>6}  from {', '.join(sources[label])}"
-        for label in LABELS
-        if sources[label]
+        f"  {label:<{wide}} {summary['labels'].get(label, 0):>6}  from {', '.join(sources[label])}"
+        for label in labels
     ]
     if summary["splits"]:
         lines.append("splits: " + ", ".join(f"{name} {count}" for name, count in summary["splits"].items()))
@@ -173,14 +158,16 @@ def _text(summary: dict[str, Any]) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in summary["left_out"].items())
         unread = any(name in FFMPEG_SUFFIXES for name in summary["left_out"])
         way = (
-            "convert them to WAV or FLAC, or install ffmpeg" if unread else "change with --map EMOTION=LABEL"
+            "convert them to WAV or FLAC, or install ffmpeg"
+            if unread
+            else "take with --labels or --map OLD=NEW"
         )
         lines.append(f"left out: {counts} ({way})")
     if speakers:
         width = max(map(len, speakers))
-        lines.append(f"{'speaker':<{max(width, 7)}} " + " ".join(f"{label:>8}" for label in LABELS))
+        lines.append(f"{'speaker':<{max(width, 7)}} " + " ".join(f"{label:>{wide}}" for label in labels))
         for name, counts in list(speakers.items())[:MOST_SPEAKERS]:
-            row = " ".join(f"{counts.get(label, 0):>8}" for label in LABELS)
+            row = " ".join(f"{counts.get(label, 0):>{wide}}" for label in labels)
             lines.append(f"{name:<{max(width, 7)}} {row}")
         if len(speakers) > MOST_SPEAKERS:
             lines.append(f"and {len(speakers) - MOST_SPEAKERS} more speakers (--json lists them)")

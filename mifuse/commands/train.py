@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mifuse.clips.labels import Naming
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 
 
@@ -18,6 +20,7 @@ from mifuse.commands.output import echo
 @click.option(
     "--encoder", metavar="hf:NAME", help="A frozen WavLM, HuBERT, wav2vec2 or Whisper; its head is trained."
 )
+@naming_options("The labels to tell apart.  [default: those of the manifest]")
 @click.option("--size", type=click.Choice(["xs", "s", "m"]), help="Of the student.  [default: s]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, sampling and augmentation.")
 @click.option(
@@ -30,6 +33,7 @@ def train(
     manifest: Path,
     out: Path,
     encoder: str | None,
+    naming: Naming,
     size: str | None,
     seed: int,
     settings: tuple[str, ...],
@@ -54,8 +58,9 @@ def train(
     encoder = encoder and encoder.removeprefix("hf:")
     with epochs("train", config.fit.steps) as progress:
         record = train_manifest(
-            manifest, out, config=config, seed=seed, encoder=encoder, force=force, progress=progress
-        )
+            manifest, out,
+            config=config, seed=seed, encoder=encoder, naming=naming, force=force, progress=progress,
+        )  # fmt: skip
     ua, count = record["validation_ua"], len(record["history"])
     if not is_main_process():
         return

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mifuse.clips.labels import Naming
+from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 from mifuse.commands.progress import reading
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Check, too, that the owner of this key signed the bundle; needs mifuse[signing].",
 )
+@naming_options()
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def verify(
     *,
@@ -47,6 +50,7 @@ def verify(
     student: Path | None,
     max_drop: float,
     public_key: Path | None,
+    naming: Naming,
     as_json: bool,
 ) -> None:
     """Compare every model in BUNDLE with its student, on every engine that is installed here.
@@ -66,7 +70,7 @@ def verify(
     if public_key:
         signature.check(bundle, public_key)
     reference = _reference(bundle, content, student)
-    probe = judges(manifest, content.labels, bar=reading) if manifest else None
+    probe = judges(manifest, naming.over(content.labels), bar=reading) if manifest else None
     rows = list(verify_models(bundle, content, reference, probe, max_drop))
     name = str(student or bundle / content.model("onnxruntime", "fp32"))
     if as_json:

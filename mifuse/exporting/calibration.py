@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples, duration
-from mifuse.clips.labels import canonical
+from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Clip, Manifest, read_manifest
 from mifuse.errors import AudioError
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from mifuse.models.hub import HubClassifier
     from mifuse.models.student import Student
     from mifuse_export import Probe
+
+_LOGGER = logging.getLogger(__name__)
 
 CALIBRATION_CLIPS = 200
 PROBE_CLIPS = 400
@@ -69,13 +73,20 @@ def stratified(clips: Sequence[Samples], classes: NDArray[np.int64], count: int)
     return [clips[i] for i in sorted(chosen[:count], key=lambda i: len(clips[i]))]
 
 
-def probe_clips(manifest: Manifest, labels: Sequence[str], count: int = PROBE_CLIPS) -> list[Clip]:
+def probe_clips(manifest: Manifest, naming: Naming, count: int = PROBE_CLIPS) -> list[Clip]:
     """Up to `count` labelled clips that judge int8; labels of `adapt` rows are for `evaluate` alone."""
-    known = (clip for clip in manifest.clips if clip.split != "adapt" and clip.label)
-    return _spread([clip for clip in known if canonical(str(clip.label), labels)], count)
+    labelled = [clip for clip in manifest.clips if clip.split != "adapt" and clip.label]
+    meant = {word: naming.label(word) for word in {str(clip.label) for clip in labelled}}
+    unknown = sorted(word for word, label in meant.items() if label is None)
+    if unknown:
+        _LOGGER.warning(
+            "%s: no labels of the model: %s; their clips judge nothing", manifest.path, ", ".join(unknown)
+        )
+    named = [replace(clip, label=meant[str(clip.label)]) for clip in labelled]
+    return _spread([clip for clip in named if clip.label], count)
 
 
-def judges(source: Path, labels: Sequence[str], *, cache: AudioCache | None = None, bar: Bar = iter) -> Probe:
+def judges(source: Path, naming: Naming, *, cache: AudioCache | None = None, bar: Bar = iter) -> Probe:
     """Clips of a manifest that judge a bundle: the labelled ones off the adapt split, else any, unlabelled.
 
     Raises:
@@ -84,17 +95,17 @@ def judges(source: Path, labels: Sequence[str], *, cache: AudioCache | None = No
     from mifuse_export import Probe
 
     manifest, cache = read_manifest(source, labels=None), cache or AudioCache()
-    found = labelled_probe(manifest, labels, cache, bar)
+    found = labelled_probe(manifest, naming, cache, bar)
     return found or Probe(read_clips(calibration_clips(manifest), cache, bar))
 
 
-def labelled_probe(manifest: Manifest, labels: Sequence[str], cache: AudioCache, bar: Bar) -> Probe | None:
+def labelled_probe(manifest: Manifest, naming: Naming, cache: AudioCache, bar: Bar) -> Probe | None:
     from mifuse_export import Probe
 
-    clips = probe_clips(manifest, labels)
+    clips = probe_clips(manifest, naming)
     if not clips:
         return None
-    classes = [labels.index(str(canonical(str(clip.label), labels))) for clip in clips]
+    classes = [(naming.labels or ()).index(str(clip.label)) for clip in clips]
     return Probe(read_clips(clips, cache, bar), np.array(classes, dtype=np.int64))
 
 

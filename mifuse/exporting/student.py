@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples
-from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.clips.labels import Naming
+from mifuse.clips.manifest import ANY, Clip, read_manifest
 from mifuse.errors import MifuseError
 from mifuse.exporting.calibration import Bar, calibration_samples, labelled_probe
 
@@ -29,6 +30,7 @@ def export_student(
     config: ExportConfig | None = None,
     *,
     calibration: str | Path | None = None,
+    naming: Naming = ANY,
     sign: Path | None = None,
     force: bool = False,
     cache: AudioCache | None = None,
@@ -44,6 +46,7 @@ def export_student(
             it, and taught by it on the clips to adapt to.
         calibration: target manifest; None: the one that the student was adapted to, as its run.json says.
             Without int8 its clips widen the parity check and set the thresholds of streams; none are needed.
+        naming: of the labels of `calibration`; the set is the student's.
         sign: PEM file of a private key that signs the bundle.
         force: replace an existing bundle.
         bar: wraps the decoding of clips.
@@ -69,7 +72,7 @@ def export_student(
     if source:
         manifest = read_manifest(source, labels=None)
         clips = calibration_samples(manifest, model, cache, bar)
-        probe = labelled_probe(manifest, model.labels, cache, bar) if config.quantised else None
+        probe = labelled_probe(manifest, naming.over(model.labels), cache, bar) if config.quantised else None
         adapt = manifest.select("adapt").clips
     for candidate in _candidates(model, config, adapt, clips, cache=cache, progress=progress):
         provenance = _provenance(student, model, candidate, probe or Probe(clips))

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,8 +22,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mifuse.clips.audio import AudioCache
-from mifuse.clips.labels import LABELS
-from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.clips.labels import Naming
+from mifuse.clips.manifest import ANY, Clip, read_manifest
 from mifuse.clips.speech import spoken
 from mifuse.config import require
 from mifuse.errors import MifuseError, TrainingError
@@ -67,7 +68,7 @@ def train_classifier(
     *,
     config: TrainConfig | None = None,
     seed: int = 0,
-    labels: Sequence[str] = LABELS,
+    labels: Sequence[str] | None = None,
     encoder: str | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Trained:
@@ -75,6 +76,7 @@ def train_classifier(
 
     Args:
         clips: labelled clips; unlabelled ones are left out.
+        labels: the set, in the order of the probabilities; None: the labels of the clips.
         cache: of decoded audio and of what is computed of it; None: the one of this machine.
         encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
         progress: called with the record of each epoch; before, with {"encoded": n} after n clips.
@@ -85,11 +87,18 @@ def train_classifier(
     """
     config, cache = config or TrainConfig(), cache or AudioCache()
     clips = [clip for clip in clips if clip.label is not None]
-    classes = {clip.label for clip in clips}
-    if len(classes) < 2:
+    found = Counter(str(clip.label) for clip in clips)
+    if len(found) < 2:
         raise TrainingError(
-            f"{len(clips)} labelled clips of {len(classes)} classes: a classifier needs at least two"
+            f"{len(clips)} labelled clips of {len(found)} classes: a classifier needs at least two"
         )
+    labels = labels or Naming().set_of(found, "the labelled clips")
+    if strange := [label for label in found if label not in labels]:
+        raise TrainingError(
+            f"{found[strange[0]]} clips are labelled {strange[0]!r}: the labels are {', '.join(labels)}"
+        )
+    if absent := [label for label in labels if label not in found]:
+        _LOGGER.warning("no clip is labelled %s: the classifier cannot learn that", ", ".join(absent))
     held_out = _held_out(clips, config.validation, seed)
     train = [clip for clip, held in zip(clips, held_out, strict=True) if not held]
     valid = [clip for clip, held in zip(clips, held_out, strict=True) if held]
@@ -146,6 +155,7 @@ def train_manifest(
     config: TrainConfig | None = None,
     seed: int = 0,
     encoder: str | None = None,
+    naming: Naming = ANY,
     force: bool = False,
     cache: AudioCache | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
@@ -154,6 +164,7 @@ def train_manifest(
 
     Args:
         encoder: as of `train_classifier`.
+        naming: of the labels; without a set they are those that the manifest has.
 
     Raises:
         MifuseError: any input that cannot be used; nothing is written then.
@@ -161,9 +172,11 @@ def train_manifest(
     started = time.perf_counter()
     config = config or TrainConfig()
     cache = cache or AudioCache()
-    clips = spoken([clip for clip in read_manifest(manifest).clips if clip.label], cache)
+    clips = spoken([clip for clip in read_manifest(manifest, naming).clips if clip.label], cache)
     with open_run(out, force=force) as partial:
-        trained = train_classifier(clips, cache, config=config, seed=seed, encoder=encoder, progress=progress)
+        trained = train_classifier(
+            clips, cache, config=config, seed=seed, labels=naming.labels, encoder=encoder, progress=progress
+        )
         record = {
             "kind": "train",
             "encoder": encoder,
@@ -191,17 +204,20 @@ def _held_out(clips: Sequence[Clip], share: float, seed: int) -> list[bool]:
     return [name in held for name in names]
 
 
-def load_model(path: str | Path) -> Student | HubClassifier:
+def load_model(path: str | Path, labels: Sequence[str] | None = None) -> Student | HubClassifier:
     """A checkpoint: a folder of ours, or `hf:NAME_OR_PATH` of transformers; in eval mode.
 
     The folder of a head that `mifuse train --encoder` wrote is one of transformers; it needs no `hf:`.
+
+    Args:
+        labels: of a checkpoint of others, as of `HubClassifier`; our own have their labels with them.
 
     Raises:
         MifuseError: there is no checkpoint, or it does not fit.
     """
     text = str(path)
     if text.startswith("hf:"):
-        return HubClassifier(text[3:])
+        return HubClassifier(text[3:], labels)
     folder = Path(path)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.keys import key
-from mifuse.clips.labels import LABELS, canonical
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, table
 from mifuse.errors import MifuseError
@@ -42,7 +42,8 @@ class HubClassifier(nn.Module):
 
     Args:
         name: hub name or folder of a checkpoint (wav2vec2, HuBERT, WavLM, Whisper, …).
-        labels: our labels; each must be found among the checkpoint's, under its name or an alias.
+        labels: ours; each must be found among the checkpoint's, under its name or an alias. None: those of
+            our own head; of others' the four where it has them, else all that it has.
         dropout: of a new head for our labels, untrained, in place of the checkpoint's; None keeps that.
 
     Raises:
@@ -52,13 +53,13 @@ class HubClassifier(nn.Module):
 
     chosen: Tensor
 
-    def __init__(self, name: str, labels: Sequence[str] = LABELS, dropout: float | None = None) -> None:
+    def __init__(self, name: str, labels: Sequence[str] | None = None, dropout: float | None = None) -> None:
         super().__init__()
         from transformers import Wav2Vec2FeatureExtractor
 
         self.model: Any
         self.extractor: Any
-        self.model, self.extractor, report = _checkpoint(name, labels, dropout)
+        self.model, self.extractor, report = _checkpoint(name, labels or LABELS, dropout)
         plain(self.model)
         absent = {key for key in report["missing_keys"] if key.startswith(HEAD)}
         absent |= {key for key, *_ in report["mismatched_keys"]}
@@ -80,9 +81,10 @@ class HubClassifier(nn.Module):
         if "layer_weights" in absent:
             # `transformers` leaves whatever was in memory there, for WavLM and wav2vec2.
             nn.init.constant_(self.model.layer_weights, 1 / len(self.model.layer_weights))
-        self.labels = tuple(labels)
+        own = [str(label) for _, label in sorted(self.model.config.id2label.items())]
+        self.labels = tuple(labels or (own if self.dropout is not None else _labels(own)))
         self.hears_samples = isinstance(self.extractor, Wav2Vec2FeatureExtractor)  # else a spectrogram
-        sources = _sources(name, self.model.config.id2label, labels)
+        sources = _sources(name, own, self.labels)
         self.counts = [len(found) for found in sources]  # of their labels that are one of ours
         self.register_buffer("chosen", torch.tensor([*itertools.chain(*sources)]), persistent=False)
         self.eval()
@@ -202,10 +204,17 @@ def _checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> tupl
     return model, extractor, report
 
 
-def _sources(name: str, id2label: dict[int, str], labels: Sequence[str]) -> list[list[int]]:
+def _labels(theirs: Sequence[str]) -> list[str]:
+    """Our labels for a checkpoint of others: the four where it has them, else all that it has."""
+    naming = Naming(LABELS)
+    has_four = {naming.label(word) for word in theirs} >= set(LABELS)
+    return [*LABELS] if has_four else sorted({str(Naming().label(word)) for word in theirs})
+
+
+def _sources(name: str, theirs: Sequence[str], labels: Sequence[str]) -> list[list[int]]:
     """For each of our labels the numbers of those of the checkpoint that mean it."""
-    theirs = [str(label) for _, label in sorted(id2label.items())]
-    sources = [[i for i, t in enumerate(theirs) if canonical(t, labels) == ours] for ours in labels]
+    naming = Naming(tuple(labels))
+    sources = [[i for i, t in enumerate(theirs) if naming.label(t) == ours] for ours in labels]
     missing = [ours for ours, found in zip(labels, sources, strict=True) if not found]
     if missing:
         raise MifuseError(

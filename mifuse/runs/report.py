@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Manifest, read_manifest
 from mifuse.errors import MifuseError
 from mifuse.runs import pictures
@@ -126,10 +127,12 @@ def read_truth(run: Run, manifest: Manifest | None = None) -> Truth | None:
     if manifest is None:
         if run.target is None or not run.target.exists():
             return None
-        manifest = read_manifest(run.target, run.labels)
+        manifest = read_manifest(run.target, labels=None)
     clips = {clip.key: clip for clip in manifest.clips}
     found = [clips.get(name) for name in run.predictions.keys]
-    labels = [run.labels.index(clip.label) if clip and clip.label else -1 for clip in found]
+    naming = Naming(tuple(run.labels))  # other words of the archive count as no label
+    words = [naming.label(clip.label) if clip and clip.label else None for clip in found]
+    labels = [run.labels.index(word) if word else -1 for word in words]
     if max(labels, default=-1) < 0:
         return None
     splits = [(clip.split if clip else None) or "adapt" for clip in found]

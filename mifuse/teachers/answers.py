@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mifuse.errors import DrawsError
-from mifuse.teachers.base import check_distribution
+from mifuse.teachers.base import check_answer
 
 LEAST_MASS = 0.5  # of a label's tokens; below it the model was about to say something else
 
@@ -33,7 +33,7 @@ def parse(text: str, labels: Sequence[str]) -> dict[str, float]:
         what = "no JSON object" if not found else f"{len(found)} JSON objects, one is expected"
         raise InvalidAnswerError(f"{what} in the answer")
     try:
-        return check_distribution(found[0], labels, "the answer")
+        return check_answer(found[0], labels, "the answer")
     except DrawsError as error:
         raise InvalidAnswerError(str(error)) from error
 

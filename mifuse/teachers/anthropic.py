@@ -86,6 +86,7 @@ class AnthropicTeacher:
         clips: Sequence[Clip],
         cache: AudioCache | None = None,
         labels: Sequence[str] = LABELS,
+        descriptions: tuple[tuple[str, str], ...] = (),
     ) -> None:
         check_address(config.base_url)
         self.config = config
@@ -104,12 +105,12 @@ class AnthropicTeacher:
         self._clips, self._cache = clips, cache or AudioCache()
         self._voices: Voices | None = None
         self._measuring = threading.Lock()
-        self._prompts = Prompts(tuple(labels), "evidence", seed=config.seed)
+        self.prompts = Prompts(tuple(labels), "evidence", seed=config.seed, descriptions=descriptions)
         shape = {
             "evidence": evidence.VERSION, "effort": config.effort,
             "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,
         }  # fmt: skip
-        self.source = Source("anthropic", config.model, self._prompts.hash(shape))
+        self.source = Source("anthropic", config.model, self.prompts.hash(shape))
         self._optionals = Optionals({"schema"}, self.host)
 
     def measure(self, progress: Callable[[], object] = lambda: None) -> Voices:
@@ -134,7 +135,7 @@ class AnthropicTeacher:
 
     def parameters(self, clip: Clip, draw: int, attempt: int, schema: bool = True) -> dict[str, Any]:
         """Of the message that asks for a draw, by itself or in a batch."""
-        prompt = self._prompts.get(draw, attempt)
+        prompt = self.prompts.get(draw, attempt)
         question = with_transcript(prompt.text, clip.extra.get("transcript"))
         output: dict[str, Any] = {"effort": self.config.effort} if self.config.effort else {}
         if schema:
@@ -186,7 +187,7 @@ class AnthropicTeacher:
 
     def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
         """See `Teacher.most_usage`."""
-        prompt = self._prompts.get(0)
+        prompt = self.prompts.get(0)
         words = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
         return {
             "input": most_tokens(words + " " * TABLE_BYTES) + PICTURE_TOKENS,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mifuse.clips.labels import canonical
+from mifuse.clips.labels import LONGEST, Naming, folded
 from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
 
@@ -125,44 +126,71 @@ class Teacher(Protocol):
         ...
 
 
-def check_distribution(probs: object, labels: Sequence[str] | None, where: str) -> dict[str, float]:
-    """`probs` under our label names, as given: neither renormalised nor floored.
+def check_distribution(probs: object, where: str) -> dict[str, float]:
+    """`probs` as given, word -> probability: neither named, renormalised nor floored.
 
     Args:
-        probs: label, or an alias of it -> probability.
-        labels: the labels that must be there, all of them and no other; None accepts any set.
         where: start of the error's line.
 
     Raises:
-        DrawsError: not a mapping, other labels, not numbers, negative, NaN, or a sum further than 0.1 from 1.
-
-    >>> check_distribution({"Anger": 0.25, "happy": 0.7}, ("angry", "happy"), "a.jsonl, line 1")
-    {'angry': 0.25, 'happy': 0.7}
+        DrawsError: not a mapping, words that cannot be labels or occur twice, not numbers, negative, NaN, or
+            a sum further than 0.1 from 1.
     """
     if not isinstance(probs, Mapping) or not probs:
         raise DrawsError(f"{where}: probs is {probs!r}: expected a probability for each label")
-    found: dict[str, float] = {}
     for name, value in probs.items():
-        label = name if labels is None else canonical(str(name), labels)
-        if label is None or label in found:
-            what = "an unknown" if label is None else "a repeated"
-            expected = "" if labels is None else f", expected {', '.join(labels)}"
-            raise DrawsError(
-                f"{where}: {what} label {name!r}{expected}: label these clips again, or rename it"
-            )
+        if not isinstance(name, str) or not folded(name) or not name.isprintable() or len(name) > LONGEST:
+            raise DrawsError(f"{where}: {str(name)[:LONGEST]!r} cannot be a label: rename it")
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
             or not 0 <= value <= 1 + SUM_TOLERANCE
         ):
             raise DrawsError(f"{where}: probability of {name!r} is {value!r}: expected a number from 0 to 1")
-        found[label] = float(value)
-    absent = [label for label in labels or () if label not in found]
-    if absent:
-        raise DrawsError(f"{where}: no probability for {', '.join(absent)}: every draw must name all labels")
-    total = sum(found.values())
+    if twice := _twice(tuple(probs)):
+        raise DrawsError(f"{where}: a repeated label {twice!r}: it means the same as another one, remove it")
+    total = sum(probs.values())
     if abs(total - 1.0) > SUM_TOLERANCE + 1e-6:
         raise DrawsError(f"{where}: the probabilities sum to {total:.4g}, not 1: correct or remove this draw")
+    return {name: float(value) for name, value in probs.items()}
+
+
+@functools.lru_cache(1024)
+def _twice(words: tuple[str, ...]) -> str:
+    """The first word that means the same as one before it."""
+    found: set[str | None] = set()
+    for word in words:
+        emotion = Naming().label(word)
+        if emotion in found:
+            return word
+        found.add(emotion)
+    return ""
+
+
+def check_answer(probs: object, labels: Sequence[str], where: str) -> dict[str, float]:
+    """`probs` of an answer to a question that named the labels, under these names: all of them, and no other
+    with a probability above 0.
+
+    Raises:
+        DrawsError: as of `check_distribution`, or other labels.
+
+    >>> check_answer({"Anger": 0.25, "happy": 0.7, "bored": 0}, ("angry", "happy"), "the answer")
+    {'angry': 0.25, 'happy': 0.7}
+    """
+    naming = Naming(tuple(labels))
+    found: dict[str, float] = {}
+    for name, value in check_distribution(probs, where).items():
+        label = naming.label(name)
+        if label is None and value == 0.0:
+            continue
+        if label is None or label in found:
+            what = "an unknown" if label is None else "a repeated"
+            raise DrawsError(f"{where}: {what} label {name!r}, expected {', '.join(labels)}")
+        found[label] = value
+    if absent := [label for label in labels if label not in found]:
+        raise DrawsError(
+            f"{where}: no probability for {', '.join(absent)}: every answer must name all labels"
+        )
     return found
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mifuse.clips.audio import AudioCache
-from mifuse.clips.labels import LABELS
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
 from mifuse.fusion.weighting import Array, mutual_information
 from mifuse.teachers.base import Source, check_distribution, choose_source
 from mifuse.teachers.jsonl import iter_jsonl, read_jsonl
+from mifuse.teachers.sets import Onto, label_set
 from mifuse.teachers.store.database import DrawsStore
 
 _LOGGER = logging.getLogger(__name__)
@@ -31,17 +32,18 @@ _Draws = dict[object, dict[int, bytes]]
 def load_draws(
     path: Path | str,
     clips: Sequence[Clip],
-    labels: Sequence[str] = LABELS,
+    labels: Naming | Sequence[str] = LABELS,
     cache: AudioCache | None = None,
     teacher: str | None = None,
 ) -> Array:
     """The draws of one teacher for these clips.
 
-    Zeros are floored at 1e-3, rows renormalised. Clips with more draws than others lose the last ones.
+    Draws over other labels are mapped: what a draw does not name is 0, what is no label is left out and the
+    rest scaled up, which is said. Zeros are floored at 1e-3. Clips with more draws than others lose the last.
 
     Args:
         path: draws store or JSONL.
-        labels: order of the last axis.
+        labels: order of the last axis; a naming, with a set, also says what other words mean.
         cache: knows the content hashes; for a store only.
         teacher: `teacher`, `teacher/model` or `teacher/model@prompt`; needed when the file holds several.
 
@@ -49,17 +51,18 @@ def load_draws(
         (K, N, C) float64; K is the smallest number of draws of a clip, N follows `clips`.
 
     Raises:
-        DrawsError: no file, several teachers, clips without draws, or draws that are not over `labels`.
+        DrawsError: no file, several teachers, clips without draws, or draws that never name a label.
     """
+    naming = labels if isinstance(labels, Naming) else Naming(tuple(labels))
     if not clips:
         raise DrawsError(f"{path}: no clips to load draws for: choose another split")
     if is_store(path):
         cache = cache or AudioCache()
         keys: list[object] = [cache.hash(clip) for clip in clips]
-        draws = _from_store(path, teacher, labels, set(keys))
+        draws = _from_store(path, teacher, naming, set(keys))
     else:
         keys = [clip.key for clip in clips]
-        draws = _from_jsonl(path, teacher, labels)
+        draws = _from_jsonl(path, teacher, naming)
     missing = [clip.name for clip, key in zip(clips, keys, strict=True) if key not in draws]
     if missing:
         raise DrawsError(
@@ -125,50 +128,67 @@ def summarise(path: Path | str) -> list[Summary]:
     if is_store(path):
         with DrawsStore(path, read_only=True) as store:
             sources = store.sources()
-            names = {source: _labels_of(store, source) for source in sources}
-        return [
-            _summary(source, names[source], _from_store(path, str(source), names[source]))
-            for source in sources
-        ]
-    lines = read_jsonl(path, labels=None)
-    found = {line.source: tuple(sorted(line.probs)) for line in reversed(lines)}
-    return [
-        _summary(source, names, _from_jsonl(path, str(source), names))
-        for source, names in sorted(found.items())
-    ]
+        read: Callable[[Path | str, str, Naming], _Draws] = _from_store
+    else:
+        sources, read = sorted({line.source for line in read_jsonl(path)}), _from_jsonl
+    found = []
+    for source in sources:
+        labels = draws_labels(path, str(source))
+        found.append(_summary(source, labels, read(path, str(source), Naming(labels))))
+    return found
 
 
-def _labels_of(store: DrawsStore, source: Source) -> tuple[str, ...]:
-    return tuple(sorted(next(store.draws(source)).answer.probs))
+def draws_labels(
+    path: Path | str, teacher: str | None = None, naming: Naming | None = None
+) -> tuple[str, ...]:
+    """The set that the draws of one teacher are over, under our names.
+
+    Raises:
+        DrawsError: no file, several teachers, or no set of labels.
+    """
+    words: set[str] = set()
+    if is_store(path):
+        with DrawsStore(path, read_only=True) as store:
+            source = choose_source(store.sources(), teacher, str(path))
+            for row in store.draws(source):
+                words.update(row.answer.probs)
+    else:
+        found: dict[Source, set[str]] = {}
+        for _, line in iter_jsonl(path):
+            found.setdefault(line.source, set()).update(line.probs)
+        words = found[choose_source(found, teacher, str(path))]
+    return label_set(words, naming or Naming(), f"{path}: the draws")
 
 
 def _from_store(
-    path: Path | str, teacher: str | None, labels: Sequence[str], wanted: Iterable[object] | None = None
+    path: Path | str, teacher: str | None, naming: Naming, wanted: Iterable[object] | None = None
 ) -> _Draws:
     found: _Draws = {}
     with DrawsStore(path, read_only=True) as store:
         source = choose_source(store.sources(), teacher, str(path))
+        onto = Onto(naming, f"{path}, {source}")
         for row in store.draws(source):
             if wanted is None or row.clip in wanted:
-                probs = check_distribution(
-                    row.answer.probs, labels, f"{path}, {source}, clip {row.clip[:12]}"
-                )
-                found.setdefault(row.clip, {})[row.draw] = _packed(probs, labels)
+                probs = check_distribution(row.answer.probs, f"{path}, {source}, clip {row.clip[:12]}")
+                found.setdefault(row.clip, {})[row.draw] = onto.packed(probs)
+    if found:
+        onto.say()
     return found
 
 
-def _from_jsonl(path: Path | str, teacher: str | None, labels: Sequence[str]) -> _Draws:
+def _from_jsonl(path: Path | str, teacher: str | None, naming: Naming) -> _Draws:
     found: dict[Source, _Draws] = {}
-    for _, line in iter_jsonl(path, labels):
+    onto: dict[Source, Onto] = {}
+    for _, line in iter_jsonl(path):
         draws = found.setdefault(line.source, {}).setdefault(line.clip, {})
         if line.draw in draws:
-            read_jsonl(path, labels)  # names both lines
-        draws[line.draw] = _packed(line.probs, labels)
-    return found[choose_source(found, teacher, str(path))]
-
-
-def _packed(probs: Mapping[str, float], labels: Sequence[str]) -> bytes:
-    return np.array([probs[label] for label in labels], dtype=np.float64).tobytes()
+            read_jsonl(path)  # names both lines
+        if line.source not in onto:
+            onto[line.source] = Onto(naming, f"{path}, {line.source}")
+        draws[line.draw] = onto[line.source].packed(line.probs)
+    source = choose_source(found, teacher, str(path))
+    onto[source].say()
+    return found[source]
 
 
 def _stack(draws: Sequence[dict[int, bytes]], count: int) -> Array:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from mifuse.clips.audio import AudioCache
-from mifuse.clips.labels import LABELS
+from mifuse.clips.labels import Naming
 from mifuse.evaluation import labelled_clips, score_clips
 from mifuse.fusion.weighting import mutual_information
 from mifuse.runs.metrics import Scores
 from mifuse.teachers.base import Source
-from mifuse.teachers.draws import is_store, load_draws
+from mifuse.teachers.draws import draws_labels, is_store, load_draws
 from mifuse.teachers.store.database import DrawsStore
 
 MANY_INVALID = 0.05  # share of answers; more of them means a prompt or a model that does not fit
@@ -68,17 +68,26 @@ class Quality:
 
 
 def quality(
-    path: Path | str, manifest: Path | str, teacher: str | None = None, split: str | None = None
+    path: Path | str,
+    manifest: Path | str,
+    teacher: str | None = None,
+    split: str | None = None,
+    naming: Naming | None = None,
 ) -> Quality:
     """Score stored draws against the labels of a manifest. For evaluation only: nothing else may use it.
+
+    Args:
+        naming: of both; without a set they are those of the draws.
 
     Raises:
         MifuseError: no labels, or clips without draws.
     """
-    clips = labelled_clips(manifest, LABELS, split).clips
-    draws = load_draws(path, clips, LABELS, AudioCache(), teacher)
+    naming = naming or Naming()
+    labels = naming.labels or draws_labels(path, teacher, naming)
+    clips = labelled_clips(manifest, naming.over(labels), split).clips
+    draws = load_draws(path, clips, naming.over(labels), AudioCache(), teacher)
     mean, doubt = draws.mean(axis=0), mutual_information(draws)
-    right = mean.argmax(axis=1) == np.array([LABELS.index(str(clip.label)) for clip in clips])
+    right = mean.argmax(axis=1) == np.array([labels.index(str(clip.label)) for clip in clips])
     parts = [part for part in np.array_split(np.argsort(doubt, kind="stable"), GROUPS) if len(part)]
     curve = tuple((float(doubt[part].mean()), 100 * float(right[part].mean())) for part in parts)
-    return Quality(score_clips(clips, mean, LABELS), curve)
+    return Quality(score_clips(clips, mean, labels), curve)

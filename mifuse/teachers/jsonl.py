@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mifuse.clips.audio import AudioCache
-from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, Key, Manifest
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Answer, Source, check_distribution
@@ -25,6 +24,7 @@ class JsonDraw:
     clip: Key
     draw: int
     probs: dict[str, float]
+    """In the teacher's words; 1 of the one that it voted for where it gave no probabilities."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,20 @@ class Imported:
     """Lines whose path is not in the manifest."""
 
 
-def read_jsonl(file: Path | str, labels: Sequence[str] | None = LABELS) -> list[JsonDraw]:
+def read_jsonl(file: Path | str) -> list[JsonDraw]:
     """Read and check every line.
 
     Line: `{"path": "clips/x.flac", "teacher": "name", "draw": 0, "probs": {"angry": 0.1, …}}`, optionally
     with `model`, `prompt` and, for clips that are parts of files, `start` and `end` in seconds and `channel`,
-    as their row of the manifest has them.
+    as their row of the manifest has them. A teacher that only votes has `"label": "happy"` instead of
+    `probs`.
 
     Raises:
-        DrawsError: missing or empty file, or a line that is no draw over `labels`, with its number.
+        DrawsError: missing or empty file, or a line that is no draw, with its number.
     """
     draws: list[JsonDraw] = []
     seen: dict[tuple[Source, Key, int], int] = {}
-    for number, draw in iter_jsonl(file, labels):
+    for number, draw in iter_jsonl(file):
         first = seen.setdefault((draw.source, draw.clip, draw.draw), number)
         if first != number:
             raise DrawsError(
@@ -63,11 +64,11 @@ def read_jsonl(file: Path | str, labels: Sequence[str] | None = LABELS) -> list[
     return draws
 
 
-def iter_jsonl(file: Path | str, labels: Sequence[str] | None = LABELS) -> Iterator[tuple[int, JsonDraw]]:
+def iter_jsonl(file: Path | str) -> Iterator[tuple[int, JsonDraw]]:
     """The lines as they come, with their numbers; checked like those of `read_jsonl`, but for repetitions."""
     number = 0
     for number, line in _lines(Path(file)):
-        yield number, _parse(line, labels, f"{file}, line {number}")
+        yield number, _parse(line, f"{file}, line {number}")
     if not number:
         raise DrawsError(f"{file}: holds no draws: one JSON object per line is expected")
 
@@ -130,7 +131,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         raise DrawsError(f"{file}: not UTF-8 text ({error.reason}): expected draws as JSONL") from error
 
 
-def _parse(line: str, labels: Sequence[str] | None, where: str) -> JsonDraw:
+def _parse(line: str, where: str) -> JsonDraw:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of 5,000 digits
@@ -154,7 +155,12 @@ def _parse(line: str, labels: Sequence[str] | None, where: str) -> JsonDraw:
     if channel is not None and not isinstance(channel, str):
         raise DrawsError(f"{where}: channel is {channel!r}: expected a text, as in the manifest")
     clip = (names[0], row.get("start"), row.get("end"), channel)
-    return JsonDraw(Source(*names[1:]), clip, draw, check_distribution(row.get("probs"), labels, where))
+    probs, label = row.get("probs"), row.get("label")
+    if label is not None:
+        if probs is not None or not isinstance(label, str):
+            raise DrawsError(f"{where}: label is {str(label)[:40]!r}: expected one label, and no probs")
+        probs = {label: 1.0}
+    return JsonDraw(Source(*names[1:]), clip, draw, check_distribution(probs, where))
 
 
 def json_line(clip: Clip, source: Source, draw: int, probs: Mapping[str, float] | None) -> str:

@@ -86,7 +86,7 @@ async def label_clips(
     questions: Iterable[Question],
     store: DrawsStore,
     progress: Callable[[int], None] = lambda _: None,
-    labels: Sequence[str] = LABELS,
+    labels: Sequence[str] | None = LABELS,
     *,
     price: Price | None = None,
     budget: float | None = None,
@@ -95,6 +95,7 @@ async def label_clips(
 
     Args:
         progress: called with the number of questions answered, after their answers are on the disk.
+        labels: that every answer must name; None takes distributions over any labels.
         price: of the teacher's tokens; None for a teacher that bills nothing and needs no ledger.
         budget: USD that the store's answers may cost in all, of other runs and processes too.
 

@@ -49,7 +49,11 @@ class LocalTeacher:
     concurrency = 1  # the GPU is busy with one
 
     def __init__(
-        self, config: LocalConfig, cache: AudioCache | None = None, labels: Sequence[str] = LABELS
+        self,
+        config: LocalConfig,
+        cache: AudioCache | None = None,
+        labels: Sequence[str] = LABELS,
+        descriptions: tuple[tuple[str, str], ...] = (),
     ) -> None:
         from transformers import AutoModelForMultimodalLM, AutoProcessor
 
@@ -72,19 +76,19 @@ class LocalTeacher:
             model.disable_talker()
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._cache = cache or AudioCache()
-        self._prompts = Prompts(tuple(labels), "audio", seed=config.seed)
+        self.prompts = Prompts(tuple(labels), "audio", seed=config.seed, descriptions=descriptions)
         shape = {
             "temperature": config.temperature, "per_request": self.per_request,
             "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,
         }  # fmt: skip
-        self.source = Source("local", config.model, self._prompts.hash(shape))
+        self.source = Source("local", config.model, self.prompts.hash(shape))
 
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """As many answers as draws, from one prompt; see `Teacher.ask`."""
         return await asyncio.to_thread(self._generate, clip, draws, attempt, key)
 
     def _generate(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
-        prompt = self._prompts.get(draws[0] // self.per_request, attempt)
+        prompt = self.prompts.get(draws[0] // self.per_request, attempt)
         samples = self._cache.samples(clip)[: int(self.config.max_seconds * SAMPLE_RATE)]
         question = with_transcript(prompt.text, clip.extra.get("transcript"))
         content = [{"type": "audio", "audio": samples}, {"type": "text", "text": question}]

@@ -76,7 +76,11 @@ class OpenAITeacher:
     default_draws = 8
 
     def __init__(
-        self, config: OpenAIConfig, cache: AudioCache | None = None, labels: Sequence[str] = LABELS
+        self,
+        config: OpenAIConfig,
+        cache: AudioCache | None = None,
+        labels: Sequence[str] = LABELS,
+        descriptions: tuple[tuple[str, str], ...] = (),
     ) -> None:
         check_address(config.base_url)
         self.config = config
@@ -99,17 +103,19 @@ class OpenAITeacher:
         self._cache = cache or AudioCache()
         self._seconds = functools.cache(duration)  # K requests a clip, each would open the file twice
         self._decoding = asyncio.Lock()  # for one long clip at a time: half an hour takes 450 MB
-        self._prompts = Prompts(tuple(labels), "audio", config.logprobs, config.seed)
+        self.prompts = Prompts(
+            tuple(labels), "audio", config.logprobs, config.seed, descriptions=descriptions
+        )
         shape = {
             "temperature": config.temperature, "per_request": self.per_request,
             "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,
         }  # fmt: skip
-        self.source = Source("openai", config.model, self._prompts.hash(shape))
+        self.source = Source("openai", config.model, self.prompts.hash(shape))
         self._optionals = Optionals({"n"} if config.logprobs else {"n", "schema"}, self.host)
 
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """One chat completion with as many choices as draws; see `Teacher.ask`."""
-        prompt = self._prompts.get(draws[0] // self.per_request, attempt)
+        prompt = self.prompts.get(draws[0] // self.per_request, attempt)
         long = self._seconds(clip) > self.config.max_seconds
         async with self._decoding if long else contextlib.nullcontext():
             audio = await asyncio.to_thread(self._wav, clip)
@@ -188,7 +194,7 @@ class OpenAITeacher:
 
     def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
         """See `Teacher.most_usage`; the length is that of the file, silent ends included."""
-        prompt = self._prompts.get(0)
+        prompt = self.prompts.get(0)
         words = with_transcript(prompt.system + prompt.text, clip.extra.get("transcript"))
         seconds = min(self._seconds(clip), self.config.max_seconds) + 1
         return {

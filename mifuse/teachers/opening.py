@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
 from mifuse.teachers.base import Teacher
 from mifuse.teachers.prices import Price, price_of
+from mifuse.teachers.prompts import Prompts, describe
 
+ROOMY = 8  # labels that the usual length of an answer has room for
+LABEL_TOKENS = 30  # of a label and its number in an answer, at most: foreign words take many
 NAMES = ("anthropic", "openai", "replay")
 
 
@@ -35,6 +39,13 @@ class Opened:
     """Ask by batches."""
     unencrypted: bool = False
     """A key goes to another machine over plain HTTP."""
+    prompts: Prompts | None = None
+    """The questions; None: draws that were made elsewhere are played back, over whatever labels."""
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """What every answer must name; None: any."""
+        return self.prompts.labels if self.prompts else None
 
 
 class OptionError(MifuseError):
@@ -48,11 +59,15 @@ def open_teacher(
     clips: Sequence[Clip],
     cache: AudioCache,
     *,
+    labels: Sequence[str] = LABELS,
+    descriptions: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Opened:
     """The teacher that `--teacher` and `--model` mean.
 
     Args:
+        labels: that are asked for; a replay has its own.
+        descriptions: of labels, as of `prompts.describe`.
         options: settings of the teacher's config that differ from their defaults, and `price`, `batch`.
 
     Raises:
@@ -65,7 +80,14 @@ def open_teacher(
     price_given, batch = given.pop("price", None), bool(given.pop("batch", False))
     if batch and kind != "anthropic":
         raise OptionError(f"--batch: {kind} has no batches here: leave it out or use --teacher anthropic")
+    try:
+        meanings = describe(descriptions, labels)
+    except MifuseError as error:
+        raise OptionError(str(error)) from error
+    asked: dict[str, Any] = {"labels": tuple(labels), "descriptions": meanings}
     if kind == "replay":
+        if descriptions:
+            raise OptionError("--describe: replay asks nothing: leave it out")
         from mifuse.teachers.replay import ReplayTeacher
 
         _configure(dict, kind, given)
@@ -73,7 +95,9 @@ def open_teacher(
     if kind == "local" and rest:
         from mifuse.teachers.local import LocalConfig, LocalTeacher
 
-        return Opened(LocalTeacher(_configure(LocalConfig, kind, {"model": rest, **given}), cache))
+        given = _room(LocalConfig, given, labels)
+        local = LocalTeacher(_configure(LocalConfig, kind, {"model": rest, **given}), cache, **asked)
+        return Opened(local, prompts=local.prompts)
     if kind not in NAMES or rest:
         raise OptionError(f"unknown teacher {spec!r}: use one of {', '.join(NAMES)}, replay:FILE, local:NAME")
     if not model:
@@ -84,17 +108,37 @@ def open_teacher(
     if kind == "anthropic":
         from mifuse.teachers.anthropic import AnthropicConfig, AnthropicTeacher
 
-        reader = AnthropicTeacher(_configure(AnthropicConfig, kind, settings), clips, cache)
+        settings = _room(AnthropicConfig, settings, labels)
+        reader = AnthropicTeacher(_configure(AnthropicConfig, kind, settings), clips, cache, **asked)
         sends = "a picture and measurements of each voice, not the recordings, and their transcripts, if any,"
         return Opened(
-            reader, price, reader.host, sends, key, reader.measure, batch, unencrypted=reader.unencrypted
+            *(reader, price, reader.host, sends, key, reader.measure, batch),
+            unencrypted=reader.unencrypted,
+            prompts=reader.prompts,
         )
-    from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher
+    from mifuse.teachers.openai import TOP_LOGPROBS, OpenAIConfig, OpenAITeacher
 
-    listener = OpenAITeacher(_configure(OpenAIConfig, kind, settings), cache)
+    if given.get("logprobs") and len(labels) > TOP_LOGPROBS:
+        raise OptionError(
+            f"--probs logprobs: services give {TOP_LOGPROBS} tokens, too few for {len(labels)} labels"
+        )
+    settings = _room(OpenAIConfig, settings, labels)
+    listener = OpenAITeacher(_configure(OpenAIConfig, kind, settings), cache, **asked)
     seconds = listener.config.max_seconds
     sends = f"the recordings (up to {seconds:g} s of each) and their transcripts, if any,"
-    return Opened(listener, price, listener.host, sends, key, unencrypted=listener.unencrypted)
+    return Opened(
+        *(listener, price, listener.host, sends, key),
+        unencrypted=listener.unencrypted,
+        prompts=listener.prompts,
+    )
+
+
+def _room(config: Any, given: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """The settings with room for an answer that names many labels."""
+    more = LABEL_TOKENS * (len(labels) - ROOMY)
+    if more <= 0 or "max_tokens" in given:
+        return given
+    return given | {"max_tokens": config.__dataclass_fields__["max_tokens"].default + more}
 
 
 def _price(kind: str, model: str, given: str | None, batch: bool) -> Price:

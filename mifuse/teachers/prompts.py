@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mifuse.clips.labels import LABELS
+from mifuse.clips.labels import LABELS, Naming
+from mifuse.errors import MifuseError
 
+LONGEST = 200  # characters of a description
 VERSION = 1  # one more whenever a word below changes: draws of other questions are not mixed
 
 # What the model is given -> who it is and what counts.
@@ -55,6 +57,7 @@ FORMAT = (
     "Be honest about doubt. Answer with one JSON object and nothing else: {example}, with your own numbers "
     "from 0 to 1 that sum to 1."
 )
+MEANING = "By {label} is meant: {text}."
 WORD = "Answer with exactly one word, one of: {labels}."
 
 
@@ -94,6 +97,8 @@ class Prompts:
     one_word: bool = False
     """Ask for a word, whose probabilities are read from the tokens, instead of for numbers."""
     seed: int = 0
+    descriptions: tuple[tuple[str, str], ...] = ()
+    """Label and what it means, in one line."""
 
     @functools.lru_cache(4096)  # noqa: B019 - a handful of instances, and what it keeps is small
     def get(self, number: int, attempt: int = 0) -> Prompt:
@@ -107,11 +112,13 @@ class Prompts:
         start = int(np.random.default_rng([self.seed, attempt]).integers(1 << 16)) + number
         task, scale = TASKS[start % len(TASKS)], SCALES[start % len(SCALES)]
         named = ", ".join(labels)
+        meanings = [MEANING.format(label=label, text=text.rstrip(".")) for label, text in self.descriptions]
         if self.one_word:
-            text = f"{task} {WORD.format(labels=named)}"
+            parts = [task, *meanings, WORD.format(labels=named)]
         else:
             example = "{" + ", ".join(f'"{label}": …' for label in labels) + "}"
-            text = f"{task} {scale.format(labels=named)} {FORMAT.format(example=example)}"
+            parts = [task, scale.format(labels=named), *meanings, FORMAT.format(example=example)]
+        text = " ".join(parts)
         return Prompt(SYSTEM[self.kind], text, labels)
 
     def hash(self, settings: Mapping[str, Any]) -> str:
@@ -126,8 +133,29 @@ class Prompts:
             self.labels,
             self.one_word,
             self.seed,
+            # Without them the hash is what it was before there were any: draws are not bought twice.
+            *([MEANING, self.descriptions] if self.descriptions else []),
         ]
         return hashlib.sha256(json.dumps([shape, settings], sort_keys=True).encode()).hexdigest()
+
+
+def describe(texts: Sequence[str], labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Descriptions from `label=what it means`.
+
+    Raises:
+        MifuseError: another form, a label that is not of the set, or one twice.
+    """
+    naming, found = Naming(tuple(labels)), {}
+    for text in texts:
+        word, _, meaning = text.partition("=")
+        label, line = naming.label(word), " ".join(meaning.split())
+        if not label or not line or label in found or not line.isprintable() or len(line) > LONGEST:
+            raise MifuseError(
+                f"--describe {text[:60]!r}: write LABEL=TEXT, one line of up to {LONGEST} characters, "
+                f"once for each label; the labels are {', '.join(labels)}"
+            )
+        found[label] = line
+    return tuple(sorted(found.items()))
 
 
 def with_transcript(text: str, transcript: str | None) -> str:

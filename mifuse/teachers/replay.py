@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
 from mifuse.teachers.base import Reply, Said, choose_source
@@ -20,10 +19,9 @@ class ReplayTeacher:
     Args:
         file: JSONL.
         name: which teacher of the file to replay; needed when it holds several.
-        labels: the labels that every draw must be over.
 
     Raises:
-        DrawsError: a line is no draw over `labels`, or the file holds several teachers and `name` is None.
+        DrawsError: a line is no draw, or the file holds several teachers and `name` is None.
     """
 
     # Nothing is waited for; as many answers as this share one transaction of the store.
@@ -31,9 +29,9 @@ class ReplayTeacher:
     deadline = math.inf
     per_request = 1
 
-    def __init__(self, file: Path | str, name: str | None = None, labels: Sequence[str] = LABELS) -> None:
+    def __init__(self, file: Path | str, name: str | None = None) -> None:
         self._file = file
-        draws = read_jsonl(file, labels)
+        draws = read_jsonl(file)
         self.source = choose_source({draw.source for draw in draws}, name, str(file))
         draws = [draw for draw in draws if draw.source == self.source]
         self._probs = {(draw.clip, draw.draw): draw.probs for draw in draws}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mifuse.errors import AudioError, DrawsError
 from mifuse.teachers.answers import parse
-from mifuse.teachers.base import Answer, Invalid, Reply, Said, Teacher, check_distribution
+from mifuse.teachers.base import Answer, Invalid, Reply, Said, Teacher, check_answer, check_distribution
 from mifuse.teachers.pacing import LONGEST_WAIT, Pace, backoff
 from mifuse.teachers.prices import Price
 from mifuse.teachers.questions import Group, Labelled, Question, request_key
@@ -59,7 +59,7 @@ class Run:
         teacher: Teacher,
         store: DrawsStore,
         progress: Callable[[int], None],
-        labels: Sequence[str],
+        labels: Sequence[str] | None,
         *,
         price: Price | None,
         budget: float | None,
@@ -374,8 +374,10 @@ class Run:
         if said.problem:
             return shown(said.problem, PROBLEM)
         try:
+            if self.labels is None:  # draws that were made elsewhere, over whatever set
+                return check_distribution(said.probs, "the answer")
             if said.probs is not None:
-                return check_distribution(said.probs, self.labels, "the answer")
+                return check_answer(said.probs, self.labels, "the answer")
             return parse(said.text, self.labels)
         except DrawsError as error:
             return shown(error, PROBLEM)
