@@ -293,7 +293,10 @@ def test_hub_labels_are_mapped(tmp_path):
 
 def test_hub_labels_that_do_not_cover_ours(tmp_path):
     with pytest.raises(MifuseError, match=r"has the labels calm, happy, sad: none of them is angry, neutral"):
-        load_model(f"hf:{save_hub(tmp_path, names=('calm', 'happy', 'sad'))}")
+        load_model(f"hf:{save_hub(tmp_path, names=('calm', 'happy', 'sad'))}", LABELS)
+    assert load_model(f"hf:{tmp_path}").labels == ("calm", "happy", "sad")
+    with pytest.raises(MifuseError, match=r"has the labels LABEL_0, LABEL_1: none of them is angry"):
+        load_model(f"hf:{save_hub(tmp_path / 'unnamed', names=('LABEL_0', 'LABEL_1'))}")
 
 
 def test_hub_sampling_rate(tmp_path):

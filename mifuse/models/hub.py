@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.keys import key
-from mifuse.clips.labels import LABELS, Naming
+from mifuse.clips.labels import FEWEST, LABELS, Naming, known_aliases
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, table
 from mifuse.errors import MifuseError
@@ -43,7 +43,7 @@ class HubClassifier(nn.Module):
     Args:
         name: hub name or folder of a checkpoint (wav2vec2, HuBERT, WavLM, Whisper, …).
         labels: ours; each must be found among the checkpoint's, under its name or an alias. None: those of
-            our own head; of others' the four where it has them, else all that it has.
+            our own head; of others' the four where it has them, else all its emotions.
         dropout: of a new head for our labels, untrained, in place of the checkpoint's; None keeps that.
 
     Raises:
@@ -205,10 +205,12 @@ def _checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> tupl
 
 
 def _labels(theirs: Sequence[str]) -> list[str]:
-    """Our labels for a checkpoint of others: the four where it has them, else all that it has."""
-    naming = Naming(LABELS)
+    """Our labels for a checkpoint of others: all that it has where they are emotions, but the four if it has
+    them or something else, such as LABEL_0."""
+    naming, names = Naming(LABELS), {str(Naming().label(word)) for word in theirs}
     has_four = {naming.label(word) for word in theirs} >= set(LABELS)
-    return [*LABELS] if has_four else sorted({str(Naming().label(word)) for word in theirs})
+    emotions = len(names) >= FEWEST and names <= set(known_aliases())
+    return [*LABELS] if has_four or not emotions else sorted(names)
 
 
 def _sources(name: str, theirs: Sequence[str], labels: Sequence[str]) -> list[list[int]]:

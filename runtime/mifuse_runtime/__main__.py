@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--precision", choices=("fp32", "fp16", "int8"), help="(the bundle's default)"
             )
+            command.add_argument("--labels", metavar="A,B,…", help="only these emotions (all)")
+            command.add_argument(
+                "--group", action="append", metavar="NAME=A+B", help="emotions as one: negative=angry+sad"
+            )
         if name in ("predict", "listen"):
             command.add_argument("--speaker", metavar="FILE", help="who speaks: learnt from, kept in FILE")
         if name == "predict":

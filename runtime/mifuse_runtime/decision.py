@@ -33,13 +33,27 @@ class Prediction:
     speech: float = 1.0
 
 
+@dataclass(frozen=True)
+class View:
+    """What a model's C probabilities are shown as: G labels, each the sum of some of them."""
+
+    labels: tuple[str, ...]
+    matrix: Shares  # zeros and ones, (C, G)
+
+
 class Decider:
     """Turns the probabilities of one window after the other into predictions."""
 
     def __init__(
-        self, labels: Sequence[str], settings: Settings, hop: float, odds: Shares | None = None
+        self,
+        labels: Sequence[str],
+        settings: Settings,
+        hop: float,
+        odds: Shares | None = None,
+        view: View | None = None,
     ) -> None:
-        self._labels, self._settings, self._odds = labels, settings, odds
+        self._settings, self._odds, self._view = settings, odds, view
+        self._labels = view.labels if view else labels
         self._keep = math.exp(-hop / settings.smoothing) if settings.smoothing else 0.0
         self.reset()
 
@@ -54,10 +68,12 @@ class Decider:
             self.reset()
             equal = dict.fromkeys(self._labels, 1 / len(self._labels))
             return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech)
+        probs = probs if self._odds is None else probs * self._odds
         # Lists: on a handful of numbers NumPy takes three times as long.
-        values: list[float] = (probs if self._odds is None else probs * self._odds).tolist()
+        values: list[float] = (probs @ self._view.matrix if self._view else probs).tolist()
         total = sum(values)
-        values = [value / total for value in values]
+        # Of a subset the model may think nothing at all.
+        values = [value / total for value in values] if total > 0 else [1 / len(values)] * len(values)
         last = values if self._smooth is None else self._smooth
         keep = self._keep
         self._smooth = [keep * old + (1 - keep) * new for old, new in zip(last, values, strict=True)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +18,7 @@ from mifuse_runtime import engines
 from mifuse_runtime.audio import MAX_PEAK, Channel, Floats, checked, frame_energy, mono, trim_silence
 from mifuse_runtime.batching import answers, probabilities_of, together
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.decision import Decider, Prediction, Shares
+from mifuse_runtime.decision import Decider, Prediction, Shares, View
 from mifuse_runtime.errors import AudioError, BundleError
 from mifuse_runtime.graph import Engine
 from mifuse_runtime.resample import PIECE, resample
@@ -63,6 +64,7 @@ class Recognizer:
         self._front = body.graph.front
         self._started: tuple[str, int, str | None] = (whole.name, 1, None)
         self._shares: Mapping[str, float] | None = None
+        self._view: View | None = None
 
     @classmethod
     def load(
@@ -107,7 +109,8 @@ class Recognizer:
 
     def __reduce__(self) -> tuple[object, ...]:
         """A recogniser is sent to another process as its bundle's path, and loaded there."""
-        return functools.partial(Recognizer.load, shares=self._shares), (self._folder, *self._started)
+        loaded = functools.partial(_reloaded, shares=self._shares, view=self._view)
+        return loaded, (self._folder, *self._started)
 
     def __repr__(self) -> str:
         return f"<Recognizer {self._card}>"
@@ -120,8 +123,35 @@ class Recognizer:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The emotions, in the order of the model's output."""
-        return self.bundle.labels
+        """The emotions, in the order of the model's output; of a subset or groups, theirs."""
+        return self._view.labels if self._view else self.bundle.labels
+
+    def subset(self, labels: Sequence[str]) -> Recognizer:
+        """The same recogniser asked about some of its emotions alone: their scores sum to 1.
+
+        Raises:
+            MifuseError: fewer than two, or unknown ones.
+        """
+        from mifuse_runtime.groups import subset
+
+        return self._viewed(*subset(self.labels, labels))
+
+    def grouped(self, groups: Mapping[str, Sequence[str]]) -> Recognizer:
+        """The same recogniser with several emotions as one, as in {"negative": ["angry", "sad"]}.
+
+        Emotions of no group stay as they are; scores of a group are the sums of its emotions'.
+
+        Raises:
+            MifuseError: unknown emotions, one in two groups, or one group of all.
+        """
+        from mifuse_runtime.groups import grouping
+
+        return self._viewed(*grouping(self.labels, groups))
+
+    def _viewed(self, labels: tuple[str, ...], matrix: Shares) -> Recognizer:
+        seen = copy.copy(self)  # the engines are shared
+        seen._view = View(labels, self._view.matrix @ matrix if self._view else matrix)
+        return seen
 
     @property
     def sample_rate(self) -> int:
@@ -222,6 +252,7 @@ class Recognizer:
             window=window,
             hop=hop,
             odds=self._odds,
+            view=self._view,
         )
 
     def timeline(
@@ -295,14 +326,14 @@ class Recognizer:
         """The prediction from a graph's answer (C,) or (C + D,) to a clip; None where nobody speaks."""
         probs = None
         if answer is not None and clip.taken is not None:
-            probs = probabilities_of(answer, len(self.labels), clip.taken, speaker)
-        decider = Decider(self.labels, self.bundle.stream, 1.0, self._odds)
+            probs = probabilities_of(answer, len(self.bundle.labels), clip.taken, speaker)
+        decider = Decider(self.bundle.labels, self.bundle.stream, 1.0, self._odds, self._view)
         return decider.decide(probs, 0.0, clip.end, clip.speech)
 
     def _ask(self, engine: Engine, batch: Floats) -> Floats:
         """Probabilities (batch, C) of what the graph takes; and the embedding of a body behind them."""
         probs, *embedding = engine.answers(batch) if engine is self._body else [engine(batch)]
-        fits = probs.shape == (len(batch), len(self.labels)) and all(
+        fits = probs.shape == (len(batch), len(self.bundle.labels)) and all(
             part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in embedding
         )
         # Lists: NumPy takes three times as long on a row. Not a number is in no range either.
@@ -312,3 +343,11 @@ class Recognizer:
                 f"{self._card}: the model's answer is not probabilities; export the bundle again"
             )
         return np.hstack([probs, *embedding]) if embedding else probs
+
+
+def _reloaded(
+    folder: Path, *started: Any, shares: Mapping[str, float] | None, view: View | None
+) -> Recognizer:
+    loaded = Recognizer.load(folder, *started, shares=shares)
+    loaded._view = view
+    return loaded

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from mifuse_runtime.audio import Floats, checked, mono, peak
 from mifuse_runtime.batching import Run, Steps, probabilities_of, together
 from mifuse_runtime.bundle import Bundle
-from mifuse_runtime.decision import Decider, Prediction, Shares
+from mifuse_runtime.decision import Decider, Prediction, Shares, View
 from mifuse_runtime.errors import AudioError, MifuseError
 from mifuse_runtime.frontend import Frames, MelPower
 from mifuse_runtime.resample import PIECE, Resampler
@@ -48,6 +48,7 @@ class Stream:
         window: float,
         hop: float,
         odds: Shares | None = None,
+        view: View | None = None,
     ) -> None:
         for name, value, (low, high) in (("window", window, WINDOWS), ("hop", hop, HOPS)):
             if not low <= value <= high:
@@ -61,7 +62,7 @@ class Stream:
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
         self._eager = vad is not None  # one's own gate is called for each frame as it comes
         self._speaker, self._classes = speaker, len(bundle.labels)
-        self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate, odds)
+        self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate, odds, view)
         self._frames = Frames(front) if front else None
         self._grid = front.hop if front else 1  # samples: where windows begin
         self._busy = threading.Lock()

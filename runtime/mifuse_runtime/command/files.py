@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mifuse_runtime.audio import channel_index
 from mifuse_runtime.command.cores import usable_cores
+from mifuse_runtime.command.loading import recognizer_of
 from mifuse_runtime.command.output import complain, progress, warn
 from mifuse_runtime.command.recordings import EACH, Found, Raw, recordings
 from mifuse_runtime.command.speakers import known
@@ -33,7 +34,7 @@ _worker: tuple[Recognizer, argparse.Namespace] | None = None  # of this process,
 def predict(arguments: argparse.Namespace) -> int:
     """Recognise everything that is named; 1 if something could not be."""
     paths, failed = _paths(arguments.file)
-    recognizer = _load(arguments)
+    recognizer = recognizer_of(arguments)
     jobs = min(arguments.jobs or usable_cores(), -(-len(paths) // FEWEST))
     if arguments.speaker and jobs > 1:
         raise MifuseError("--speaker learns from one file after the other: leave out --jobs")
@@ -51,10 +52,6 @@ def predict(arguments: argparse.Namespace) -> int:
                 else:
                     write(each, form, recognizer, whole=whole)
     return failed
-
-
-def _load(arguments: argparse.Namespace) -> Recognizer:
-    return Recognizer.load(arguments.bundle, arguments.engine, arguments.threads, arguments.precision)
 
 
 def _paths(names: Sequence[str]) -> tuple[list[str], int]:
@@ -124,7 +121,7 @@ def _in_processes(arguments: argparse.Namespace, paths: Sequence[str], jobs: int
 
 def _start_worker(arguments: argparse.Namespace) -> None:
     global _worker  # noqa: PLW0603, how a pool's processes keep what they load
-    _worker = _load(arguments), arguments
+    _worker = recognizer_of(arguments), arguments
 
 
 def _work(path: str) -> Answers:

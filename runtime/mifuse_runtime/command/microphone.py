@@ -12,11 +12,11 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse_runtime.command.loading import recognizer_of
 from mifuse_runtime.command.output import complain, say, scored
 from mifuse_runtime.command.speakers import known
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError
-from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.shown import shown
 
 SILENT_DEVICE = 5.0  # seconds without a sample after which the device is given up
@@ -27,7 +27,7 @@ BAR = 30  # characters
 
 def listen(arguments: argparse.Namespace) -> int:
     """Recognise what the microphone records until Ctrl-C."""
-    recognizer = Recognizer.load(arguments.bundle, arguments.engine, arguments.threads, arguments.precision)
+    recognizer = recognizer_of(arguments)
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: the package is there, the PortAudio library is not

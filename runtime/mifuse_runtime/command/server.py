@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from mifuse_runtime import __version__
 from mifuse_runtime.codings import pcm
 from mifuse_runtime.command.cores import usable_cores
+from mifuse_runtime.command.loading import recognizer_of
 from mifuse_runtime.command.output import say
 from mifuse_runtime.command.recordings import EACH, Limits, Raw, as_dict, recordings
 from mifuse_runtime.errors import AudioError, MifuseError
@@ -63,7 +64,7 @@ def serve(arguments: argparse.Namespace) -> int:
         import aiohttp  # noqa: F401
     except ImportError as error:
         raise MifuseError("serve needs aiohttp: pip install 'mifuse-runtime[serve]'") from error
-    recognizer = Recognizer.load(arguments.bundle, arguments.engine, arguments.threads, arguments.precision)
+    recognizer = recognizer_of(arguments)
     asyncio.run(Server(recognizer, arguments, token).run())
     return 0
 
@@ -187,7 +188,7 @@ class Server:
         from aiohttp import web
 
         bundle = self._recognizer.bundle
-        card = {"labels": bundle.labels, "sample_rate": bundle.sample_rate, "window": bundle.window}
+        card = {"labels": self._recognizer.labels, "sample_rate": bundle.sample_rate, "window": bundle.window}
         return web.json_response({**card, "version": __version__})
 
     async def _predict(self, request: web.Request) -> web.Response:
