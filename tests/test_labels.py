@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mifuse.cli import main
 from mifuse.clips.labels import LABELS, MOST, Naming, folded, known_aliases, naming
 from mifuse.clips.manifest import label_set, read_manifest
-from mifuse.errors import DrawsError, ManifestError, MifuseError
+from mifuse.errors import DrawsError, ManifestError, MifuseError, TrainingError
+from mifuse.models.classifier import train_classifier
 from mifuse.teachers.draws import draws_labels, load_draws, summarise
 from mifuse.teachers.opening import OptionError, open_teacher
 from mifuse.teachers.prompts import Prompts, describe
@@ -27,7 +28,7 @@ OWN = ("calm", "fear", "frustrated", "happy")
 def run(*words: object, code: int = 0) -> str:
     done = CliRunner().invoke(main, [str(word) for word in words])
     assert done.exit_code == code, done.output
-    return done.output
+    return done.stdout + done.stderr if code else done.stdout
 
 
 def labelled(folder: Path, *labels: str) -> Path:
@@ -132,7 +133,12 @@ def test_unknown_labels_have_counts_and_the_nearest(tmp_path: Path) -> None:
 
 def test_train_takes_the_set_of_the_manifest_or_says_what_is_wrong(tmp_path: Path) -> None:
     path = labelled(tmp_path, "calm", "calm")
-    assert "1 classes" in run("train", path, "-o", tmp_path / "s", code=1)
+    with pytest.raises(TrainingError, match="2 labelled clips of 1 classes"):
+        train_classifier(read_manifest(path).clips)
+    with pytest.raises(TrainingError, match="1 clips are labelled 'sad': the labels are calm, happy"):
+        train_classifier(
+            read_manifest(labelled(tmp_path / "b", "sad", "calm")).clips, labels=("calm", "happy")
+        )
     assert "unknown label 'calm' (2 rows)" in run(
         "train", path, "--labels", "sad,happy", "-o", tmp_path / "s", code=1
     )
