@@ -57,6 +57,7 @@ def test_teachers_without_a_file_each(world, tmp_path):
 def test_a_lalm_alone(world, tmp_path):
     out = tmp_path / "s"
     options = ["--size", "xs", "--set", "fit.steps=4", "--set", "fit.batch_size=8", "--json"]
+    options += ["--set", "refine.folds=2"]
     command = ["adapt", "--target", world.manifest, "--draws", world.draws, "-o", out, *options]
     result = CliRunner().invoke(main, list(map(str, command)))
     assert result.exit_code == 0, result.output

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -268,12 +269,18 @@ JSON = st.recursive(
 )
 
 
+@cache
+def openai_teacher(logprobs: bool) -> OpenAITeacher:
+    """Made once: each has a client, which takes 30 ms."""
+    return OpenAITeacher(OpenAIConfig("m", "http://127.0.0.1:9/v1", logprobs=logprobs))
+
+
 @given(st.dictionaries(st.sampled_from(["choices", "usage", "id", "error"]), JSON, max_size=4))
 @example({"choices": [{"logprobs": {"content": [{"token": "a", "logprob": "x"}]}}]})
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 def test_no_json_raises_anything_else(found: dict[str, Any]) -> None:
     for logprobs in (False, True):
-        teacher = OpenAITeacher(OpenAIConfig("m", "http://127.0.0.1:9/v1", logprobs=logprobs))
+        teacher = openai_teacher(logprobs)
         prompt = Prompts(LABELS, "audio", logprobs).get(0)
         try:
             content = json.dumps(found).encode()

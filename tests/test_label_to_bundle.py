@@ -56,6 +56,7 @@ def test_label_adapt_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     mifuse(
         "adapt", "--source", tmp_path / "source", "--target", manifest, "--draws", tmp_path / "draws.db",
         "-o", tmp_path / "student", "--size", "xs", "--set", "fit.steps=4", "--set", "classifier_draws=2",
+        "--set", "refine.folds=2", "--set", "refine.rounds=1",
     )  # fmt: skip
     assert (
         tmp_path / "draws.db"
