@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import click
 from mifuse.clips.labels import Naming, require_same_labels
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
+from mifuse.commands.progress import reading
 
 if TYPE_CHECKING:
     from mifuse.runs.metrics import Scores
@@ -90,8 +90,7 @@ def evaluate(
             raise click.UsageError(f"{model} is no bundle: `export` it for --speakers")
         probs = evaluation.predict_known(run, clips, AudioCache(), trim=trim)
     else:
-        with click.progressbar(clips, label="evaluate", file=sys.stderr) as bar:
-            probs = evaluation.predict(run, bar, trim=trim)
+        probs = evaluation.predict(run, reading(clips, "evaluate"), trim=trim)
     if groups:
         labels, probs, clips = evaluation.grouped(labels, probs, clips, groups)
     scores = evaluation.score_clips(clips, probs, labels)

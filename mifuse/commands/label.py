@@ -15,6 +15,7 @@ import click
 
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
+from mifuse.commands.progress import bar, reading
 from mifuse.errors import DrawsError
 
 if TYPE_CHECKING:
@@ -111,7 +112,6 @@ def label(
     from mifuse.clips.audio import AudioCache
     from mifuse.clips.manifest import label_set, read_manifest
     from mifuse.clips.speech import spoken
-    from mifuse.commands.progress import reading
     from mifuse.teachers import labelling
     from mifuse.teachers.opening import OptionError, open_teacher
     from mifuse.teachers.service import key_from_environment
@@ -190,22 +190,20 @@ def _run(opened: Opened, plan: Plan, store: DrawsStore, budget: float | None) ->
 def _measure(opened: Opened, clips: int) -> None:
     """What a teacher has to know before its first question."""
     if opened.prepare:
-        with click.progressbar(length=clips, label="Measuring voices", file=sys.stderr) as bar:
-            opened.prepare(lambda: bar.update(1))
+        with bar(clips, "Measuring voices") as update:
+            opened.prepare(lambda: update(1, ""))
 
 
 @contextmanager
 def _bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error that shows draws a second and the time that is left."""
     started, done = time.monotonic(), 0
-    with click.progressbar(
-        length=length, label=label, file=sys.stderr, show_pos=True, item_show_func=lambda text: text
-    ) as bar:
+    with bar(length, label) as update:
 
         def progress(count: int) -> None:
             nonlocal done
             done += count
-            bar.update(count, f"{done / max(time.monotonic() - started, 1e-3):.1f} draws/s")
+            update(count, f"{done / max(time.monotonic() - started, 1e-3):.1f} draws/s")
 
         yield progress
 
