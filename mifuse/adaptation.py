@@ -110,6 +110,7 @@ def adapt(
         known=known,
         shares=shares,
     )
+    features = features.spoken_by(on_main_process(lambda: teaching.speakers))
     trainer = Trainer(
         first_student(classifier, labels, config, seed) if student is None else student(),
         # Where each speaker has a mood of his own, normalising within him would take it out.
@@ -118,7 +119,7 @@ def adapt(
         earlier=classifier if isinstance(classifier, Student) and config.keep > 0 else None,
         keep=config.keep,
     )
-    saved = TrainingState(state, _settings(teaching, cache))
+    saved = TrainingState(state, _settings(teaching, clips, cache))
     targets = saved.load(trainer).get("targets", np.empty(0))
     refresh = on_main_process(lambda: teaching.refresh)
     while trainer.epoch < trainer.epochs:
@@ -188,12 +189,12 @@ def _check(
         raise TrainingError(f"keep = {config.keep:g} needs an earlier student: give one, or set keep=0")
 
 
-def _settings(teaching: Teaching, cache: AudioCache) -> dict[str, Any]:
+def _settings(teaching: Teaching, clips: Sequence[Clip], cache: AudioCache) -> dict[str, Any]:
     """What must be the same when the run is continued."""
     classifier = teaching.classifier
     weights = () if classifier is None else classifier.state_dict().values()
     return asdict(teaching.config) | {
-        "target": digest(f"{cache.hash(clip)} {clip.speaker}".encode() for clip in teaching.clips),
+        "target": digest(f"{cache.hash(clip)} {clip.speaker}".encode() for clip in clips),
         "draws": digest(np.ascontiguousarray(draws).tobytes() for draws in teaching.lalms),
         "labelled": _digest_of(teaching.known),
         "shares": _digest_of(teaching.shares),

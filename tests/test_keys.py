@@ -20,6 +20,7 @@ from mifuse.clips.manifest import Clip
 from mifuse.models.features import Features, features_key
 from mifuse.models.hub import HubClassifier
 from mifuse.voices import prosody, spectral
+from mifuse.voices.embedding import embed
 from mifuse.voices.statistics import statistics_key
 from tests.test_hub import save_encoder
 
@@ -54,6 +55,7 @@ def results(folder: Path) -> dict[str, list[float]]:
         "features": features.batch([0])[0].numpy()[::7].ravel()[::13],
         "prosody": prosody.measure(samples).values,
         "spectral": spectral.describe(features)[0],
+        "embedding": embed(samples)[::8],
         "encoder": np.asarray(hub.embeddings([clip], cache).batch([0])).ravel()[:32],
     }
     return {name: [round(float(value), 5) for value in values] for name, values in found.items()}

@@ -64,7 +64,12 @@ def device_wheel(tmp_path_factory):
 
 def in_tree(package):
     folder = PACKAGES[package]
-    files = [*folder.rglob("*.py"), *folder.rglob("*.json"), folder / "py.typed"]
+    files = [
+        *folder.rglob("*.py"),
+        *folder.rglob("*.json"),
+        *folder.rglob("*.safetensors"),
+        folder / "py.typed",
+    ]
     return {f"{package}/{file.relative_to(folder).as_posix()}" for file in files}
 
 

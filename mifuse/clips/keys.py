@@ -17,6 +17,7 @@ VERSIONS = {
     "features": 4,  # log-mel
     "prosody": 1,  # pitch, energy, tempo, voice quality
     "spectral": 1,  # cepstrum and energy
+    "embedding": 1,  # of the speaker's voice
     "encoder": 1,  # hidden states of a transformer
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from mifuse.models.classifier import classifier_draws
 from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
 from mifuse.models.training import Trainer, mc_dropout_draws, same_shapes
-from mifuse.voices.clustering import voices_removed
+from mifuse.voices.clustering import unnamed_clips, voices_removed
 from mifuse.voices.effects import mixing
+from mifuse.voices.embedding import voice_embeddings
+from mifuse.voices.grouping import named, voices
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -41,7 +44,7 @@ class Teaching:
     them, and only there are the statistics of all clips in memory.
 
     Args:
-        clips: who speaks is read, labels are not.
+        clips: who speaks is read, labels are not. Clips of nobody named are grouped by their voices.
         lalms: draws of each LALM, (K, N, C).
         classifier: another teacher; it is not changed. None: there is none.
         statistics: (N, D) of each clip's voice; None where labels are not refined.
@@ -62,7 +65,7 @@ class Teaching:
         known: NDArray[np.int64] | None = None,
         shares: Array | None = None,
     ) -> None:
-        self.clips, self.lalms, self.classifier, self.config = clips, lalms, classifier, config
+        self._clips, self.lalms, self.classifier, self.config = clips, lalms, classifier, config
         self.seed, self.known, self.shares = seed, known, shares
         self._cache, self._measured = cache, statistics
 
@@ -73,11 +76,28 @@ class Teaching:
         return np.concatenate([draws[:count] for draws in self.lalms])
 
     @functools.cached_property
+    def speakers(self) -> list[str | None]:
+        """Who speaks in each clip; where nobody says so, "voice 1" and so on, by how the clips sound."""
+        given = [clip.speaker or None for clip in self._clips]
+        rows = unnamed_clips(given)
+        if not len(rows) or self.config.refine.rounds == 0 or not self.config.refine.speakers:
+            return given
+        views = self.lalm.mean(axis=0)[rows], self.alone.mean(axis=0)[rows]
+        found = voice_embeddings([self._clips[row] for row in rows], self._cache).in_memory()
+        groups = voices(found, views, self.seed)
+        return named(given, rows, groups) if groups.any() else given
+
+    @functools.cached_property
+    def clips(self) -> list[Clip]:
+        """The clips with their `speakers`."""
+        return [replace(clip, speaker=who) for clip, who in zip(self._clips, self.speakers, strict=True)]
+
+    @functools.cached_property
     def mixing(self) -> float:
         """How far speakers differ in their emotions, 0 to 1; see `mifuse.voices.effects`."""
         if self.classifier is None or self.config.refine.rounds == 0 or not self.config.refine.speakers:
             return 0.0
-        names = np.array([clip.speaker or "" for clip in self.clips])
+        names = np.array([speaker or "" for speaker in self.speakers])
         rows = np.flatnonzero(names != "")
         if not len(rows):
             return 0.0
@@ -103,7 +123,7 @@ class Teaching:
         """Draws (M, N, C) of the classifier, each clip without its speaker's others."""
         if self.classifier is None:
             return self.draws
-        clips = [clip.without_speaker() for clip in self.clips]
+        clips = [clip.without_speaker() for clip in self._clips]
         return classifier_draws(self.classifier, clips, self._cache, self._count, self.seed)
 
     @functools.cached_property
@@ -114,7 +134,7 @@ class Teaching:
     def voices(self) -> Indices:
         """Speaker of each clip as a number, (N,); similar voices where nobody is named."""
         values = np.empty((0, 0)) if self._measured is None else self._measured.in_memory()
-        return voices_of([clip.speaker for clip in self.clips], values, self.lalm.mean(axis=0), self.seed)
+        return voices_of(self.speakers, values, self.lalm.mean(axis=0), self.seed)
 
     def calibrated(self, labels: Array) -> Array:
         """Refined labels (N, C), no surer than the teachers' reliabilities allow."""
@@ -163,7 +183,7 @@ class Teaching:
     def _weigh(self, draws: Array) -> Evidence:
         lalms = [lalm.mean(axis=0) for lalm in self.lalms]
         classifier = None if self.classifier is None else draws.mean(axis=0)
-        statistics = self._statistics if self.config.refine.rounds else np.empty((len(self.clips), 0))
+        statistics = self._statistics if self.config.refine.rounds else np.empty((len(self._clips), 0))
         return weigh(
             lalms, classifier, statistics, self.config.refine, self.seed, known=self.known, shares=self.shares
         )
@@ -181,7 +201,7 @@ class Teaching:
         if self._measured is None:
             return lambda labels: np.empty((len(labels), 0))
         values = self._measured.in_memory()
-        speakers = [clip.speaker if self.config.refine.speakers else "all" for clip in self.clips]
+        speakers = self.speakers if self.config.refine.speakers else ["all"] * len(self._clips)
         views = None if self.classifier is None else (self.lalm.mean(axis=0), self.alone.mean(axis=0))
         return voices_removed(values, speakers, views, self.seed)
 

@@ -53,6 +53,10 @@ class Features:
         """The same clips without their speakers."""
         return Features(self.frames, self.offsets)
 
+    def spoken_by(self, speakers: Sequence[str | None]) -> Features:
+        """The same clips, with who speaks in each."""
+        return Features(self.frames, self.offsets, speaker_ids(speakers))
+
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Clips side by side, padded with silence: float32 (batch, frames, N_MELS)."""
         longest = int(max(self.lengths[i] for i in indices))

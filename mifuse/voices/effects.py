@@ -74,16 +74,19 @@ def mixing(views: tuple[Array, Array], speakers: Indices) -> float:
         views: soft labels (N, C) of the LALM, and of the classifier without speaker normalisation.
         speakers: 0 to S - 1, (N,).
     """
+    return float(np.clip((share_between(views, speakers) - LOW) / (HIGH - LOW), 0, 1))
+
+
+def share_between(views: tuple[Array, Array], groups: Indices) -> float:
+    """Share of the covariance of two views (N, C) that lies between groups (N,); about 0 by chance."""
     a, b = (view - view.mean(axis=0) for view in views)
-    counts = np.bincount(speakers).astype(np.float64)[:, None]
-    if len(counts) < 2 or len(counts) == len(speakers):
+    counts = np.bincount(groups).astype(np.float64)[:, None]
+    if len(counts) < 2 or len(counts) == len(groups):
         return 0.0
-    within_a, within_b = (view - _means(view, speakers, counts)[speakers] for view in (a, b))
+    within_a, within_b = (view - _means(view, groups, counts)[groups] for view in (a, b))
     within = float((within_a * within_b).sum()) / (len(a) - len(counts))
     whole = float((a * b).sum()) / (len(a) - 1)
-    if whole <= 0:
-        return 0.0
-    return float(np.clip(((whole - within) / whole - LOW) / (HIGH - LOW), 0, 1))
+    return (whole - within) / whole if whole > 0 else 0.0
 
 
 def _means(values: Array, groups: Indices, counts: Array) -> Array:
