@@ -1,6 +1,7 @@
 """`mifuse train --encoder`: a head on a frozen encoder. The encoders are tiny and their weights random."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -85,6 +86,38 @@ def test_the_head_on_kept_states_is_the_saved_model(domain, tmp_path, family):
         kept = Head(model).eval().logits(states).softmax(-1)
     torch.testing.assert_close(kept, whole, rtol=0, atol=2e-3)  # kept as float16
     assert states.std(dim=0).max() > 1e-2  # clips differ
+
+
+@pytest.mark.parametrize("family", ["WavLM", "Whisper"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_checkpoints_in_half_precision(tmp_path, family, dtype):
+    folder = save_encoder(tmp_path / "encoder", family)
+    kind = transformers.WhisperModel if family == "Whisper" else transformers.WavLMModel
+    kind.from_pretrained(folder).to(dtype).save_pretrained(folder)
+    assert dtype in {weights.dtype for weights in load_file(folder / "model.safetensors").values()}
+    hub = HubClassifier(str(folder), LABELS, dropout=0.0)
+    assert {weights.dtype for weights in hub.parameters()} == {torch.float32}
+    assert torch.isfinite(hub(torch.ones(1, 8_000))).all()
+
+
+def test_whisper_takes_the_clips_own_length(tmp_path):
+    check_lengths(HubClassifier(str(save_encoder(tmp_path / "encoder", "Whisper")), LABELS, dropout=0.0))
+
+
+@pytest.mark.skipif(not os.environ.get("MIFUSE_ENCODER"), reason="MIFUSE_ENCODER names no real checkpoint")
+def test_a_real_encoder_takes_the_clips_own_length():
+    check_lengths(HubClassifier(os.environ["MIFUSE_ENCODER"], LABELS, dropout=0.0))
+
+
+def check_lengths(hub):
+    seen = []
+    hub.model.encoder.layer_norm.register_forward_hook(lambda _, taken, __: seen.append(taken[0].shape[1]))
+    with torch.inference_mode():
+        for count in (1_000, 16_000, 48_100, 31 * 16_000):
+            assert torch.isfinite(hub(0.1 * torch.randn(1, count))).all()
+    # 20 ms each; SHORTEST is 100 ms, and Whisper itself has 30 s.
+    assert seen == [5, 50, 151, 1500]
+    assert hub.model.encoder.embed_positions.num_embeddings == 1500 == hub.model.config.max_source_positions
 
 
 @pytest.mark.parametrize("family", ["WavLM", "Wav2Vec2", "Hubert", "Whisper"])

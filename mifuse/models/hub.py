@@ -33,6 +33,7 @@ from mifuse_runtime import audio as runtime_audio
 
 Array = NDArray[np.float64]
 
+FRAMES = 2  # of Whisper's spectrogram to a position
 SHORTEST = SAMPLE_RATE // 10  # samples: shorter clips are padded
 HEAD = ("layer_weights", "projector", "classifier")  # what `transformers` calls the parts of the head
 
@@ -96,7 +97,20 @@ class HubClassifier(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
-        return self._ours(self.model(**self._inputs(samples)).logits)
+        return self._ours(self._run(samples).logits)
+
+    def _run(self, samples: Tensor, **options: bool) -> Any:
+        """What the model says of samples (batch, n); Whisper under a head of ours reads their own length."""
+        inputs = self._inputs(samples)
+        if not self._own_length:
+            return self.model(**inputs, **options)
+        with _positions(self.model.encoder, inputs["input_features"].shape[-1] // FRAMES):
+            return self.model(**inputs, **options)
+
+    @property
+    def _own_length(self) -> bool:
+        """Others' heads were trained on Whisper's 30 s, of which most is padding; ours are not."""
+        return self.dropout is not None and hasattr(self.extractor, "chunk_length")
 
     def _inputs(self, samples: Tensor) -> dict[str, Tensor]:
         # The convolutions of wav2vec2 and its heirs need 25 ms at least.
@@ -109,8 +123,11 @@ class HubClassifier(nn.Module):
             list(samples.cpu().numpy()),
             sampling_rate=SAMPLE_RATE,
             return_tensors="pt",
-            # Whisper's encoder takes 30 s, however short the clip is.
-            padding="max_length" if hasattr(self.extractor, "chunk_length") else True,
+            # As it is, Whisper's encoder takes 30 s, however short the clip is.
+            padding="max_length"
+            if hasattr(self.extractor, "chunk_length") and not self._own_length
+            else True,
+            pad_to_multiple_of=FRAMES * self.extractor.hop_length if self._own_length else None,
         )
         return {name: value.to(device) for name, value in inputs.items()}
 
@@ -135,6 +152,8 @@ class HubClassifier(nn.Module):
         """
         encoder = {k: v for k, v in self.model.state_dict().items() if not k.startswith(HEAD)}
         digest = hashlib.sha256(self.extractor.to_json_string().encode())
+        if self._own_length:
+            digest.update(b"own length")
         for name, weights in sorted(encoder.items()):
             digest.update(name.encode() + weights.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         states = key(("audio", "trim", "encoder"), [runtime_audio], encoder=digest.hexdigest())
@@ -150,7 +169,7 @@ class HubClassifier(nn.Module):
         rows = []
         for clip in clips:
             samples = torch.from_numpy(cache.samples(clip))[None]
-            states = self.model(**self._inputs(samples), output_hidden_states=True).hidden_states
+            states = self._run(samples, output_hidden_states=True).hidden_states
             rows.append(torch.stack([state[0].float().mean(dim=0) for state in states]).half().cpu().numpy())
             progress()
         self.model.cpu()
@@ -190,6 +209,7 @@ def _checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> tupl
                 name,
                 config=config,
                 ignore_mismatched_sizes=True,
+                dtype=torch.float32,  # most of the hub is in half; heads and features are not
                 attn_implementation=NAME,
                 use_safetensors=True,  # the other form is a pickle
                 trust_remote_code=False,
@@ -283,6 +303,18 @@ class HeadTrainer(Trainer):
         head: nn.Module = self.average
         rows = [head.logits(states).softmax(dim=-1) for states in batches]  # type: ignore[operator]
         return np.asarray(torch.cat(rows).double().cpu().numpy())
+
+
+@contextlib.contextmanager
+def _positions(encoder: Any, count: int) -> Iterator[None]:
+    """Whisper's encoder has `count` positions meanwhile, the first of its 1,500: 2 s cost a tenth of 30."""
+    config, known, most = encoder.config, encoder.embed_positions, encoder.config.max_source_positions
+    encoder.embed_positions = nn.Embedding.from_pretrained(known.weight[:count])  # type: ignore[no-untyped-call]
+    config.max_source_positions = min(count, most)
+    try:
+        yield
+    finally:
+        encoder.embed_positions, config.max_source_positions = known, most
 
 
 @contextlib.contextmanager
