@@ -205,3 +205,34 @@ def test_it_fits_a_phone_and_has_its_picture_taken(page: Page, place: Path, tmp_
         assert page.run("document.documentElement.scrollWidth") <= width
         if PICTURES:
             shutil.copy(tmp_path / name, ROOT / PICTURES / name)
+
+
+def test_a_call_has_a_track_for_each_channel(page: Page, place: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    sides = []
+    for labels in (("happy", "neutral"), ("angry", "sad")):
+        speaker, quiet = make_speaker(DOMAINS["studio"], rng), np.zeros(4 * 16_000)
+        turns = [synthesise(label, speaker, DOMAINS["studio"], rng, 4.0) for label in labels]
+        order = (turns[0], quiet, turns[1], quiet) if not sides else (quiet, turns[0], quiet, turns[1])
+        sides.append(np.concatenate(order))
+    soundfile.write(place / "call.wav", np.stack(sides, axis=1), 16_000)
+    page.run("document.querySelector('#channel').value = 'each'")
+    page.choose("#file", place / "call.wav")
+    page.until(said("call.wav: 16.0 s"))
+    page.until("document.querySelector('#track').clientHeight === 36")
+    page.until("document.querySelector('#clip').textContent.split(',').length === 2")
+    # Of each row: where it is coloured; the two sides of a call take turns.
+    script = """new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+      const track = document.querySelector('#track');
+      const [pen, scale] = [track.getContext('2d'), track.width / track.clientWidth];
+      done([9, 27].map((y) => [2, 6, 10, 14].map((second) => {
+        const x = (second / 16) * (track.clientWidth - 64);
+        return pen.getImageData(x * scale, y * scale, 1, 1).data[3] > 0;
+      })));
+    })))"""
+    first, second = page.run(script)
+    assert first[0] and first[2] and second[1] and second[3]
+    page.picture(tmp_path / "call.png", 960, 760, 1.0)
+    if PICTURES:
+        shutil.copy(tmp_path / "call.png", ROOT / PICTURES / "web-call.png")
+    page.run("document.querySelector('#channel').value = 'mix'")

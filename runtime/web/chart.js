@@ -1,4 +1,6 @@
-/** The pictures of the page: the waveform, and the probabilities over the same time. */
+/** The pictures of the page: the waveform, the state of each channel, and the probabilities over the same time. */
+
+import { NO_SPEECH } from "./mifuse.js";
 
 // After Okabe and Ito, for people who see few colours, darker where white paper needs it; dashes and names help.
 export const COLOURS = ["#d55e00", "#b07d00", "#009e73", "#0072b2", "#c0609a", "#3d8fc4"];
@@ -6,20 +8,24 @@ const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 const BUCKET = 0.02; // seconds behind one bar of the waveform
 const SPAN = 30; // seconds of live audio in the picture
 const KEPT = 1000; // predictions
+const ROW = 18; // pixels of a channel's track
 const MARGIN = 64; // pixels to the right of the time axis, for the names of the lines
 
 export class Chart {
   #wave;
+  #track;
   #lines;
   #labels = [];
   #span;
   #levels; // loudest sample of each bucket
   #bucket; // [samples, loudest] of the one that fills
   #predictions;
+  #tracks; // [name, parts] of each channel; a part is [from, to, state]
   #due = false;
 
-  constructor(wave, lines) {
+  constructor(wave, track, lines) {
     this.#wave = wave;
+    this.#track = track;
     this.#lines = lines;
     this.clear([]);
     new ResizeObserver(() => this.#draw()).observe(wave.parentElement);
@@ -29,6 +35,15 @@ export class Chart {
   clear(labels, seconds = 0) {
     this.#labels = labels;
     this.#span = seconds;
+    this.#tracks = [];
+    this.begin("");
+  }
+
+  /** Start another channel; the states of those before stay. */
+  begin(name) {
+    if (!this.#tracks.at(-1)?.[1].length) this.#tracks.pop(); // nothing has come yet
+    this.#tracks.push([name, []]);
+    this.#track.style.height = `${ROW * this.#tracks.length}px`;
     this.#levels = [];
     this.#bucket = [0, 0];
     this.#predictions = [];
@@ -36,7 +51,7 @@ export class Chart {
   }
 
   /** The next samples, at `rate` Hz. */
-  add(samples, rate) {
+  addSamples(samples, rate) {
     const size = BUCKET * rate;
     for (const sample of samples) {
       const loudest = Math.max(this.#bucket[1], Math.abs(sample));
@@ -48,9 +63,14 @@ export class Chart {
     this.#draw();
   }
 
-  add(prediction) {
+  addPrediction(prediction) {
     this.#predictions.push(prediction);
     if (this.#predictions.length > KEPT) this.#predictions.shift();
+    const parts = this.#tracks.at(-1)[1];
+    const last = parts.at(-1);
+    if (last?.[2] === prediction.state) last[1] = prediction.end;
+    else parts.push([last?.[1] ?? prediction.start, prediction.end, prediction.state]);
+    if (parts.length > KEPT) parts.shift();
     this.#draw();
   }
 
@@ -64,6 +84,7 @@ export class Chart {
       const span = this.#span || SPAN;
       const start = this.#span ? 0 : Math.max(0, received - span);
       drawWave(this.#wave, this.#levels, start, span);
+      drawTracks(this.#track, this.#tracks, this.#labels, start, span);
       drawLines(this.#lines, this.#predictions, this.#labels, start, span);
     });
   }
@@ -80,6 +101,24 @@ function drawWave(canvas, levels, start, span) {
     const bar = Math.max(1, Math.min(1, loudest) * height);
     if (from < levels.length) pen.fillRect(x, (height - bar) / 2, 1, bar);
   }
+}
+
+/** A row for each channel: its emotion's colour, grey where it is not sure, nothing where nobody speaks. */
+function drawTracks(canvas, tracks, labels, start, span) {
+  const { pen, width, ink, rule } = surface(canvas);
+  const right = width - MARGIN;
+  pen.font = "12px system-ui, sans-serif";
+  tracks.forEach(([name, parts], row) => {
+    for (const [from, to, state] of parts) {
+      if (to <= start || state === NO_SPEECH) continue;
+      const emotion = labels.indexOf(state);
+      pen.fillStyle = emotion < 0 ? rule : COLOURS[emotion % COLOURS.length];
+      const x = (Math.max(from, start) - start) / span * right;
+      pen.fillRect(x, row * ROW + 2, Math.max(1, (to - start) / span * right - x), ROW - 4);
+    }
+    pen.fillStyle = ink;
+    pen.fillText(name, right + 6, row * ROW + 13, 58);
+  });
 }
 
 function drawLines(canvas, predictions, labels, start, span) {

@@ -1,6 +1,7 @@
 /** The page: a recording or the microphone in, emotions over time out. */
 import { Chart, COLOURS } from "./chart.js";
 import { openMicrophone, readAudio, Recognizer } from "./mifuse.js";
+import { readChannels } from "./mifuse/audio.js";
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 
 const HOP = 0.25; // seconds between predictions
@@ -8,7 +9,7 @@ const WHOLE = 60; // seconds: longer recordings are only looked at window by win
 const ROWS = 1000; // of the table
 
 const page = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (node) => [node.id, node]));
-const chart = new Chart(page.wave, page.lines);
+const chart = new Chart(page.wave, page.track, page.lines);
 let recognizer;
 let microphone;
 let activity = 0; // counts what was started: an earlier one stops when it sees that it is not the latest
@@ -60,14 +61,14 @@ function clear(seconds) {
 async function feed(stream, samples, rate) {
   const begin = performance.now();
   const found = await stream.feed(samples);
-  chart.add(samples, rate);
+  chart.addSamples(samples, rate);
   if (found.some((prediction) => prediction.speech)) times.push((performance.now() - begin) / found.length);
   found.forEach(show);
 }
 
 function show(prediction) {
   const { start, end, state, scores } = prediction;
-  chart.add(prediction);
+  chart.addPrediction(prediction);
   if (page.state.textContent !== state) page.state.textContent = state; // read aloud when it changes
   const values = recognizer.labels.map((label) => scores[label]);
   for (const [i, row] of Array.from(page.scores.children).entries()) {
@@ -91,12 +92,26 @@ async function recognise(file) {
   const mine = activity;
   say(`${file.name} …`);
   const rate = recognizer.sampleRate;
-  const samples = await readAudio(file, rate);
-  const seconds = samples.length / rate;
-  clear(seconds);
-  if (seconds <= WHOLE) {
+  const choice = page.channel.value;
+  let seconds = 0;
+  const count = choice === "each" ? (await readChannels(file)).channels.length : 1;
+  for (let number = 0; number < count && mine === activity; number++) {
+    const channel = choice === "each" ? number : choice === "mix" ? choice : Number(choice);
+    const samples = await readAudio(file, rate, channel);
+    if (number === 0) clear(samples.length / rate);
+    if (count > 1) chart.begin(`channel ${number}`);
+    await recogniseChannel(samples, rate, mine);
+    seconds = samples.length / rate;
+  }
+  if (mine === activity) say(`${file.name}: ${seconds.toFixed(1)} s`);
+}
+
+/** The emotion of a channel as a whole, where it is short, and window by window. */
+async function recogniseChannel(samples, rate, mine) {
+  if (samples.length <= WHOLE * rate) {
     const { label, scores } = await recognizer.predict(samples);
-    page.clip.textContent = `as a whole: ${label} ${scores[label].toFixed(2)}`;
+    const said = scores[label] === undefined ? label : `${label} ${scores[label].toFixed(2)}`;
+    page.clip.textContent += `${page.clip.textContent ? ", " : "as a whole: "}${said}`;
   }
   const stream = recognizer.stream({ hop: HOP });
   const size = Math.round(0.5 * rate);
@@ -104,9 +119,7 @@ async function recognise(file) {
     await feed(stream, samples.subarray(at, at + size), rate);
     await new Promise((resolve) => setTimeout(resolve)); // let the page draw and answer
   }
-  if (mine !== activity) return;
-  (await stream.close()).forEach(show);
-  say(`${file.name}: ${seconds.toFixed(1)} s`);
+  if (mine === activity) (await stream.close()).forEach(show);
 }
 
 async function listen() {
