@@ -114,6 +114,8 @@ def test_a_manifest_says_its_set(tmp_path: Path) -> None:
     assert label_set(four, Naming()) == LABELS  # nothing says otherwise
     assert label_set(own, Naming()) == OWN
     assert label_set(own, naming("a,b")) == ("a", "b")
+    with pytest.raises(ManifestError, match=r"1 labels \(bored\).*; --labels says what to ask for"):
+        label_set(read_manifest(labelled(tmp_path / "one", "bored"), None), Naming())
 
 
 def test_unknown_labels_have_counts_and_the_nearest(tmp_path: Path) -> None:
@@ -217,6 +219,16 @@ def test_sets_that_differ_are_both_said(tmp_path: Path) -> None:
         load_draws(file, clips, OWN)
     with pytest.raises(DrawsError, match="line 1: a repeated label 'happy'"):
         load_draws(draws(tmp_path, {"joy": 0.5, "happy": 0.5}), clips)
+
+
+def test_a_replay_does_not_mind_what_clips_are_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIFUSE_CACHE", str(tmp_path / "cache"))
+    path, file = labelled(tmp_path, "hapy"), draws(tmp_path, {"calm": 0.5, "fear": 0.5})
+    words = ("label", path, "--teacher", f"replay:{file}", "--store", tmp_path / "d.db", "--json")
+    assert json.loads(run(*words))["added"] == 1
+    assert draws_labels(tmp_path / "d.db") == ("calm", "fear")
 
 
 # Questions

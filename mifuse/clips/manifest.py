@@ -152,7 +152,7 @@ def label_set(manifest: Manifest, naming: Naming) -> tuple[str, ...]:
         found = {label for label in naming.named(words, str(manifest.path)).values() if label}
         return LABELS if found <= set(LABELS) else naming.set_of(found, str(manifest.path))
     except MifuseError as error:
-        raise ManifestError(str(error)) from error
+        raise ManifestError(f"{error}; --labels says what to ask for whatever clips are labelled") from error
 
 
 def named(clips: Sequence[Clip], naming: Naming, where: str) -> list[Clip]:

@@ -110,6 +110,7 @@ def label(
     OPENAI_API_KEY and ANTHROPIC_API_KEY.
     """
     from mifuse.clips.audio import AudioCache
+    from mifuse.clips.labels import LABELS
     from mifuse.clips.manifest import label_set, read_manifest
     from mifuse.clips.speech import spoken
     from mifuse.teachers import labelling
@@ -121,7 +122,9 @@ def label(
         raise click.UsageError(f"--budget-usd {budget_usd}: give an amount, or leave it out for no bound")
     # What a clip is labelled is none of a teacher's business; which labels there are is.
     whole = read_manifest(manifest, labels=None)
-    rows, labels = whole.select(split).clips, label_set(whole, naming)
+    rows = whole.select(split).clips
+    replayed = spec.partition(":")[0] == "replay"  # nothing is asked
+    labels = LABELS if replayed else label_set(whole, naming)
     cache = AudioCache()
     settings = options | {"logprobs": probs == "logprobs"}
     try:
