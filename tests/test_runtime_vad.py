@@ -40,9 +40,9 @@ def test_voices_are(pitch: float, rate: int) -> None:
     loud = np.mean(levels(samples[: samples.size // 512 * 512].reshape(-1, 512)) > -60)
     assert 0.3 < loud < 0.9
     # A syllable's first frame waits for the second, so these, of 6 frames each, lose a part.
-    assert 0.6 * loud < share(samples, rate=rate) < loud + 0.12
+    assert 0.6 * loud < share(samples, rate=rate) < loud + 0.02
     noisy = samples + 0.001 * np.random.default_rng(0).standard_normal(samples.size)
-    assert share(noisy, rate=rate) > 0.15
+    assert share(noisy, rate=rate) > 0.25
 
 
 def test_level_is_in_decibels_of_full_scale() -> None:

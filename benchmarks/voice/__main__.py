@@ -1,6 +1,7 @@
 """The gate beside silero-vad, on speech among tones, music, hum, hiss, clicks, silence and breath.
 
     MIFUSE_CORPORA=… python -m benchmarks.voice            # 60 clips a corpus
+    MIFUSE_CORPORA=… python -m benchmarks.voice --clean    # recordings that `predict` refuses as "no speech"
     python -m benchmarks.voice --fit                       # make vad.json anew (espeak-ng)
 
 silero-vad (MIT) serves this measurement alone: pip install --no-deps silero-vad, for its ONNX file.
@@ -22,9 +23,9 @@ import soundfile
 
 import mifuse_runtime
 from benchmarks.voice.sounds import FRAME, KINDS, RATE, Speech, mixed
-from mifuse_runtime.audio import Floats
+from mifuse_runtime.audio import Floats, trim_silence
 from mifuse_runtime.settings import Settings
-from mifuse_runtime.vad import speech_frames
+from mifuse_runtime.vad import speech_frames, speech_share
 
 CORPORA = ("ravdess", "nemo", "koremo")
 LEVELS = (20, 10, 5, 0)  # dB of the speech over the rest
@@ -36,7 +37,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60, help="of each corpus (60)")
     parser.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="dB (20 10 5 0)")
     parser.add_argument("--fit", action="store_true", help="fit the network and write runtime's vad.json")
+    parser.add_argument("--clean", action="store_true", help="count clean recordings without speech")
     arguments = parser.parse_args()
+    if arguments.clean:
+        _clean()
+        return
     if arguments.fit:
         from benchmarks.voice.fit import write
 
@@ -72,13 +77,35 @@ def main() -> None:
         print(f"{name}: {1e6 * spent[name] / frames:.1f} µs a frame of 32 ms")
 
 
-def _clips(count: int) -> list[Floats]:
+def _clean() -> None:
+    """Recordings of each corpus, as they are, in which the gate finds no speech: each is an error."""
+    for corpus in CORPORA:
+        folder = Path(_corpora()) / corpus
+        names = {row["path"] for part in ("source", "target") for row in _rows(folder / f"{part}.csv")}
+        refused = []
+        for name in sorted(names):
+            samples, rate = soundfile.read(folder / name, dtype="float32")
+            if speech_share(trim_silence(samples, rate), Settings(), rate) < Settings().speech:
+                refused.append(name)
+        print(f"{corpus}: {len(refused)} of {len(names)} refused {' '.join(refused)}", flush=True)
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.open(encoding="utf-8")))
+
+
+def _corpora() -> str:
     folder = os.environ.get("MIFUSE_CORPORA")
     if not folder:
         raise SystemExit("set MIFUSE_CORPORA to the folder of the corpora")
+    return folder
+
+
+def _clips(count: int) -> list[Floats]:
+    folder = _corpora()
     clips, rng = [], np.random.default_rng(1)
     for corpus in CORPORA:
-        rows = list(csv.DictReader((Path(folder) / corpus / "source.csv").open(encoding="utf-8")))
+        rows = _rows(Path(folder) / corpus / "source.csv")
         for row in rng.permutation(len(rows))[:count]:
             samples, _ = soundfile.read(Path(folder) / corpus / rows[row]["path"], dtype="float32")
             samples = samples[: 5 * RATE]
