@@ -100,10 +100,7 @@ def adapt(
     else:
         features, statistics = Features.of(clips, cache), None
     teaching = Teaching(
-        clips,
-        lalms,
-        classifier,
-        statistics,
+        *(clips, lalms, classifier, statistics),
         cache=cache,
         config=config,
         seed=seed,
