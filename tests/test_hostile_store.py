@@ -235,7 +235,7 @@ from mifuse.teachers.prices import Price
 from mifuse.teachers.questions import Question
 from mifuse.teachers.store.database import DrawsStore
 
-disk, answered = Path(sys.argv[1]), []
+disk, answered, full = Path(sys.argv[1]), [], []
 
 class Service:
     source, concurrency, deadline, per_request = Source("a"), 8, 60.0, 1
@@ -245,7 +245,8 @@ class Service:
 
     async def ask(self, clip, draws, attempt, key):
         await asyncio.sleep(0.05)
-        if len(answered) >= 40:
+        if len(answered) >= 40 and not full:  # once: what the store lets go of is its own
+            full.append(True)
             await asyncio.to_thread(fill)
         answered.extend(draws)
         probs = {"angry": 1, "happy": 0, "neutral": 0, "sad": 0}
