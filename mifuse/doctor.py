@@ -20,6 +20,7 @@ REQUIREMENTS = {
     "base": ("numpy", "onnxruntime", "click"),
     "train": (
         "torch",
+        "scipy",
         "torchaudio",
         "transformers",
         "accelerate",
