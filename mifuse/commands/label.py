@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ from mifuse.commands.progress import bar, reading
 from mifuse.errors import DrawsError
 
 if TYPE_CHECKING:
+    from mifuse.clips.audio import AudioCache
     from mifuse.clips.labels import Naming
+    from mifuse.clips.manifest import Clip
     from mifuse.teachers.base import Source
     from mifuse.teachers.labelling import Plan
     from mifuse.teachers.opening import Opened
@@ -144,12 +146,7 @@ def label(
     if opened.labels:
         summary["labels"] = ", ".join(opened.labels)
     if dry_run:
-        stored, mean = _stored(store_path, teacher.source)
-        plan = labelling.plan(clips, count, stored, cache)
-        summary |= {"present": plan.present, "missing": len(plan.questions)}
-        if opened.prompts:
-            summary["question"] = opened.prompts.get(0).text
-        _show(summary | labelling.estimate(teacher, plan.questions, opened.price, mean), as_json)
+        _show(summary | _estimate(opened, clips, count, store_path, cache), as_json)
         return
     if opened.key:
         key_from_environment(opened.key)
@@ -164,6 +161,20 @@ def label(
         summary |= {"invalid": run.invalid, "usd": round(run.usd, 6)}
     _show(summary, as_json)
     _complain(run, budget_usd)
+
+
+def _estimate(
+    opened: Opened, clips: Sequence[Clip], count: int, store_path: Path, cache: AudioCache
+) -> dict[str, Any]:
+    """What a dry run shows: draws that are there and that are missing, the question, the price."""
+    from mifuse.teachers import labelling
+
+    stored, mean = _stored(store_path, opened.teacher.source)
+    plan = labelling.plan(clips, count, stored, cache)
+    found: dict[str, Any] = {"present": plan.present, "missing": len(plan.questions)}
+    if opened.prompts:
+        found["question"] = opened.prompts.get(0).text
+    return found | labelling.estimate(opened.teacher, plan.questions, opened.price, mean)
 
 
 def _run(opened: Opened, plan: Plan, store: DrawsStore, budget: float | None) -> Labelled:

@@ -86,12 +86,7 @@ def open_teacher(
         raise OptionError(str(error)) from error
     asked: dict[str, Any] = {"labels": tuple(labels), "descriptions": meanings}
     if kind == "replay":
-        if descriptions:
-            raise OptionError("--describe: replay asks nothing: leave it out")
-        from mifuse.teachers.replay import ReplayTeacher
-
-        _configure(dict, kind, given)
-        return Opened(ReplayTeacher(rest or manifest.parent / "lalm_draws.jsonl", model))
+        return _open_replay(rest or manifest.parent / "lalm_draws.jsonl", model, descriptions, given)
     if kind == "local" and rest:
         from mifuse.teachers.local import LocalConfig, LocalTeacher
 
@@ -116,13 +111,26 @@ def open_teacher(
             unencrypted=reader.unencrypted,
             prompts=reader.prompts,
         )
+    return _open_openai(kind, settings, cache, price=price, key=key, asked=asked)
+
+
+def _open_openai(
+    kind: str,
+    settings: dict[str, Any],
+    cache: AudioCache,
+    *,
+    price: Price,
+    key: str,
+    asked: Mapping[str, Any],
+) -> Opened:
+    """A service that gets the recordings."""
     from mifuse.teachers.openai import TOP_LOGPROBS, OpenAIConfig, OpenAITeacher
 
-    if given.get("logprobs") and len(labels) > TOP_LOGPROBS:
+    if settings.get("logprobs") and len(asked["labels"]) > TOP_LOGPROBS:
         raise OptionError(
-            f"--probs logprobs: services give {TOP_LOGPROBS} tokens, too few for {len(labels)} labels"
+            f"--probs logprobs: services give {TOP_LOGPROBS} tokens, too few for {len(asked['labels'])} labels"
         )
-    settings = _room(OpenAIConfig, settings, labels)
+    settings = _room(OpenAIConfig, settings, asked["labels"])
     listener = OpenAITeacher(_configure(OpenAIConfig, kind, settings), cache, **asked)
     seconds = listener.config.max_seconds
     sends = f"the recordings (up to {seconds:g} s of each) and their transcripts, if any,"
@@ -131,6 +139,18 @@ def open_teacher(
         unencrypted=listener.unencrypted,
         prompts=listener.prompts,
     )
+
+
+def _open_replay(
+    file: str | Path, model: str | None, descriptions: Sequence[str], given: dict[str, Any]
+) -> Opened:
+    """A file that is played back: it is asked nothing, and has no settings."""
+    from mifuse.teachers.replay import ReplayTeacher
+
+    if descriptions:
+        raise OptionError("--describe: replay asks nothing: leave it out")
+    _configure(dict, "replay", given)
+    return Opened(ReplayTeacher(file, model))
 
 
 def _room(config: Any, given: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
