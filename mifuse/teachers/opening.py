@@ -126,11 +126,12 @@ def _open_openai(
     """A service that gets the recordings."""
     from mifuse.teachers.openai import TOP_LOGPROBS, OpenAIConfig, OpenAITeacher
 
-    if settings.get("logprobs") and len(asked["labels"]) > TOP_LOGPROBS:
+    labels = asked["labels"]
+    if settings.get("logprobs") and len(labels) > TOP_LOGPROBS:
         raise OptionError(
-            f"--probs logprobs: services give {TOP_LOGPROBS} tokens, too few for {len(asked['labels'])} labels"
+            f"--probs logprobs: services give {TOP_LOGPROBS} tokens, too few for {len(labels)} labels"
         )
-    settings = _room(OpenAIConfig, settings, asked["labels"])
+    settings = _room(OpenAIConfig, settings, labels)
     listener = OpenAITeacher(_configure(OpenAIConfig, kind, settings), cache, **asked)
     seconds = listener.config.max_seconds
     sends = f"the recordings (up to {seconds:g} s of each) and their transcripts, if any,"
