@@ -6,10 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import mifuse_runtime  # noqa: F401  # before ONNX Runtime, which reports itself otherwise
+
+if TYPE_CHECKING:
+    from tests.llm_server import LlmServer
 
 try:
     from hypothesis import settings
@@ -48,3 +52,14 @@ def corpora() -> Path:
     if not folder:
         pytest.skip("MIFUSE_CORPORA is not set: tests on real recordings are skipped")
     return Path(folder)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LlmServer]:
+    """A LALM for the commands of a page of the docs."""
+    from tests.llm_server import LlmServer
+    from tests.tutorials import level_decides
+
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    with LlmServer(answer=level_decides) as running:
+        yield running

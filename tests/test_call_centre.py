@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,8 @@ import soxr
 
 from mifuse.clips.manifest import read_manifest
 from mifuse.demo.synth import DOMAINS, LABELS, RATE, make_domain, make_speaker, synthesise
-from mifuse_runtime.__main__ import main as runtime
 from tests.llm_server import LlmServer
-from tests.test_labels_tutorial import QUICK, level_decides, mifuse
+from tests.tutorials import QUICK, follow, mifuse
 
 DOCS = Path(__file__).parents[1] / "docs" / "call-centre.md"
 
@@ -37,13 +34,6 @@ def call(seed: int) -> np.ndarray:
     return soxr.resample(sides.T, RATE, 8_000)
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LlmServer]:
-    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    with LlmServer(answer=level_decides) as running:
-        yield running
-
-
 def test_the_commands_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: LlmServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,19 +44,7 @@ def test_the_commands_of_the_page(
         soundfile.write(f"calls/call{number}.wav", call(number), 8_000, subtype="PCM_16")
     mifuse("train", str(make_domain("studio", "studio", speakers=3, clips_per_speaker=8)), "-o", "source")
     first, second = re.findall(r"```bash\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
-    said: dict[str, str] = {}
-
-    def follow(block: str) -> None:
-        for command in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(command.replace("MODEL", "m").replace("URL", f"{server.url}/v1"))
-            if words[0] == "mifuse-runtime":
-                capsys.readouterr()
-                assert runtime(words[1:]) == 0
-                said["predict"] = capsys.readouterr().out
-            else:
-                said[words[1]] = mifuse(*words[1:])
-
-    follow(first)
+    follow(first, server)
     rows = read_manifest(Path("calls/manifest.csv")).clips
     assert {clip.channel for clip in rows} == {"0", "1"} and len(rows) >= 40
     assert all(1 <= clip.end - clip.start <= 15 for clip in rows if clip.end is not None)
@@ -79,9 +57,10 @@ def test_the_commands_of_the_page(
         writer.writerows(
             row | {"label": "angry" if i % 5 == 0 else "neutral"} for i, row in enumerate(listed)
         )
-    follow(second)
+    capsys.readouterr()
+    follow(second, server)
     record = json.loads(Path("student/run.json").read_text())
     assert record["verdict"]["checked"] == 40
     shares = record["shares"]
     assert max(shares, key=shares.__getitem__) == "neutral"
-    assert len(said["predict"].splitlines()) > 7
+    assert len(capsys.readouterr().out.splitlines()) > 7

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,28 +15,11 @@ from mifuse.cli import main
 from mifuse.clips.manifest import read_manifest
 from mifuse.demo import synth
 from mifuse_runtime import Recognizer
-from mifuse_runtime.__main__ import main as runtime
-from tests.llm_server import LlmServer, audio_of
+from tests.llm_server import LlmServer
+from tests.tutorials import follow, mifuse
 
 DOCS = Path(__file__).parents[1] / "docs" / "labels.md"
 EIGHT = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-QUICK = {
-    "train": ["--size", "xs", "--set", "fit.steps=6"],
-    "adapt": [
-        *("--size", "xs", "--set", "fit.steps=6", "--set", "classifier_draws=2", "--set", "verdict=false"),
-    ],
-    "export": ["--format", "onnx"],
-}
-
-
-def level_decides(request: dict[str, Any], labels: list[str]) -> dict[str, float]:
-    """A LALM of one rule: the louder, the later in the alphabet; its draws differ a little."""
-    level = 20 * np.log10(np.sqrt(np.mean(audio_of(request) ** 2)) + 1e-9)
-    order = {label: place for place, label in enumerate(sorted(labels))}
-    chance = np.random.default_rng(len(request["messages"][1]["content"][0]["text"]))
-    scores = np.array([-abs((level + 30) / 2 - order[label]) for label in labels])
-    probs = np.exp(scores + chance.normal(0, 0.3, len(labels)))
-    return dict(zip(labels, (probs / probs.sum()).round(4).tolist(), strict=True))
 
 
 def speak(folder: Path, names: dict[str, tuple[str, int]]) -> None:
@@ -53,19 +33,6 @@ def speak(folder: Path, names: dict[str, tuple[str, int]]) -> None:
         soundfile.write(folder / name, clip, 16_000)
 
 
-def mifuse(*words: str) -> str:
-    done = CliRunner().invoke(main, [*words, *QUICK.get(words[0], [])])
-    assert done.exit_code == 0, f"{words}: {done.output}"
-    return done.stdout
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LlmServer]:
-    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    with LlmServer(answer=level_decides) as running:
-        yield running
-
-
 def test_the_commands_of_the_page(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -76,13 +43,7 @@ def test_the_commands_of_the_page(
     emotions = list(synth.EMOTIONS)
     speak(tmp_path, {f"calls/c{i:02}.wav": (emotions[i % 4], i % 3) for i in range(16)})
     (block,) = re.findall(r"```bash\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
-    said: list[str] = []
-    for command in block.replace("\\\n", " ").splitlines():
-        words = shlex.split(command.replace("MODEL", "m").replace("URL", f"{server.url}/v1"))
-        if words[0] == "mifuse-runtime":
-            assert runtime(words[1:]) == 0
-        else:
-            said.append(mifuse(*words[1:]))
+    said = follow(block, server)
     assert "By frustrated is meant: annoyed, impatient, not shouting." in said[1]
     assert "frustrated" in said[3]
     assert Recognizer.load(tmp_path / "bundle").labels == ("calm", "fear", "frustrated", "happy")

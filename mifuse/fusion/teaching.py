@@ -75,12 +75,17 @@ class Teaching:
         count = min(map(len, self.lalms))
         return np.concatenate([draws[:count] for draws in self.lalms])
 
+    @property
+    def _by_speaker(self) -> bool:
+        """Whether labels are refined, and without what speakers add."""
+        return self.config.refine.rounds > 0 and self.config.refine.speakers
+
     @functools.cached_property
     def speakers(self) -> list[str | None]:
         """Who speaks in each clip; where nobody says so, "voice 1" and so on, by how the clips sound."""
         given = [clip.speaker or None for clip in self._clips]
         rows = unnamed_clips(given)
-        if not len(rows) or self.config.refine.rounds == 0 or not self.config.refine.speakers:
+        if not len(rows) or not self._by_speaker:
             return given
         views = self.lalm.mean(axis=0)[rows], self.alone.mean(axis=0)[rows]
         found = voice_embeddings([self._clips[row] for row in rows], self._cache).in_memory()
@@ -95,7 +100,7 @@ class Teaching:
     @functools.cached_property
     def mixing(self) -> float:
         """How far speakers differ in their emotions, 0 to 1; see `mifuse.voices.effects`."""
-        if self.classifier is None or self.config.refine.rounds == 0 or not self.config.refine.speakers:
+        if self.classifier is None or not self._by_speaker:
             return 0.0
         names = np.array([speaker or "" for speaker in self.speakers])
         rows = np.flatnonzero(names != "")
