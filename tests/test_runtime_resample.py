@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mifuse_runtime import AudioError
-from mifuse_runtime.resample import Resampler, resample
+from mifuse_runtime.resample import Resampler, _filters, resample
 from tests.bundles import tone
 
 RATES = (8000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000)
@@ -60,3 +62,17 @@ def test_rates_that_cannot_be_used(rate: float) -> None:
 def test_any_whole_rate_is_close() -> None:
     for rate in (1001, 44_099, 95_890, 767_999):
         assert resample(np.zeros(rate, np.float32), rate, 16_000).size == pytest.approx(16_000, rel=8e-4)
+
+
+@pytest.mark.parametrize("rate", [*RATES, 7919, 44_099])
+def test_products_are_the_sums_that_the_filters_say(rate: int) -> None:
+    samples = np.random.default_rng(1).standard_normal(3001).astype(np.float32)
+    out = resample(samples, rate, 16_000)
+    down, up = Fraction(rate, 16_000).limit_denominator(640).as_integer_ratio()
+    filters = _filters(down, up).astype(np.float64)
+    half = filters.shape[1] // 2
+    padded = np.pad(samples.astype(np.float64), (half, filters.shape[1] + down))
+    for place in np.linspace(0, out.size - 1, 40).astype(int):
+        start = place * down // up
+        wanted = filters[place % up] @ padded[start : start + filters.shape[1]]
+        assert out[place] == pytest.approx(wanted, abs=1e-5)
