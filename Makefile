@@ -6,14 +6,14 @@ TORCH_INDEX ?=
 # Passed on: make demo ARGS="--source a.csv …", make test ARGS="-k fusion".
 ARGS ?=
 
-# HASHED=1: every file that is installed must have its hash in requirements.lock; Python 3.11 or newer.
+# HASHED=1: every file that is installed must have its hash in requirements.lock.
 HASHED ?=
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web test learning lint types format wheel release clean
+.PHONY: help setup demo web test learning lint types format wheel licences lock release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,8 +56,8 @@ licences: $(READY) ## the licence of every dependency; fails at one that is not 
 	$(BIN)/python -m benchmarks.supply licences
 
 lock: ## requirements.lock anew from constraints.txt, with uv
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra all --extra fuzz \
-		-c constraints.txt setup.cfg --no-header -o requirements.lock
+	uv pip compile -q --universal --python-version 3.10 --generate-hashes --extra all --extra fuzz \
+		-c constraints.txt setup.cfg --custom-compile-command "make lock" -o requirements.lock
 
 release: $(READY) ## build both wheels, try each in an empty environment, tag the version
 	VENV=$(VENV) .ci/release
