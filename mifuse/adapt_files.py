@@ -21,6 +21,7 @@ from mifuse.errors import MifuseError
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import check_agrees, parse_shares
 from mifuse.models.classifier import load_model
+from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
 from mifuse.runs.folder import close_run, open_run
 from mifuse.runs.predictions import Predictions
@@ -72,13 +73,7 @@ def adapt_manifest(
     classifier = None if inputs.source is None else load_model(inputs.source, inputs.naming.labels)
     if config.keep > 0 and isinstance(classifier, Student):
         config = replace(config, size=classifier.size)
-    labels = inputs.naming.labels or (None if classifier is None else classifier.labels)
-    if labels is None:  # the draws say
-        teacher = inputs.teachers[0] if inputs.teachers else None
-        labels = draws_labels(inputs.draws[0], teacher, inputs.naming)
-    if classifier is not None:
-        require_same_labels(classifier.labels, labels, "--labels")
-        labels = classifier.labels
+    labels = _labels(inputs, classifier)
     naming = inputs.naming.over(labels)
     clips = spoken(read_manifest(inputs.target, labels=None).select("adapt").clips, cache)
     lalms = _lalms(inputs, clips, naming, cache)
@@ -108,6 +103,15 @@ def adapt_manifest(
         record |= {"labelled": 0 if known is None else int((known >= 0).sum())}
         close_run(partial, out, adapted.student, record, predictions)
     return record
+
+
+def _labels(inputs: AdaptInputs, classifier: Student | HubClassifier | None) -> tuple[str, ...]:
+    """Of the student, in the order of its probabilities: the classifier's, those asked for, or the draws'."""
+    wanted = inputs.naming.labels
+    if classifier is not None:
+        require_same_labels(classifier.labels, wanted or classifier.labels, "--labels")
+        return tuple(classifier.labels)
+    return wanted or draws_labels(inputs.draws[0], next(iter(inputs.teachers), None), inputs.naming)
 
 
 def _record(

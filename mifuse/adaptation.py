@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
+from mifuse.clips.shards import Joined
 from mifuse.errors import TrainingError
 from mifuse.fusion.new_voices import held_out, predict_held_out
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
@@ -36,6 +38,7 @@ from mifuse.voices.statistics import features_and_statistics
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+Progress = Callable[[dict[str, float]], object]  # called with the record of each epoch
 MIXED = 0.5  # of `Teaching.mixing`; above it the student takes each clip by itself
 
 
@@ -68,7 +71,7 @@ def adapt(
     shares: Array | None = None,
     student: Callable[[], Student] | None = None,
     state: Path | None = None,
-    progress: Callable[[dict[str, float]], object] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Adapted:
     """Adapt a student to unlabelled clips.
 
@@ -95,29 +98,36 @@ def adapt(
     _check(clips, lalms, labels, classifier, config)
     if shares is None and check is not None:
         shares = estimated_shares(np.mean([draws.mean(axis=0) for draws in lalms], axis=0), check)[0]
-    if config.refine.rounds > 0:
-        features, statistics = features_and_statistics(clips, cache)
-    else:
-        features, statistics = Features.of(clips, cache), None
+    features, voices = _measured(clips, cache, config)
     teaching = Teaching(
-        *(clips, lalms, classifier, statistics),
-        cache=cache,
-        config=config,
-        seed=seed,
-        known=known,
-        shares=shares,
+        clips, lalms, classifier, voices, cache=cache, config=config, seed=seed, known=known, shares=shares
     )
     features = features.spoken_by(on_main_process(lambda: teaching.speakers))
-    trainer = Trainer(
-        first_student(classifier, labels, config, seed) if student is None else student(),
+    first = student or partial(first_student, classifier, labels, config, seed)
+    trainer = _trainer(teaching, first(), features)
+    saved = TrainingState(state, _settings(teaching, clips, cache))
+    adapted = _adapted(teaching, trainer, _fit(teaching, trainer, saved, progress))
+    if not config.verdict or config.refine.rounds == 0:
+        return adapted
+    verdict = _verdict(adapted, teaching, trainer.features, first(), check=check, progress=progress)
+    return replace(adapted, verdict=verdict)
+
+
+def _trainer(teaching: Teaching, student: Student, features: Features) -> Trainer:
+    config, classifier = teaching.config, teaching.classifier
+    return Trainer(
+        student,
         # Where each speaker has a mood of his own, normalising within him would take it out.
         features if on_main_process(lambda: teaching.mixing) < MIXED else features.anonymous(),
-        *(config.fit, seed),
+        *(config.fit, teaching.seed),
         earlier=classifier if isinstance(classifier, Student) and config.keep > 0 else None,
         keep=config.keep,
     )
-    saved = TrainingState(state, _settings(teaching, clips, cache))
-    targets = saved.load(trainer).get("targets", np.empty(0))
+
+
+def _fit(teaching: Teaching, trainer: Trainer, saved: TrainingState, progress: Progress) -> Array:
+    """The loop: labels by the teachers, an epoch of the student on them. Returns the last labels, (N, C)."""
+    targets: Array = saved.load(trainer).get("targets", np.empty(0))
     refresh = on_main_process(lambda: teaching.refresh)
     while trainer.epoch < trainer.epochs:
         if trainer.epoch == 0 or (refresh > 0 and trainer.epoch % refresh == 0):
@@ -125,12 +135,16 @@ def adapt(
             targets = on_main_process(lambda: teaching.labels(trainer))
         progress(trainer.run_epoch(targets))
         saved.save(trainer, {"targets": targets})
-    adapted = _adapted(teaching, trainer, targets)
-    if not config.verdict or config.refine.rounds == 0:
-        return adapted
-    second = first_student(classifier, labels, config, seed) if student is None else student()
-    verdict = _verdict(adapted, teaching, trainer.features, second, check=check, progress=progress)
-    return replace(adapted, verdict=verdict)
+    return targets
+
+
+def _measured(
+    clips: Sequence[Clip], cache: AudioCache, config: AdaptConfig
+) -> tuple[Features, Joined | None]:
+    """What the student sees of the clips, and what refinement does, if there is any."""
+    if config.refine.rounds > 0:
+        return features_and_statistics(clips, cache)
+    return Features.of(clips, cache), None
 
 
 def _verdict(
@@ -140,7 +154,7 @@ def _verdict(
     second: Student,
     *,
     check: NDArray[np.int64] | None,
-    progress: Callable[[dict[str, float]], object],
+    progress: Progress,
 ) -> Verdict:
     """What to expect, on the archive and, by a second student that misses some speakers, on new voices."""
     config, seed = teaching.config, teaching.seed

@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -139,22 +138,23 @@ def test_imports_point_one_way():
 
 def test_help_is_fast_and_imports_nothing_heavy():
     code = (
-        "import sys\nfrom mifuse.cli import main\n"
+        "import sys, time\nfrom mifuse.cli import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'numpy', 'onnxruntime', 'transformers', 'scipy'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'onnxruntime', 'transformers', 'scipy'} & set(sys.modules)))\n"
+        "print(time.process_time())"
     )
     path = {"PYTHONPATH": ":".join(str(folder.parent) for folder in PACKAGES.values())}
     best = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
         run = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=path
         )
-        best = min(best, time.perf_counter() - start)
         assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "[]"
+        *_, loaded, seconds = run.stdout.splitlines()
+        best = min(best, float(seconds))
+    assert loaded == "[]"
     assert all(name in run.stdout for name in COMMANDS)
-    # Measured 0.1 s; the promise is 0.3 s on a quiet machine, and CI machines are not quiet.
+    # Of the processor, which other programs do not change much. Measured 0.1 s; the promise is 0.3 s.
     assert best < 1.0
 
 
@@ -171,7 +171,15 @@ def test_every_command_is_documented(name):
     assert undocumented == []
 
 
-def test_no_source_file_is_longer_than_400_lines():
-    files = [file for folder in PACKAGES.values() for file in folder.rglob("*.py")]
-    long = {file.name: n for file in files if (n := len(file.read_text(encoding="utf-8").splitlines())) > 400}
-    assert long == {}
+def test_no_file_is_longer_than_400_lines_and_no_function_than_60():
+    folders = [*PACKAGES.values(), ROOT / "benchmarks"]
+    sources = {file: file.read_text(encoding="utf-8") for folder in folders for file in folder.rglob("*.py")}
+    assert {file.name: n for file, text in sources.items() if (n := len(text.splitlines())) > 400} == {}
+    functions = [
+        (f"{file.name}: {node.name}", node.end_lineno - node.lineno + 1)  # with signature and docstring
+        for file, text in sources.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert len(functions) > 1000
+    assert [function for function in functions if function[1] > 60] == []

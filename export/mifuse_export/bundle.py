@@ -57,27 +57,24 @@ def export_bundle(
     sign: Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the bundle `out` of `model`, every file of it checked against the model.
+    """Write the bundle `out` of `model`, every file of it checked against the model; returns `out`.
 
     Args:
         model: forward(samples (batch, n)) -> probabilities (batch, C).
         config: what the bundle holds and what int8 may cost; None: fp32 in ONNX.
-        calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them. They set the
-            ranges of int8 and the thresholds of streams, and are part of the parity check.
+        calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them: for the ranges of
+            int8, the thresholds of streams and the parity check.
         probe: clips that int8 is judged on; None: the calibration clips.
         retrain: asked for a model trained with int8's rounding when int8 in every layer fails the gate. Int8
             is of whichever model can have more layers in it; fp32, and what int8 is held against, is `model`.
-        frontend: the numbers of the model's log-mel front end; the bundle then holds what follows it, too,
-            as graphs that a stream runs on frames that it has computed once. None: it has another one.
-        speaker: (C, D + 1) weights and bias of the head for speakers whom the device gets to know: it takes
-            what the model's module `head` is given, and mean and deviation of each mel bin of `frontend`, as
-            z-scores within the speaker (see `mifuse_runtime.speaker`). None: the device knows nobody.
+        frontend: of the model; the bundle then holds what follows it, too, as graphs that a stream runs on
+            frames that it has computed once. None: the model has another one.
+        speaker: (C, D + 1) weights and bias of the head for speakers whom the device gets to know, on what
+            the module `head` is given and mean and deviation of each mel bin, as z-scores within the speaker
+            (see `mifuse_runtime.speaker`). None: the device knows nobody.
         provenance: what is known of the model's making, JSON values.
         sign: PEM file of a private key that signs the bundle; None leaves it unsigned.
         force: replace an existing bundle.
-
-    Returns:
-        `out`.
 
     Raises:
         ExportError: bad arguments, a graph that differs from the model, or an int8 model that loses too much.
@@ -90,9 +87,31 @@ def export_bundle(
     if speaker is not None and not frontend:
         raise ExportError("a head for known speakers needs the spectrum of a front end: give `frontend`, too")
     seal = signer(sign) if sign else None
-    model = frozen(model)
-    reference = torch_predict(model)
-    bundle = Bundle(
+    bundle = _planned(config, labels, sample_rate, speaker, provenance or {})
+    with new_folder(out, force) as folder:
+        bundle = _write_models(
+            frozen(model), folder, bundle, config, calibration, probe=probe, retrain=retrain
+        )
+        bundle = _add_streams(folder, bundle, frontend, calibration)
+        if speaker is not None:
+            np.save(folder / _SPEAKER, speaker.astype("<f4"), allow_pickle=False)
+        bundle = replace(bundle, files=hashes(folder))
+        (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
+        (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")
+        if seal:
+            seal(folder)
+    return out
+
+
+def _planned(
+    config: ExportConfig,
+    labels: Sequence[str],
+    sample_rate: int,
+    speaker: Floats | None,
+    provenance: Mapping[str, Any],
+) -> Bundle:
+    """The bundle before anything is written or measured."""
+    return Bundle(
         labels=tuple(labels),
         sample_rate=sample_rate,
         window=config.window,
@@ -100,34 +119,8 @@ def export_bundle(
         models=_files(config),
         files={},
         speaker=None if speaker is None else _SPEAKER,
-        provenance={**(provenance or {}), "versions": _versions("openvino" in config.formats)},
+        provenance={**provenance, "versions": _versions("openvino" in config.formats)},
     )
-    with new_folder(out, force) as folder:
-        _write_floats(model, folder, bundle)
-        quality = _parity(reference, folder, bundle, calibration)
-        if config.quantised:
-            bundle, figures = add_int8(
-                *(reference, folder, bundle, config),
-                calibration=calibration,
-                probe=probe or Probe(calibration),
-                retrain=retrain,
-            )
-            quality = figures | quality
-        device = start_unsealed(folder, bundle, "onnxruntime", bundle.default)
-        bundle = replace(bundle, stream=stream_settings(device, sample_rate, calibration))
-        if frontend:
-            bundle, worst = _add_bodies(folder, bundle, frontend, calibration)
-            quality["body_max_abs_dp"] = rounded(worst)
-        if speaker is not None:
-            np.save(folder / _SPEAKER, speaker.astype("<f4"), allow_pickle=False)
-        if "ort" in config.formats:
-            mobile.write_operators(folder / "mobile")
-        bundle = replace(bundle, files=hashes(folder), quality=quality)
-        (folder / bundles.NAME).write_text(bundle.to_json(), encoding="utf-8")
-        (folder / card.NAME).write_text(card.card(folder, bundle), encoding="utf-8")
-        if seal:
-            seal(folder)
-    return out
 
 
 def _files(config: ExportConfig) -> dict[str, dict[str, str]]:
@@ -140,6 +133,37 @@ def _files(config: ExportConfig) -> dict[str, dict[str, str]]:
     return models
 
 
+def _write_models(
+    model: nn.Module,
+    folder: Path,
+    bundle: Bundle,
+    config: ExportConfig,
+    calibration: Sequence[Floats],
+    *,
+    probe: Probe | None,
+    retrain: Retrain | None,
+) -> Bundle:
+    """All graphs from samples to probabilities; the bundle with what was measured of them.
+
+    Raises:
+        ExportError: one is not as good as the model.
+    """
+    reference = torch_predict(model)
+    _write_floats(model, folder, bundle)
+    quality = _parity(reference, folder, bundle, calibration)
+    if config.quantised:
+        bundle, figures = add_int8(
+            *(reference, folder, bundle, config),
+            calibration=calibration,
+            probe=probe or Probe(calibration),
+            retrain=retrain,
+        )
+        quality = figures | quality
+    if "ort" in config.formats:
+        mobile.write_operators(folder / "mobile")
+    return replace(bundle, quality=quality)
+
+
 def _write_floats(model: nn.Module, folder: Path, bundle: Bundle) -> None:
     files = bundle.models["fp32"]
     source, embedding = folder / files["onnxruntime"], bundle.speaker is not None
@@ -149,10 +173,12 @@ def _write_floats(model: nn.Module, folder: Path, bundle: Bundle) -> None:
         write_openvino(source, folder / bundle.models["fp16"]["openvino"], half=True)
 
 
-def _add_bodies(
-    folder: Path, bundle: Bundle, frontend: FrontEnd, clips: Sequence[Floats]
-) -> tuple[Bundle, float]:
-    """The bundle with the graphs behind the front end, and their largest |Δp| against the whole ones."""
+def _add_streams(folder: Path, bundle: Bundle, frontend: FrontEnd | None, clips: Sequence[Floats]) -> Bundle:
+    """The bundle with thresholds of streams and the graphs behind the front end, held to the whole ones."""
+    device = start_unsealed(folder, bundle, "onnxruntime", bundle.default)
+    bundle = replace(bundle, stream=stream_settings(device, bundle.sample_rate, clips))
+    if not frontend:
+        return bundle
     split = {
         (precision, engine): name
         for precision, models in bundle.models.items()
@@ -160,7 +186,8 @@ def _add_bodies(
         if engine != mobile.ENGINE and precision != "fp16"
     }
     bundle = replace(bundle, frontend=frontend, bodies=write_bodies(folder, split, frontend))
-    return bundle, check_bodies(folder, replace(bundle, files=hashes(folder)), clips)
+    worst = check_bodies(folder, replace(bundle, files=hashes(folder)), clips)
+    return replace(bundle, quality=dict(bundle.quality) | {"body_max_abs_dp": rounded(worst)})
 
 
 def _parity(reference: Predict, folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> dict[str, Any]:

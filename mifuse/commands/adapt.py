@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mifuse.clips.labels import Naming
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
+
+if TYPE_CHECKING:
+    from mifuse.fusion.recipes import AdaptConfig
 
 
 @click.command(
@@ -128,8 +131,12 @@ def adapt(
             force=force,
             progress=progress if tensorboard is None else _with_tensorboard(progress, tensorboard),
         )
-    if not is_main_process():
-        return
+    if is_main_process():
+        _show(record, out, target, config, as_json)
+
+
+def _show(record: Mapping[str, Any], out: Path, target: Path, config: AdaptConfig, as_json: bool) -> None:
+    """What came of it, and what to do about it."""
     if as_json:
         parts = {name: record[name] for name in ("doubted", "shares", "verdict")}
         deploy = None if record["verdict"] is None else record["verdict"]["deploy"]

@@ -112,37 +112,21 @@ def label(
     OPENAI_API_KEY and ANTHROPIC_API_KEY.
     """
     from mifuse.clips.audio import AudioCache
-    from mifuse.clips.labels import LABELS
-    from mifuse.clips.manifest import label_set, read_manifest
     from mifuse.clips.speech import spoken
     from mifuse.teachers import labelling
-    from mifuse.teachers.opening import OptionError, open_teacher
     from mifuse.teachers.service import key_from_environment
     from mifuse.teachers.store.database import DrawsStore
 
     if budget_usd is not None and not math.isfinite(budget_usd):
         raise click.UsageError(f"--budget-usd {budget_usd}: give an amount, or leave it out for no bound")
-    # What a clip is labelled is none of a teacher's business; which labels there are is.
-    whole = read_manifest(manifest, labels=None)
-    rows = whole.select(split).clips
-    replayed = spec.partition(":")[0] == "replay"  # nothing is asked
-    labels = LABELS if replayed else label_set(whole, naming)
-    cache = AudioCache()
-    settings = options | {"logprobs": probs == "logprobs"}
-    try:
-        opened = open_teacher(
-            *(spec, model, manifest, rows, cache),
-            labels=labels,
-            descriptions=descriptions,
-            options=settings,
-        )
-    except OptionError as error:
-        raise click.UsageError(str(error)) from error
-    teacher = opened.teacher
-    clips = spoken(rows, cache, reading, broken=True)
-    count = draws or teacher.default_draws
-    summary: dict[str, Any] = {"teacher": str(teacher.source), "store": str(store_path), "clips": len(clips)}
-    summary["draws"] = count
+    settings, cache = options | {"logprobs": probs == "logprobs"}, AudioCache()
+    opened, rows = _open(
+        spec, model, manifest, cache, split=split, naming=naming, descriptions=descriptions, options=settings
+    )
+    source, clips = opened.teacher.source, spoken(rows, cache, reading, broken=True)
+    count = draws or opened.teacher.default_draws
+    summary: dict[str, Any] = {"teacher": str(source), "store": str(store_path)}
+    summary |= {"clips": len(clips), "draws": count}
     if opened.labels:
         summary["labels"] = ", ".join(opened.labels)
     if dry_run:
@@ -151,7 +135,7 @@ def label(
     if opened.key:
         key_from_environment(opened.key)
     with DrawsStore(store_path) as store:
-        plan = labelling.plan(clips, count, store.keys(teacher.source), cache)
+        plan = labelling.plan(clips, count, store.keys(source), cache)
         if plan.questions:
             _agree(opened, store, len(clips), yes)
             _measure(opened, len(rows))
@@ -161,6 +145,32 @@ def label(
         summary |= {"invalid": run.invalid, "usd": round(run.usd, 6)}
     _show(summary, as_json)
     _complain(run, budget_usd)
+
+
+def _open(
+    spec: str,
+    model: str | None,
+    manifest: Path,
+    cache: AudioCache,
+    *,
+    split: str,
+    naming: Naming,
+    **options: Any,
+) -> tuple[Opened, tuple[Clip, ...]]:
+    """The teacher, and the rows that it is asked about."""
+    from mifuse.clips.labels import LABELS
+    from mifuse.clips.manifest import label_set, read_manifest
+    from mifuse.teachers.opening import OptionError, open_teacher
+
+    # What a clip is labelled is none of a teacher's business; which labels there are is.
+    whole = read_manifest(manifest, labels=None)
+    rows = whole.select(split).clips
+    replayed = spec.partition(":")[0] == "replay"  # nothing is asked
+    labels = LABELS if replayed else label_set(whole, naming)
+    try:
+        return open_teacher(spec, model, manifest, rows, cache, labels=labels, **options), rows
+    except OptionError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _estimate(

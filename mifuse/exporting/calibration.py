@@ -111,7 +111,7 @@ def labelled_probe(manifest: Manifest, naming: Naming, cache: AudioCache, bar: B
 
 def read_clips(clips: Sequence[Clip], cache: AudioCache, bar: Bar) -> list[Samples]:
     """The first ten seconds of each clip, as a student learns from it."""
-    return [cache.samples(clip)[:LONGEST] for clip in bar(clips)]
+    return [cache.samples(clip)[:LONGEST] for clip in (bar(clips) if clips else ())]
 
 
 def _spread(clips: Sequence[T], count: int) -> list[T]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples
 from mifuse.clips.labels import Naming
-from mifuse.clips.manifest import ANY, Clip, read_manifest
+from mifuse.clips.manifest import ANY, Clip, Manifest, read_manifest
 from mifuse.errors import MifuseError
 from mifuse.exporting.calibration import Bar, calibration_samples, labelled_probe
 
@@ -66,14 +66,9 @@ def export_student(
     model, cache = load_model(student), cache or AudioCache()
     _check_exportable(student, model, config)
     source = Path(calibration) if calibration else _adapted_to(student, needed=config.quantised)
-    clips: list[Samples] = []
-    probe: Probe | None = None
-    adapt: Sequence[Clip] = ()
-    if source:
-        manifest = read_manifest(source, labels=None)
-        clips = calibration_samples(manifest, model, cache, bar)
-        probe = labelled_probe(manifest, naming.over(model.labels), cache, bar) if config.quantised else None
-        adapt = manifest.select("adapt").clips
+    manifest = read_manifest(source, labels=None) if source else Manifest(student, ())  # of no clips
+    clips, adapt = calibration_samples(manifest, model, cache, bar), manifest.select("adapt").clips
+    probe = labelled_probe(manifest, naming.over(model.labels), cache, bar) if config.quantised else None
     for candidate in _candidates(model, config, adapt, clips, cache=cache, progress=progress):
         provenance = _provenance(student, model, candidate, probe or Probe(clips))
         with contextlib.suppress(OverBudgetError):

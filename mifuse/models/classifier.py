@@ -87,18 +87,7 @@ def train_classifier(
     """
     config, cache = config or TrainConfig(), cache or AudioCache()
     clips = [clip for clip in clips if clip.label is not None]
-    found = Counter(str(clip.label) for clip in clips)
-    if len(found) < 2:
-        raise TrainingError(
-            f"{len(clips)} labelled clips of {len(found)} classes: a classifier needs at least two"
-        )
-    labels = labels or Naming().set_of(found, "the labelled clips")
-    if strange := [label for label in found if label not in labels]:
-        raise TrainingError(
-            f"{found[strange[0]]} clips are labelled {strange[0]!r}: the labels are {', '.join(labels)}"
-        )
-    if absent := [label for label in labels if label not in found]:
-        _LOGGER.warning("no clip is labelled %s: the classifier cannot learn that", ", ".join(absent))
+    labels = _label_set(clips, labels)
     held_out = _held_out(clips, config.validation, seed)
     train = [clip for clip, held in zip(clips, held_out, strict=True) if not held]
     valid = [clip for clip, held in zip(clips, held_out, strict=True) if held]
@@ -123,6 +112,27 @@ def train_classifier(
     best = _fit_best(fit, truth, lambda: ua(fit.average_probs(valid_embeddings)), config.patience, progress)
     Head(hub).load_state_dict(fit.average.state_dict())
     return Trained(hub.cpu(), fit.history, best)
+
+
+def _label_set(clips: Sequence[Clip], labels: Sequence[str] | None) -> Sequence[str]:
+    """The labels of a classifier that learns from the clips: those wanted, or those that occur.
+
+    Raises:
+        TrainingError: the clips do not go with them, or have one class alone.
+    """
+    found = Counter(str(clip.label) for clip in clips)
+    if len(found) < 2:
+        raise TrainingError(
+            f"{len(clips)} labelled clips of {len(found)} classes: a classifier needs at least two"
+        )
+    labels = labels or Naming().set_of(found, "the labelled clips")
+    if strange := [label for label in found if label not in labels]:
+        raise TrainingError(
+            f"{found[strange[0]]} clips are labelled {strange[0]!r}: the labels are {', '.join(labels)}"
+        )
+    if absent := [label for label in labels if label not in found]:
+        _LOGGER.warning("no clip is labelled %s: the classifier cannot learn that", ", ".join(absent))
+    return labels
 
 
 def _fit_best(
