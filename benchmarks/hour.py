@@ -33,10 +33,10 @@ TURN, PAUSE = 3.5, 3.0  # seconds: one side of a call
 TIMELINE = """
 import json, sys, time
 from mifuse_runtime import Recognizer
-from mifuse_runtime.command.recordings import Raw, recordings
+from mifuse_runtime.command.recordings import recordings
 recognizer = Recognizer.load(sys.argv[1])
 begin = time.process_time()
-[found] = recordings(recognizer, sys.argv[2], "mix", Raw())
+[found] = recordings(recognizer, sys.argv[2], "mix")
 spent = time.process_time() - begin
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 answer = found.answer

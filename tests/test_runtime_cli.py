@@ -13,6 +13,7 @@ import threading
 import time
 import tokenize
 import wave
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,41 @@ def test_listen_until_ctrl_c(
     assert [row["state"] for row in found] == [p.state for p in wanted]
 
 
+def test_listen_to_channels(
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    microphone: SimpleNamespace,
+) -> None:
+    from mifuse_runtime.command import microphone as module
+
+    both = np.stack([speech(4, 48_000), np.zeros(4 * 48_000, np.float32)], axis=1)
+    asked: list[int] = []
+
+    def blocks(_: object, __: object, rate: float, channels: int) -> Iterator[np.ndarray]:
+        asked.append(channels)
+        yield from np.array_split(both[:, :channels], 40)
+
+    monkeypatch.setattr(module, "_blocks", blocks)
+    card = {"default_samplerate": 48_000.0, "max_input_channels": 2}
+    microphone.query_devices = lambda device, kind: card
+    assert main(["listen", str(bundle), "--json", "--channel", "each"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["channel"], row["end"], row["state"] == "no speech") for row in found] == [
+        (channel, end, channel == 1) for end in (3.0, 3.5) for channel in (0, 1)
+    ]
+    assert main(["listen", str(bundle), "--channel", "right"]) == 0
+    assert "    3.0 s  channel right  no speech" in capsys.readouterr().out
+    assert main(["listen", str(bundle)]) == 0 and asked == [2, 2, 1]
+    for options, said in (
+        (["--channel", "2"], "there is no channel 2: there are 2"),
+        (["--channel", "both"], "channel 'both': use mix, left, right or a number from 0"),
+        (["--channel", "each", "--speaker", "me.json"], "--speaker is one: name its channel"),
+    ):
+        assert main(["listen", str(bundle), *options]) == 1
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_device_that_stops_does_not_hang(
     bundle: Path,
@@ -224,6 +260,10 @@ def test_raw_samples_from_stdin(
     samples = np.repeat(tone(1, rate=rate)[:, None], channels, axis=1)
     raw = (samples * 32767).astype("<i2") if encoding == "int16" else samples.astype("<f4")
     options = ["--rate", str(rate), "--channels", str(channels), "--encoding", encoding, "--json"]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(raw.tobytes())))
+    assert main(["predict", str(bundle), "-", *options, "--channel", "each"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["path"], row["channel"]) for row in rows] == [("-", channel) for channel in range(channels)]
     for content, code in ((raw.tobytes(), 0), (raw.tobytes()[:-1], 1), (b"", 1)):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
         assert main(["predict", str(bundle), "-", *options]) == code

@@ -171,6 +171,35 @@ def test_stream(address: str, bundle: Path) -> None:
         assert row["scores"] == pytest.approx(dict(prediction.scores), abs=1e-5)
 
 
+def test_channels(address: str, bundle: Path) -> None:
+    recognizer, rate = Recognizer.load(bundle), 8000
+    sides = [(speech(2, rate, pitch) * 32767).astype(np.int16) for pitch in (150.0, 210.0)]
+    both = np.stack(sides, axis=1)
+    raw, form = both.astype("<i2").tobytes(), f"rate={rate}&channels=2"
+    alone = [recognizer.stream(rate, 1.0, 0.25).feed(side) for side in sides]
+    wanted = sorted(({**vars(p), "channel": n} for n in (0, 1) for p in alone[n]), key=lambda p: p["end"])
+    cuts = [raw[at : at + 3200] for at in range(0, len(raw), 3200)]
+    found = stream(address, f"{form}&window=1&hop=0.25&channel=each", [*cuts, "reset", *cuts, "close"])
+    found, last = found[: len(wanted)], found[-2:]
+    assert [(p["channel"], p["end"], p["state"]) for p in found] == [
+        (p["channel"], p["end"], p["state"]) for p in wanted
+    ]
+    assert [p["channel"] for p in last] == [0, 1]
+    for one, other in zip(found, wanted, strict=True):
+        assert list(one["scores"].values()) == pytest.approx(list(other["scores"].values()), abs=1e-5)
+    found = stream(address, f"{form}&window=1&hop=0.25&channel=right", [raw, "close"])
+    assert [(p["channel"], p["state"]) for p in found[:-1]] == [("right", p.state) for p in alone[1]]
+    for query in (f"{form}&channel=2", f"{form}&channel=both", "channel=right"):
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="400"):
+            stream(address, query, [])
+    code, answer = post(address, raw, f"/predict?{form}&channel=each")
+    assert code == 200 and [one["channel"] for one in answer["channels"]] == [0, 1]
+    assert post(address, raw, f"/predict?{form}&channel=1")[1] == answer["channels"][1]
+    assert post(address, raw, f"/predict?{form}&channel=2")[0] == 400
+    code, answer = post(address, np.tile(both, (3, 1)).astype("<i2").tobytes(), f"/predict?{form}")
+    assert code == 200 and answer["segments"], "raw samples that are longer than the window: a timeline"
+
+
 def test_stream_goes_on_after_a_bad_message(address: str) -> None:
     good = (tone(1) * 32767).astype("<i2").tobytes()
     found = stream(address, "window=1", [b"\0", good, "close"])

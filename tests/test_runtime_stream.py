@@ -215,3 +215,21 @@ def test_many_streams_in_one_call_are_as_each_alone(recognizer: Recognizer) -> N
         recognizer.feed_all([streams[0]] * 2, [tone(0.1)] * 2)
     with pytest.raises(ValueError, match="shorter"):
         recognizer.feed_all(streams, [tone(0.1)])
+
+
+def test_a_channel_of_the_chunks(recognizer: Recognizer, caplog: pytest.LogCaptureFixture) -> None:
+    left, right = speech(2.1), speech(2.1, pitch=210.0)
+    both = np.stack([left, right], axis=1)
+    chunks = np.array_split(both, 7)
+    streams = [recognizer.stream(window=1.0, channel=channel) for channel in ("left", 1, "mix")]
+    fed = [recognizer.feed_all(streams, [chunk] * 3) for chunk in chunks]
+    for number, samples in enumerate((left, right, both.mean(axis=1, dtype=np.float32))):
+        found = [p for part in fed for p in part[number]]
+        same(found, recognizer.stream(window=1.0).feed(samples))
+    for channel in (2, "right", "each", -1):
+        with pytest.raises(AudioError, match=r"there is no channel|use mix, left, right or a number"):
+            recognizer.stream(channel=channel).feed(both[:, : 1 + (channel == 2)])
+    opposite = recognizer.stream(window=1.0)
+    found = [p for chunk in chunks for p in opposite.feed(np.stack([chunk[:, 0], -chunk[:, 0]], axis=1))]
+    same(found, recognizer.stream(window=1.0).feed(left))
+    assert caplog.text.count("cancel each other") == 1

@@ -147,6 +147,19 @@ def test_streams_decide_as_in_python_however_the_audio_is_cut(
         same(one, other)
 
 
+def test_a_stream_of_one_channel(ask: Ask, bundle: Path, python: Recognizer, tmp_path: Path) -> None:
+    both = np.stack([speech(1.6), speech(1.6, pitch=210.0)], axis=1)
+    request = {"bundle": bundle, "window": 0.8, "cuts": [9000], **written(both, tmp_path)}
+    for channel in ("left", 1):
+        stream = python.stream(window=0.8, channel=channel)
+        expected = stream.feed(both[:9000]) + stream.feed(both[9000:]) + stream.close()
+        for one, other in zip(ask("stream", **request, channel=channel), expected, strict=True):
+            same(one, other)
+    for channel in (2, "each", -1):
+        with pytest.raises(RuntimeError, match=r"there is no channel 2|use mix, left, right or a number"):
+            ask("stream", **request, channel=channel)
+
+
 def test_stream_starts_again_and_takes_a_vad(
     ask: Ask, bundle: Path, python: Recognizer, tmp_path: Path
 ) -> None:

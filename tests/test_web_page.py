@@ -121,6 +121,21 @@ def test_the_microphone(page: Page) -> None:
     assert len(rows(page)) == count, "it goes on after it was stopped"
 
 
+def test_the_microphones_channels(page: Page) -> None:
+    for choice in ("0", "each"):
+        page.run(f"document.querySelector('#channel').value = '{choice}'")
+        page.run("document.querySelector('#microphone').click()")
+        page.until("document.querySelectorAll('#rows tr').length > 1")
+        page.run("document.querySelector('#microphone').click()")
+        page.until("document.querySelector('#microphone').getAttribute('aria-pressed') === 'false'")
+        starts = [float(row[0]) for row in rows(page)]
+        # The fake device has one channel or two, by the browser's version; each has a prediction of its own.
+        tracks = page.run("document.querySelector('#track').clientHeight / 18")
+        assert tracks in ((1,) if choice == "0" else (1, 2))
+        assert starts[: 2 * tracks] == [0] * tracks + [0.25] * tracks
+    page.run("document.querySelector('#channel').value = 'mix'")
+
+
 def test_a_bundle_of_the_users_and_a_broken_one(page: Page, place: Path) -> None:
     chosen = make_bundle(place / "chosen", labels=("calm", "tense"), precisions=("fp32", "int8"))
     page.choose("#folder", chosen)

@@ -43,8 +43,8 @@ const calls = {
     const recognizer = recognizers.get(request.bundle);
     return Promise.all(Array.from({ length: request.times }, () => recognizer.predict(samples)));
   },
-  async stream({ bundle, rate, window, hop, cuts, again, vad, ...request }) {
-    const options = { sampleRate: rate, window, hop, vad: vad && ((frame) => frame[0] > 0) };
+  async stream({ bundle, rate, window, hop, cuts, again, vad, channel, ...request }) {
+    const options = { sampleRate: rate, window, hop, vad: vad && ((frame) => frame[0] > 0), channel };
     const stream = recognizers.get(bundle).stream(options);
     const samples = await samplesOf(request);
     const length = Array.isArray(samples) ? samples[0].length : samples.length;

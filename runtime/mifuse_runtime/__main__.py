@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--group", action="append", metavar="NAME=A+B", help="emotions as one: negative=angry+sad"
             )
         if name in ("predict", "listen"):
+            command.add_argument(
+                "--channel", default="mix", help="mix, left, right, a number from 0, or each (mix)"
+            )
             command.add_argument("--speaker", metavar="FILE", help="who speaks: learnt from, kept in FILE")
         if name == "predict":
             _predict_options(command)
@@ -117,7 +120,6 @@ def _predict_options(command: argparse.ArgumentParser) -> None:
     form.add_argument("--rttm", action="store_true", help="print segments as RTTM lines")
     form.add_argument("--vtt", action="store_true", help="print segments as WebVTT captions")
     command.add_argument("--timeline", action="store_true", help="print each segment, of short files, too")
-    command.add_argument("--channel", default="mix", help="mix, left, right, a number from 0, or each (mix)")
     command.add_argument("--jobs", type=_whole, default=1, help="processes; 0 is one for each core (1)")
     command.add_argument("--rate", type=_whole, default=16_000, help="Hz of raw samples from stdin (16000)")
     command.add_argument("--channels", type=_whole, default=1, help="channels of raw samples (1)")

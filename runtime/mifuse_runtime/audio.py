@@ -17,8 +17,10 @@ FAINT = 1e-9  # power, -90 dBFS: quieter channels are silence
 MAX_PEAK = 8.0  # decoders overshoot full scale a little; more means integers passed as floats
 
 
-def mono(samples: ArrayLike, channel: Channel = "mix") -> Floats:
+def mono(samples: ArrayLike, channel: Channel | Mixer = "mix") -> Floats:
     """Float32 (n,) from float samples in [-1, 1] or int16, 1-D or (n, channels); channels as `Mixer` does.
+
+    `channel` of a recording that comes in pieces is one `Mixer` for all of them.
 
     >>> mono(np.array([[16384, 0], [-32768, -32768]], np.int16))
     array([ 0.25, -1. ], dtype=float32)
@@ -26,13 +28,9 @@ def mono(samples: ArrayLike, channel: Channel = "mix") -> Floats:
     Raises:
         AudioError: another type or shape, or no such channel.
     """
-    if (
-        channel == "mix"
-        and isinstance(samples, np.ndarray)
-        and samples.ndim == 1
-        and samples.dtype == np.float32
-    ):
-        return samples
+    mixer = channel if isinstance(channel, Mixer) else Mixer(channel)
+    if isinstance(samples, np.ndarray) and samples.ndim == 1 and samples.dtype == np.float32:
+        return samples if mixer.index is None else mixer.mono(samples[:, None])
     try:
         array = np.asarray(samples)
     except ValueError as error:
@@ -46,7 +44,7 @@ def mono(samples: ArrayLike, channel: Channel = "mix") -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):  # infinite values are found by the caller
         floats: Floats = array.astype(np.float32, copy=False)
         floats = floats / np.float32(32768) if whole else floats
-        return Mixer(channel).mono(floats if floats.ndim == 2 else floats[:, None])
+        return mixer.mono(floats if floats.ndim == 2 else floats[:, None])
 
 
 class Mixer:
@@ -57,7 +55,7 @@ class Mixer:
     """
 
     def __init__(self, channel: Channel = "mix") -> None:
-        self._index = channel_index(channel)
+        self.index = channel_index(channel)  # None: the mean of all
         self._warned = False
 
     def mono(self, block: Floats) -> Floats:
@@ -67,10 +65,10 @@ class Mixer:
             AudioError: there is no such channel.
         """
         channels = block.shape[1]
-        if self._index is not None:
-            if self._index >= channels:
-                raise AudioError(f"there is no channel {self._index}: there are {channels}, counted from 0")
-            return block[:, self._index]
+        if self.index is not None:
+            if self.index >= channels:
+                raise AudioError(f"there is no channel {self.index}: there are {channels}, counted from 0")
+            return block[:, self.index]
         if channels == 1:
             return block[:, 0]
         mean: Floats = block.mean(axis=1, dtype=np.float32)
@@ -95,7 +93,7 @@ def channel_index(channel: Channel) -> int | None:
     names = {"mix": None, "left": 0, "right": 1}
     if channel in names:
         return names[str(channel)]
-    if (isinstance(channel, int) and channel >= 0) or (isinstance(channel, str) and channel.isdigit()):
+    if (isinstance(channel, int) and channel >= 0) or (isinstance(channel, str) and channel.isdecimal()):
         return int(channel)
     raise AudioError(f"channel {channel!r}: use mix, left, right or a number from 0")
 

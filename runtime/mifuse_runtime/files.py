@@ -136,7 +136,7 @@ def open_sound(file: BinaryIO, start: float = 0.0, end: float | None = None) -> 
         AudioError: as `read_audio`.
     """
     if not _seekable(file):
-        file = _spooled(file)
+        file = spooled(file)
     file.seek(0)
     head = file.read(4)
     if not head:
@@ -225,7 +225,7 @@ def _seekable(file: BinaryIO) -> bool:
         return False
 
 
-def _spooled(file: BinaryIO) -> BinaryIO:
+def spooled(file: BinaryIO) -> BinaryIO:
     """A stream as a file that can seek, which is gone when it is closed."""
     spool: BinaryIO = tempfile.TemporaryFile(prefix="mifuse-")  # noqa: SIM115, closed with its last reference
     size = 0

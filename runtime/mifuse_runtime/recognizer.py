@@ -231,6 +231,8 @@ class Recognizer:
         hop: float = 0.5,
         vad: Vad | None = None,
         speaker: Speaker | None = None,
+        *,
+        channel: Channel = "mix",
     ) -> Stream:
         """A stream of predictions over audio that arrives in chunks at `sample_rate` Hz (None: the model's).
 
@@ -240,9 +242,11 @@ class Recognizer:
             vad: finds speech instead of the bundle's own gate: called once for each 32 ms with float32
                 samples (512 at 16 kHz), returns the probability of speech or a bool.
             speaker: who speaks; learns from windows of speech that do not overlap.
+            channel: of chunks (n, channels), as for `predict`; one stream for each channel of a call, fed
+                together by `feed_all`, says who felt what.
 
         Raises:
-            AudioError: a rate, window or hop that cannot be used.
+            AudioError: a rate, window, hop or channel that cannot be used.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         window = self.bundle.window if window is None else window
@@ -251,6 +255,7 @@ class Recognizer:
             rate=rate,
             window=window,
             hop=hop,
+            channel=channel,
             odds=self._odds,
             view=self._view,
         )
@@ -285,7 +290,7 @@ class Recognizer:
         pays with `threads` above 1, and where one loop serves many connections.
 
         Raises:
-            AudioError: as for `Stream.feed`; names the stream. None of them has taken its chunk then.
+            AudioError: as for `Stream.feed`, naming the stream of several. None has taken its chunk then.
             ValueError: a stream is given twice, or there are more or fewer chunks than streams.
         """
         if len({id(stream) for stream in streams}) != len(streams):
@@ -295,7 +300,7 @@ class Recognizer:
             for stream, chunk in zip(streams, chunks, strict=True):
                 accepted.append(stream.accept(chunk))
         except AudioError as error:
-            raise AudioError(f"stream {len(accepted)}: {error}") from error
+            raise error if len(streams) == 1 else AudioError(f"stream {len(accepted)}: {error}") from error
         feeds = [stream.steps(samples) for stream, samples in zip(streams, accepted, strict=True)]
         with contextlib.ExitStack() as held:
             for stream in streams:

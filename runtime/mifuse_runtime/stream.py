@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mifuse_runtime.audio import Floats, checked, mono, peak
+from mifuse_runtime.audio import Channel, Floats, Mixer, checked, mono, peak
 from mifuse_runtime.batching import Run, Steps, probabilities_of, together
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares, View
@@ -47,6 +47,7 @@ class Stream:
         rate: float,
         window: float,
         hop: float,
+        channel: Channel = "mix",
         odds: Shares | None = None,
         view: View | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class Stream:
         self._rate = bundle.sample_rate
         self._needed = bundle.stream.speech  # share of a window
         self._resampler = Resampler(rate, self._rate)
+        self.channel, self._mixer = channel, Mixer(channel)
         self._window = round(window * self._rate)
         self._hop = max(1, round(hop * self._rate))
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
@@ -78,6 +80,7 @@ class Stream:
         self._received = self._sensed = 0  # samples since the start, and those that the voice gate was given
         self._next = 0  # index of the next window's first sample
         self._done = self._learnt = 0  # indices behind the last window, and the last that was learnt from
+        self._mixer = Mixer(self.channel)
         self._warned = self._closed = False
 
     def feed(self, chunk: ArrayLike) -> list[Prediction]:
@@ -125,7 +128,7 @@ class Stream:
         """The chunk as mono samples (n,) that can be used; raises as `feed` does."""
         if self._closed:
             raise AudioError("the stream is closed: make another one, or reset() it")
-        samples = mono(chunk)
+        samples = mono(chunk, self._mixer)
         if samples.size and not np.isfinite(peak(samples)):
             samples = np.where(np.isfinite(samples), samples, np.float32(0))
             if not self._warned:

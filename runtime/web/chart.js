@@ -41,7 +41,7 @@ export class Chart {
 
   /** Start another channel; the states of those before stay. */
   begin(name) {
-    if (!this.#tracks.at(-1)?.[1].length) this.#tracks.pop(); // nothing has come yet
+    if (this.#tracks.at(-1)?.[0] === "") this.#tracks.pop(); // of no channel: nothing has come yet
     this.#tracks.push([name, []]);
     this.#track.style.height = `${ROW * this.#tracks.length}px`;
     this.#levels = [];
@@ -63,10 +63,11 @@ export class Chart {
     this.#draw();
   }
 
-  addPrediction(prediction) {
-    this.#predictions.push(prediction);
+  /** A prediction of a track, by its number; lines are drawn of the last one's. */
+  addPrediction(prediction, track = this.#tracks.length - 1) {
+    if (track === this.#tracks.length - 1) this.#predictions.push(prediction);
     if (this.#predictions.length > KEPT) this.#predictions.shift();
-    const parts = this.#tracks.at(-1)[1];
+    const parts = this.#tracks[track][1];
     const last = parts.at(-1);
     if (last?.[2] === prediction.state) last[1] = prediction.end;
     else parts.push([last?.[1] ?? prediction.start, prediction.end, prediction.state]);

@@ -1,7 +1,7 @@
 /** The page: a recording or the microphone in, emotions over time out. */
 import { Chart, COLOURS } from "./chart.js";
 import { openMicrophone, readAudio, Recognizer } from "./mifuse.js";
-import { readChannels } from "./mifuse/audio.js";
+import { mono, readChannels } from "./mifuse/audio.js";
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 
 const HOP = 0.25; // seconds between predictions
@@ -57,18 +57,17 @@ function clear(seconds) {
   );
 }
 
-/** Feed a chunk; show what comes, and how long it took. */
-async function feed(stream, samples, rate) {
+/** Feed a chunk; show what comes, in one of the chart's tracks, and how long it took. */
+async function feed(stream, samples, track) {
   const begin = performance.now();
   const found = await stream.feed(samples);
-  chart.addSamples(samples, rate);
   if (found.some((prediction) => prediction.speech)) times.push((performance.now() - begin) / found.length);
-  found.forEach(show);
+  for (const prediction of found) show(prediction, track);
 }
 
-function show(prediction) {
+function show(prediction, track) {
   const { start, end, state, scores } = prediction;
-  chart.addPrediction(prediction);
+  chart.addPrediction(prediction, track);
   if (page.state.textContent !== state) page.state.textContent = state; // read aloud when it changes
   const values = recognizer.labels.map((label) => scores[label]);
   for (const [i, row] of Array.from(page.scores.children).entries()) {
@@ -116,26 +115,32 @@ async function recogniseChannel(samples, rate, mine) {
   const stream = recognizer.stream({ hop: HOP });
   const size = Math.round(0.5 * rate);
   for (let at = 0; at < samples.length && mine === activity; at += size) {
-    await feed(stream, samples.subarray(at, at + size), rate);
+    const part = samples.subarray(at, at + size);
+    await feed(stream, part);
+    chart.addSamples(part, rate);
     await new Promise((resolve) => setTimeout(resolve)); // let the page draw and answer
   }
-  if (mine === activity) (await stream.close()).forEach(show);
+  if (mine === activity) for (const prediction of await stream.close()) show(prediction);
 }
 
 async function listen() {
   await stop();
   const mine = activity;
-  const opened = await openMicrophone();
+  const choice = page.channel.value;
+  const opened = await openMicrophone(choice === "mix" ? 1 : 2);
   if (mine !== activity) return void (await opened.close());
   microphone = opened;
   clear();
   page.microphone.setAttribute("aria-pressed", "true");
   page.microphone.textContent = "Stop listening";
   say(`Listening. The first answer comes after ${recognizer.window} s.`);
-  const { sampleRate } = microphone;
-  const stream = recognizer.stream({ sampleRate, hop: HOP });
+  const { sampleRate, channels } = microphone;
+  const chosen = choice === "each" ? Array.from({ length: channels }, (_, i) => i) : [choice === "mix" ? choice : Number(choice)];
+  const streams = chosen.map((channel) => recognizer.stream({ sampleRate, hop: HOP, channel }));
+  if (streams.length > 1) chosen.forEach((channel) => chart.begin(`channel ${channel}`));
   for await (const chunk of microphone) {
-    await feed(stream, chunk, sampleRate);
+    for (const [track, stream] of streams.entries()) await feed(stream, chunk, track);
+    chart.addSamples(mono(chunk, streams.length > 1 ? "mix" : chosen[0], () => {}), sampleRate);
     if (microphone?.dropped) say("This device is too slow for the microphone: audio is lost.");
   }
   if (mine === activity) await stop(); // unplugged

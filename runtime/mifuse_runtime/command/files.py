@@ -38,6 +38,8 @@ def predict(arguments: argparse.Namespace) -> int:
     jobs = min(arguments.jobs or usable_cores(), -(-len(paths) // FEWEST))
     if arguments.speaker and jobs > 1:
         raise MifuseError("--speaker learns from one file after the other: leave out --jobs")
+    if arguments.speaker and arguments.channel == EACH:
+        raise MifuseError("each channel is another voice, and --speaker is one: name its channel")
     channel_index("mix" if arguments.channel == EACH else arguments.channel)  # refuse what is none, once
     form = next((form for form in FORMS if getattr(arguments, form)), None)
     whole = arguments.timeline or form in ("rttm", "vtt")

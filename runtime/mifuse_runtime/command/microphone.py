@@ -6,14 +6,16 @@ import argparse
 import json
 import queue
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse_runtime.audio import Channel, channel_index
 from mifuse_runtime.command.loading import recognizer_of
 from mifuse_runtime.command.output import complain, say, scored
+from mifuse_runtime.command.recordings import EACH, chosen
 from mifuse_runtime.command.speakers import known
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError
@@ -33,16 +35,23 @@ def listen(arguments: argparse.Namespace) -> int:
     except (ImportError, OSError) as error:  # OSError: the package is there, the PortAudio library is not
         raise AudioError(f"no microphone ({error}): pip install sounddevice, and PortAudio") from error
     device = int(arguments.device) if (arguments.device or "").isdigit() else arguments.device
-    live = sys.stdout.isatty() and not arguments.json
+    live = sys.stdout.isatty() and not arguments.json and arguments.channel != EACH
     try:
-        rate = float(sounddevice.query_devices(device, kind="input")["default_samplerate"])
-        with (
-            known(recognizer, arguments.speaker) as speaker,
-            recognizer.stream(rate, arguments.window, arguments.hop, speaker=speaker) as stream,
-        ):
-            for block in _blocks(sounddevice, device, rate):
-                for prediction in stream.feed(block):
-                    _show(prediction, as_json=arguments.json, live=live)
+        card = sounddevice.query_devices(device, kind="input")
+        rate = float(card["default_samplerate"])
+        channels = chosen(arguments.channel, int(card.get("max_input_channels", 1)))
+        if arguments.speaker and len(channels) > 1:
+            raise AudioError("each channel is another voice, and --speaker is one: name its channel")
+        with known(recognizer, arguments.speaker) as speaker:
+            streams = [
+                recognizer.stream(rate, arguments.window, arguments.hop, speaker=speaker, channel=channel)
+                for channel in channels
+            ]
+            for block in _blocks(sounddevice, device, rate, _opened(channels)):
+                found = recognizer.feed_all(streams, [block] * len(streams))
+                for channel, predictions in zip(channels, found, strict=True):
+                    for prediction in predictions:
+                        _show(prediction, channel, as_json=arguments.json, live=live)
     except KeyboardInterrupt:
         return 0
     except (sounddevice.PortAudioError, ValueError) as error:  # ValueError: no device of that name
@@ -53,8 +62,15 @@ def listen(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _blocks(sounddevice: object, device: int | str | None, rate: float) -> Iterator[NDArray[np.float32]]:
-    """Blocks (n, 1) as the device delivers them.
+def _opened(channels: Sequence[Channel]) -> int:
+    """How many channels the device is asked for. A mix is one: the system makes it."""
+    return max((channel_index(channel) or 0) + 1 for channel in channels)
+
+
+def _blocks(
+    sounddevice: object, device: int | str | None, rate: float, channels: int
+) -> Iterator[NDArray[np.float32]]:
+    """Blocks (n, channels) as the device delivers them.
 
     They come by a callback: a blocking read would hang for ever on a device that is unplugged.
     """
@@ -70,7 +86,7 @@ def _blocks(sounddevice: object, device: int | str | None, rate: float) -> Itera
                 complain("this machine is too slow for the microphone: audio is lost; use a longer --hop")
             dropped = True
 
-    options = {"samplerate": rate, "channels": 1, "dtype": "float32", "blocksize": int(rate * BLOCK)}
+    options = {"samplerate": rate, "channels": channels, "dtype": "float32", "blocksize": int(rate * BLOCK)}
     with sounddevice.InputStream(device=device, callback=take, **options):  # type: ignore[attr-defined]
         while True:
             yield _next(waiting)
@@ -84,9 +100,9 @@ def _next(waiting: queue.Queue[NDArray[np.float32]]) -> NDArray[np.float32]:
         raise AudioError(text) from error
 
 
-def _show(prediction: Prediction, *, as_json: bool, live: bool) -> None:
+def _show(prediction: Prediction, channel: Channel, *, as_json: bool, live: bool) -> None:
     if as_json:
-        say(json.dumps(asdict(prediction)))
+        say(json.dumps(asdict(prediction) | ({} if channel == "mix" else {"channel": channel})))
     elif live:
         filled = round(BAR * prediction.confidence)
         bar = "█" * filled + "·" * (BAR - filled)
@@ -95,4 +111,6 @@ def _show(prediction: Prediction, *, as_json: bool, live: bool) -> None:
         )
         sys.stdout.flush()
     else:
-        say(f"{prediction.end:7.1f} s  {prediction.state}; {scored(prediction.label, prediction.scores)}")
+        where = "" if channel == "mix" else f"channel {channel}  "
+        said = f"{prediction.state}; {scored(prediction.label, prediction.scores)}"
+        say(f"{prediction.end:7.1f} s  {where}{said}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mifuse_runtime import codings
-from mifuse_runtime.audio import Channel, Floats, Mixer, checked
+from mifuse_runtime.audio import Channel, Floats, Mixer, channel_index, checked
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError
-from mifuse_runtime.files import is_file, opened
+from mifuse_runtime.files import is_file, opened, spooled
 from mifuse_runtime.recognizer import Recognizer
 from mifuse_runtime.resample import PIECE, Resampler
 from mifuse_runtime.sound import Sound
@@ -53,21 +53,20 @@ class Found:
 
 
 @contextmanager
-def sound_of(source: str | Path | BinaryIO, raw: Raw) -> Iterator[Sound]:
-    """A file's sound; `-` is stdin: a file if it begins as one, else raw samples."""
-    if source != "-":
+def sound_of(source: str | Path | BinaryIO, raw: Raw | None) -> Iterator[Sound]:
+    """A file's sound; what is open may also be raw samples, where it does not begin as a file does."""
+    if isinstance(source, (str, Path)):
         with opened(source) as sound:
             yield sound
         return
-    stream = _Ahead(sys.stdin.buffer)
-    try:
-        if is_file(stream.head):
-            with opened(stream) as sound:  # type: ignore[arg-type]
-                yield sound
-        else:
-            yield Sound(raw.rate, raw.channels, None, _raw_blocks(stream, raw))
-    except AudioError as error:
-        raise AudioError(f"stdin: {error}") from error
+    if source.seekable():
+        source.seek(0)
+    stream = _Ahead(source)
+    if raw and not is_file(stream.head):
+        yield Sound(raw.rate, raw.channels, None, _raw_blocks(stream, raw))
+        return
+    with opened(source if source.seekable() else stream) as sound:  # type: ignore[arg-type]
+        yield sound
 
 
 class _Ahead:
@@ -92,15 +91,16 @@ def recordings(
     recognizer: Recognizer,
     source: str | Path | BinaryIO,
     channel: Channel,
-    raw: Raw,
+    raw: Raw | None = None,
     *,
     whole: bool = False,
     speaker: Speaker | None = None,
     limits: Limits | None = None,
 ) -> Iterator[Found]:
-    """What is in a recording; with the channel `each`, one after the other.
+    """What is in a recording, `-` is stdin; with the channel `each`, one after the other.
 
     Args:
+        raw: the form of stdin or an open file that begins as no file does; None: there is no such thing.
         whole: a timeline of short recordings, too.
         limits: what is refused; None takes everything.
 
@@ -108,12 +108,22 @@ def recordings(
         AudioError: as `read_audio`.
     """
     path = str(source)
+    if source == "-":
+        stdin: BinaryIO = sys.stdin.buffer
+        try:
+            again = spooled(stdin) if channel == EACH else stdin
+            for found in recordings(
+                recognizer, again, channel, raw, whole=whole, speaker=speaker, limits=limits
+            ):
+                yield replace(found, path=path)
+        except AudioError as error:
+            raise AudioError(f"stdin: {error}") from error
+        return
+    channel = _number(channel)
     if channel != EACH:
         with sound_of(source, raw) as sound:
             yield Found(path, channel, _found(recognizer, sound, channel, whole, speaker, limits))
         return
-    if source == "-":
-        raise AudioError("stdin: channels of a pipe cannot be read one by one: name one, or use a file")
     number, channels = 0, 1
     while number < channels:
         with sound_of(source, raw) as sound:
@@ -162,6 +172,25 @@ def _mono(sound: Sound, channel: Channel, rate: int, limits: Limits) -> Iterator
             raise AudioError(f"the audio is longer than {limits.longest:g} s")
         yield resampler.feed(mixer.mono(block))
     yield resampler.flush()
+
+
+def chosen(channel: str, count: int) -> Sequence[Channel]:
+    """Which of `count` channels are looked at one by one; `each` is all of them.
+
+    Raises:
+        AudioError: there is no such channel.
+    """
+    if channel == EACH:
+        return range(count)
+    index = channel_index(channel)
+    if index is not None and index >= count:
+        raise AudioError(f"there is no channel {channel}: there are {count}, counted from 0")
+    return [_number(channel)]
+
+
+def _number(channel: Channel) -> Channel:
+    """A number that an option or a request has as text."""
+    return int(channel) if isinstance(channel, str) and channel.isdecimal() else channel
 
 
 def as_dict(found: Found, recognizer: Recognizer) -> dict[str, Any]:

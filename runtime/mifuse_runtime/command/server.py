@@ -4,7 +4,8 @@
     POST /predict                   an audio file, alone or as a form's (`curl -F file=@a.wav`);
                                     raw samples with ?rate=16000&channels=1&encoding=int16;
                                     ?channel=left|right|0|1|each; longer than the window: a timeline
-    GET  /stream?rate=16000&hop=0.5 WebSocket: raw samples as binary messages in, a prediction as JSON out
+    GET  /stream?rate=16000&hop=0.5 WebSocket: raw samples as binary messages in, a prediction as JSON out;
+                                    ?channels=2&channel=each: one for each channel, which it names
 
 Everything is answered in JSON, errors as {"error": "one line"}. Who may ask: programs of this machine; with a
 token, who sends `Authorization: Bearer TOKEN` (or the WebSocket subprotocols "mifuse" and the token).
@@ -19,7 +20,7 @@ import io
 import ipaddress
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +32,8 @@ from mifuse_runtime.codings import pcm
 from mifuse_runtime.command.cores import usable_cores
 from mifuse_runtime.command.loading import recognizer_of
 from mifuse_runtime.command.output import say
-from mifuse_runtime.command.recordings import EACH, Limits, Raw, as_dict, recordings
+from mifuse_runtime.command.recordings import EACH, Limits, Raw, as_dict, chosen, recordings
+from mifuse_runtime.decision import Prediction
 from mifuse_runtime.errors import AudioError, MifuseError
 from mifuse_runtime.files import is_file
 from mifuse_runtime.recognizer import Recognizer
@@ -49,6 +51,7 @@ WINDOW, HOP = 10.0, 0.1  # seconds: the longest and the shortest that a stream m
 RATE = 192_000  # Hz: filters of higher, odd rates take a second and 200 MB to make
 MESSAGE = 1 << 20  # bytes of one WebSocket message
 SMALL = 1 << 20  # bytes: of larger files one is worked on at a time
+RAW = {"rate", "channels", "encoding"}  # of a request: its body is raw samples, if it begins as no file
 FIELDS = 10  # of a form, until the file comes
 BODIES = 4  # times the largest body: what all requests together may hold
 ACCEPTED = 0.5  # s, until a new connection is in the runner's list
@@ -235,41 +238,37 @@ class Server:
 
     def _recognise(self, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
         channel = query.get("channel", "mix")
-        if "rate" in query and not is_file(body[:16]):
-            rate, channels, encoding = _format(query)
-            raw = pcm(body, encoding, channels)
-            if len(raw) > CLIP_SECONDS * rate:
-                raise AudioError(f"the audio is longer than {CLIP_SECONDS:g} s: use /stream")
-            return asdict(self._recognizer.predict(raw, rate, channel=channel))
+        raw = _format(query) if RAW & query.keys() else None
         limits = Limits(longest=CLIP_SECONDS, highest=RATE)
-        found = recordings(self._recognizer, io.BytesIO(body), channel, Raw(), limits=limits)
+        found = recordings(self._recognizer, io.BytesIO(body), channel, raw, limits=limits)
         answers = [as_dict(each, self._recognizer) for each in found]
         return answers[0] if channel != EACH else {"channels": answers}
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         from aiohttp import web
 
-        rate, channels, encoding = _format(request.query)
+        raw, channel = _format(request.query), request.query.get("channel", "mix")
         window = float(request.query.get("window", self._recognizer.bundle.window))
         hop = float(request.query.get("hop", 0.5))
         if not (window <= WINDOW and hop >= HOP):
             raise AudioError(
                 f"window {window:g} s, hop {hop:g} s: at most {WINDOW:g} and at least {HOP:g} are served"
             )
-        stream = self._recognizer.stream(rate, window, hop)
+        streams = [
+            self._recognizer.stream(raw.rate, window, hop, channel=one)
+            for one in chosen(channel, raw.channels)
+        ]
         # Compressed, a message of 1 MB can become one of 1 GB.
         socket = web.WebSocketResponse(protocols=("mifuse",), max_msg_size=MESSAGE, compress=False)
         await socket.prepare(request)
         try:
-            await self._listen(socket, stream, encoding, channels)
+            await self._listen(socket, streams, raw)
             await socket.close()
         except ConnectionError:
             pass  # the client is gone
         return socket
 
-    async def _listen(
-        self, socket: web.WebSocketResponse, stream: Stream, encoding: str, channels: int
-    ) -> None:
+    async def _listen(self, socket: web.WebSocketResponse, streams: Sequence[Stream], raw: Raw) -> None:
         """Answer until the client closes, or for too long has sent nothing, or lasts too long."""
         from aiohttp import WSMsgType
 
@@ -289,15 +288,28 @@ class Server:
             if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
                 return
             if message.type == WSMsgType.BINARY:
-                work = _work(stream, message.data, encoding, channels)
-                for answer in await loop.run_in_executor(self._streams, work):
+                for answer in await loop.run_in_executor(
+                    self._streams, self._heard, streams, message.data, raw
+                ):
                     await socket.send_json(answer)
             elif message.data == "reset":
-                stream.reset()
+                for stream in streams:
+                    stream.reset()
             elif message.data == "close":
-                for found in await loop.run_in_executor(self._streams, stream.close):
-                    await socket.send_json(asdict(found))
+                for answer in await loop.run_in_executor(self._streams, _closed, streams):
+                    await socket.send_json(answer)
                 return
+
+    def _heard(self, streams: Sequence[Stream], data: bytes, raw: Raw) -> list[dict[str, Any]]:
+        """What a message adds to the streams, one for each channel that is looked at."""
+        try:
+            if is_file(data[:16]):
+                raise AudioError("an audio file, where raw samples are expected: send files to /predict")
+            samples = pcm(data, raw.encoding, raw.channels)
+            found = self._recognizer.feed_all(streams, [samples] * len(streams))
+        except AudioError as error:
+            return [{"error": str(error)}]
+        return _in_order(streams, found)
 
 
 async def _file_of(request: web.Request) -> Any:
@@ -343,27 +355,29 @@ class _Full(asyncio.Protocol):
         transport.close()
 
 
-def _work(stream: Stream, data: bytes, encoding: str, channels: int) -> Callable[[], list[dict[str, object]]]:
-    def work() -> list[dict[str, object]]:
-        try:
-            if is_file(data[:16]):
-                raise AudioError("an audio file, where raw samples are expected: send files to /predict")
-            return [asdict(found) for found in stream.feed(pcm(data, encoding, channels))]
-        except AudioError as error:
-            return [{"error": str(error)}]
-
-    return work
+def _closed(streams: Sequence[Stream]) -> list[dict[str, Any]]:
+    return _in_order(streams, [stream.close() for stream in streams])
 
 
-def _format(query: Mapping[str, str]) -> tuple[int, int, str]:
-    """Rate in Hz, channels and encoding of raw samples."""
+def _in_order(streams: Sequence[Stream], found: Sequence[Sequence[Prediction]]) -> list[dict[str, Any]]:
+    """The predictions of each stream by time, with the channel where one was chosen."""
+    answers = [
+        asdict(answer) | ({} if stream.channel == "mix" else {"channel": stream.channel})
+        for stream, answers in zip(streams, found, strict=True)
+        for answer in answers
+    ]
+    return sorted(answers, key=lambda answer: float(answer["end"]))
+
+
+def _format(query: Mapping[str, str]) -> Raw:
+    """The form of raw samples."""
     try:
         rate, channels = int(query.get("rate", 16_000)), int(query.get("channels", 1))
     except ValueError as error:
         raise AudioError(f"rate and channels are whole numbers ({error})") from error
     if rate > RATE:
         raise AudioError(f"sample rate is {rate}: up to {RATE} Hz is served")
-    return rate, channels, query.get("encoding", "int16")
+    return Raw(rate, channels, query.get("encoding", "int16"))
 
 
 def _token(file: str | None) -> str | None:

@@ -14,12 +14,12 @@ const ENCODINGS = { int16: "<i2", float32: "<f4", mulaw: "mulaw", alaw: "alaw" }
 
 /**
  * Mono samples: floats in [-1, 1] or an Int16Array; several channels as an array of them: their mean, or one.
- * Of channels that cancel each other (opposite phase) the first is taken.
+ * Of channels that cancel each other (opposite phase) the first is taken, which `warn` is told.
  *
  * @param {Float32Array | Float64Array | Int16Array | Array<Float32Array | Float64Array | Int16Array>} samples
  * @returns {Float32Array}
  */
-export function mono(samples, channel = "mix") {
+export function mono(samples, channel = "mix", warn = console.warn) {
   const channels = Array.isArray(samples) ? samples : [samples];
   for (const channel of channels) {
     if (![Float32Array, Float64Array, Int16Array].some((type) => channel instanceof type)) {
@@ -28,8 +28,7 @@ export function mono(samples, channel = "mix") {
     if (channel.length !== channels[0].length) throw new AudioError("the channels differ in length");
   }
   if (!channels.length) throw new AudioError("there are no channels");
-  const chosen = { mix: -1, left: 0, right: 1 }[channel] ?? channel;
-  if (!Number.isInteger(chosen)) throw new AudioError(`channel ${channel}: use mix, left, right or a number from 0`);
+  const chosen = channelIndex(channel);
   if (chosen >= channels.length) {
     throw new AudioError(`there is no channel ${chosen}: there are ${channels.length}, counted from 0`);
   }
@@ -39,11 +38,21 @@ export function mono(samples, channel = "mix") {
   if (channels.length > 1) {
     const each = channels.reduce((sum, samples) => sum + power(mixed([samples])), 0) / channels.length;
     if (each > FAINT * mean.length && power(mean) < CANCELLED * each) {
-      console.warn("mifuse: the channels cancel each other (opposite phase): the first is taken");
+      warn("mifuse: the channels cancel each other (opposite phase): the first is taken");
       return mixed([channels[0]]);
     }
   }
   return mean;
+}
+
+/** Number of a channel, -1 for the mean of all. */
+export function channelIndex(channel) {
+  if (channel === "mix") return -1;
+  const index = { left: 0, right: 1 }[channel] ?? channel;
+  if (!(Number.isInteger(index) && index >= 0)) {
+    throw new AudioError(`channel ${channel}: use mix, left, right or a number from 0`);
+  }
+  return index;
 }
 
 function mixed(channels) {

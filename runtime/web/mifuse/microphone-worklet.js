@@ -1,20 +1,24 @@
-/** Runs beside the audio: hands on the microphone's samples in chunks of 0.1 s, channels averaged. */
+/** Runs beside the audio: hands on the microphone's channels in chunks of 0.1 s. */
 class Microphone extends AudioWorkletProcessor {
-  #chunk = new Float32Array(Math.round(0.1 * sampleRate));
+  #chunk = []; // an array for each channel
   #filled = 0;
 
   process([channels]) {
     const length = channels[0]?.length ?? 0; // no channels: the device has gone
+    if (length && channels.length !== this.#chunk.length) this.#begin(channels.length);
     for (let i = 0; i < length; i++) {
-      let sum = 0;
-      for (const channel of channels) sum += channel[i];
-      this.#chunk[this.#filled++] = sum / channels.length;
-      if (this.#filled === this.#chunk.length) {
+      for (let channel = 0; channel < channels.length; channel++) this.#chunk[channel][this.#filled] = channels[channel][i];
+      if (++this.#filled === this.#chunk[0].length) {
         this.port.postMessage(this.#chunk);
         this.#filled = 0;
       }
     }
     return true;
+  }
+
+  #begin(count) {
+    this.#chunk = Array.from({ length: count }, () => new Float32Array(Math.round(0.1 * sampleRate)));
+    this.#filled = 0;
   }
 }
 

@@ -100,10 +100,11 @@ export class Recognizer {
    * @param {number} [options.hop] seconds between predictions
    * @param {(frame: Float32Array) => number | boolean} [options.vad] finds speech instead of the bundle's own
    *   gate: called once for each 32 ms, returns the probability of speech or a boolean
+   * @param {"mix" | "left" | "right" | number} [options.channel] of chunks that are arrays of channels
    * @returns {Stream}
    */
-  stream({ sampleRate = this.sampleRate, window = this.window, hop = 0.5, vad = null } = {}) {
-    return new Stream((samples) => this.#run(samples), this.#bundle, { sampleRate, window, hop, vad });
+  stream({ sampleRate = this.sampleRate, window = this.window, hop = 0.5, vad = null, channel = "mix" } = {}) {
+    return new Stream((samples) => this.#run(samples), this.#bundle, { sampleRate, window, hop, vad, channel });
   }
 
   /** Give the model's memory back; the recogniser cannot be used any more. */

@@ -1,5 +1,5 @@
 /** A stream: audio in chunks of any size, a prediction for each window. */
-import { checked, mono } from "./audio.js";
+import { channelIndex, checked, mono } from "./audio.js";
 import { Decider } from "./decision.js";
 import { AudioError } from "./errors.js";
 import { Resampler } from "./resample.js";
@@ -17,6 +17,7 @@ const HOPS = [0.01, 3600]; // seconds
 export class Stream {
   #run; // Float32Array -> promise of its probabilities
   #rate;
+  #channel;
   #needed; // share of a window that must be speech
   #resampler;
   #window; // samples
@@ -30,14 +31,16 @@ export class Stream {
   #received; // samples since the start
   #next; // index of the next window's first sample
   #done; // index behind the last window
-  #warned;
+  #warned; // texts
   #closed;
 
-  constructor(run, bundle, { sampleRate, window, hop, vad }) {
+  constructor(run, bundle, { sampleRate, window, hop, vad, channel }) {
     for (const [name, value, [low, high]] of [["window", window, WINDOWS], ["hop", hop, HOPS]]) {
       if (!(value >= low && value <= high)) throw new AudioError(`${name} is ${value} s: ${low} to ${high} can be used`);
     }
+    channelIndex(channel); // refuse what is none at once
     const { content, settings, grid } = bundle;
+    this.#channel = channel;
     this.#run = run;
     this.#rate = content.sample_rate;
     this.#needed = settings.speech;
@@ -90,12 +93,13 @@ export class Stream {
   #restart() {
     for (const part of [this.#resampler, this.#voice, this.#decider]) part.reset();
     this.#filled = this.#received = this.#next = this.#done = 0;
-    this.#warned = this.#closed = false;
+    this.#warned = new Set();
+    this.#closed = false;
   }
 
   #accept(chunk) {
     if (this.#closed) throw new AudioError("the stream is closed: make another one, or reset() it");
-    const samples = mono(chunk);
+    const samples = mono(chunk, this.#channel, (text) => this.#warn(text));
     let broken = false;
     for (let i = 0; i < samples.length; i++) {
       if (Number.isFinite(samples[i])) continue;
@@ -103,11 +107,14 @@ export class Stream {
       broken = true;
     }
     if (samples.length) checked(samples);
-    if (broken && !this.#warned) {
-      this.#warned = true;
-      console.warn("mifuse: the stream holds NaN or infinite samples: they count as silence");
-    }
+    if (broken) this.#warn("mifuse: the stream holds NaN or infinite samples: they count as silence");
     return samples;
+  }
+
+  /** Say it once. */
+  #warn(text) {
+    if (!this.#warned.has(text)) console.warn(text);
+    this.#warned.add(text);
   }
 
   async #advance(samples) {
