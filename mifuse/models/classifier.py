@@ -27,8 +27,9 @@ from mifuse.clips.manifest import ANY, Clip, read_manifest
 from mifuse.clips.speech import spoken
 from mifuse.config import require
 from mifuse.errors import MifuseError, TrainingError
+from mifuse.models.checkpoints import first_line
 from mifuse.models.features import Features
-from mifuse.models.hub import Head, HeadTrainer, HubClassifier, first_line
+from mifuse.models.hub import Head, HeadTrainer, HubClassifier
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict
 from mifuse.runs.folder import close_run, open_run

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mifuse.clips.audio import AudioCache
@@ -26,7 +25,7 @@ from mifuse.clips.labels import FEWEST, LABELS, Naming, known_aliases
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, table
 from mifuse.errors import MifuseError
-from mifuse.models.attention import NAME, plain
+from mifuse.models.checkpoints import HEAD, quietly, read_checkpoint
 from mifuse.models.frontend import SAMPLE_RATE
 from mifuse.models.training import FitConfig, Trainer, View
 from mifuse_runtime import audio as runtime_audio
@@ -35,69 +34,40 @@ Array = NDArray[np.float64]
 
 FRAMES = 2  # of Whisper's spectrogram to a position
 SHORTEST = SAMPLE_RATE // 10  # samples: shorter clips are padded
-HEAD = ("layer_weights", "projector", "classifier")  # what `transformers` calls the parts of the head
 
 
-class HubClassifier(nn.Module):
-    """A `transformers` audio-classification checkpoint with its labels mapped to ours.
+class HubModel(nn.Module):
+    """A `transformers` audio-classification checkpoint with labels of its own.
 
     Args:
         name: hub name or folder of a checkpoint (wav2vec2, HuBERT, WavLM, Whisper, …).
-        labels: ours; each must be found among the checkpoint's, under its name or an alias. None: those of
-            our own head; of others' the four where it has them, else all its emotions.
-        dropout: of a new head for our labels, untrained, in place of the checkpoint's; None keeps that.
+        labels: of a new head.
+        dropout: of a new head for these labels, untrained, in place of the checkpoint's; None keeps that.
 
     Raises:
-        MifuseError: the checkpoint cannot be read, has no head or no place for one, or does not cover our
-            labels.
+        MifuseError: the checkpoint cannot be read, has no head or no place for one.
     """
 
-    chosen: Tensor
-
-    def __init__(self, name: str, labels: Sequence[str] | None = None, dropout: float | None = None) -> None:
+    def __init__(self, name: str, labels: Sequence[str] = LABELS, dropout: float | None = None) -> None:
         super().__init__()
         from transformers import Wav2Vec2FeatureExtractor
 
         self.model: Any
         self.extractor: Any
-        self.model, self.extractor, report = _checkpoint(name, labels or LABELS, dropout)
-        plain(self.model)
-        absent = {key for key in report["missing_keys"] if key.startswith(HEAD)}
-        absent |= {key for key, *_ in report["mismatched_keys"]}
-        if dropout is None and absent:
-            raise MifuseError(
-                f"hf:{name} has no trained head ({min(absent)} is missing or of another size): "
-                "put one on it with `mifuse train --encoder`, or choose a fine-tuned checkpoint"
-            )
-        if self.extractor.sampling_rate != SAMPLE_RATE:
-            raise MifuseError(
-                f"hf:{name} takes audio of {self.extractor.sampling_rate} Hz: "
-                f"choose a checkpoint for {SAMPLE_RATE} Hz"
-            )
-        if dropout is not None and not all(hasattr(self.model, part) for part in HEAD):
-            raise MifuseError(
-                f"hf:{name} ({self.model.config.model_type}) has no weighted layers to put a head on: "
-                "choose a WavLM, HuBERT, wav2vec2 or Whisper checkpoint"
-            )
-        if "layer_weights" in absent:
-            # `transformers` leaves whatever was in memory there, for WavLM and wav2vec2.
-            nn.init.constant_(self.model.layer_weights, 1 / len(self.model.layer_weights))
-        own = [str(label) for _, label in sorted(self.model.config.id2label.items())]
-        self.labels = tuple(labels or (own if self.dropout is not None else _labels(own)))
+        self.model, self.extractor = read_checkpoint(name, labels, dropout)
+        self.words = [str(label) for _, label in sorted(self.model.config.id2label.items())]
         self.hears_samples = isinstance(self.extractor, Wav2Vec2FeatureExtractor)  # else a spectrogram
-        sources = _sources(name, own, self.labels)
-        self.counts = [len(found) for found in sources]  # of their labels that are one of ours
-        self.register_buffer("chosen", torch.tensor([*itertools.chain(*sources)]), persistent=False)
         self.eval()
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Probabilities (batch, words) of samples (batch, n) at 16 kHz."""
+        probs: Tensor = self._run(samples).logits.softmax(dim=-1)
+        return probs
 
     @property
     def dropout(self) -> float | None:
         """Dropout before the head that we trained; None for a checkpoint of somebody else's."""
         return getattr(self.model.config, "head_dropout", None)
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
-        return self._ours(self._run(samples).logits)
 
     def _run(self, samples: Tensor, **options: bool) -> Any:
         """What the model says of samples (batch, n); Whisper under a head of ours reads their own length."""
@@ -137,6 +107,32 @@ class HubClassifier(nn.Module):
             return samples
         samples = samples - samples.mean(dim=1, keepdim=True)
         return samples / torch.sqrt((samples * samples).mean(dim=1, keepdim=True) + 1e-7)
+
+
+class HubClassifier(HubModel):
+    """A `transformers` audio-classification checkpoint with its labels mapped to ours.
+
+    Args:
+        name, dropout: as of `HubModel`.
+        labels: ours; each must be found among the checkpoint's, under its name or an alias. None: those of
+            our own head; of others' the four where it has them, else all its emotions.
+
+    Raises:
+        MifuseError: as of `HubModel`, or it does not cover our labels.
+    """
+
+    chosen: Tensor
+
+    def __init__(self, name: str, labels: Sequence[str] | None = None, dropout: float | None = None) -> None:
+        super().__init__(name, labels or LABELS, dropout)
+        self.labels = tuple(labels or (self.words if self.dropout is not None else _labels(self.words)))
+        sources = _sources(name, self.words, self.labels)
+        self.counts = [len(found) for found in sources]  # of their labels that are one of ours
+        self.register_buffer("chosen", torch.tensor([*itertools.chain(*sources)]), persistent=False)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
+        return self._ours(self._run(samples).logits)
 
     def _ours(self, logits: Tensor) -> Tensor:
         chosen = logits.index_select(-1, self.chosen).softmax(dim=-1)
@@ -189,39 +185,9 @@ class HubClassifier(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the folder that `hf:FOLDER` reads."""
-        self.model.save_pretrained(folder)
+        with quietly():
+            self.model.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
-
-
-def _checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> tuple[Any, Any, dict[str, Any]]:
-    """Model, feature extractor and report of what was loaded; `dropout` as for `HubClassifier`."""
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
-
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if dropout is not None:
-            config.id2label = dict(enumerate(labels))
-            config.label2id = {label: i for i, label in enumerate(labels)}
-            config.use_weighted_layer_sum = True
-            config.head_dropout = dropout  # not of transformers, which keeps it all the same
-        with _unreported():
-            model, report = AutoModelForAudioClassification.from_pretrained(
-                name,
-                config=config,
-                ignore_mismatched_sizes=True,
-                dtype=torch.float32,  # most of the hub is in half; heads and features are not
-                attn_implementation=NAME,
-                use_safetensors=True,  # the other form is a pickle
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        extractor = AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
-            name, trust_remote_code=False
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = first_line(error)
-        raise MifuseError(f"hf:{name} cannot be loaded as an audio classifier: {reason}") from error
-    return model, extractor, report
 
 
 def _labels(theirs: Sequence[str]) -> list[str]:
@@ -315,24 +281,3 @@ def _positions(encoder: Any, count: int) -> Iterator[None]:
         yield
     finally:
         encoder.embed_positions, config.max_source_positions = known, most
-
-
-@contextlib.contextmanager
-def _unreported() -> Iterator[None]:
-    """`transformers` reports at length what a checkpoint lacks, such as a new head; what matters raises."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
