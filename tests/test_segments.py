@@ -23,6 +23,7 @@ from mifuse.exporting.calibration import calibration_clips, read_clips
 from mifuse.models.student import Student
 from mifuse.teachers.base import Source
 from mifuse.teachers.jsonl import json_line
+from mifuse.voices.turns import voices_of
 from mifuse_runtime.timeline import LONGEST, SHORTEST
 
 
@@ -88,6 +89,34 @@ def test_calls_become_rows_of_each_channel(calls: Path, caplog: pytest.LogCaptur
     before = (calls / "m.csv").read_bytes()
     prepared(calls, "--segment", "--channel", "each")
     assert (calls / "m.csv").read_bytes() == before
+
+
+def test_turns_are_grouped_by_voice(calls: Path) -> None:
+    prepared(calls, "--segment", "--channel", "each", "--voices")
+    clips = [clip for clip in read_manifest(calls / "m.csv").clips if clip.start is not None]
+    heard = {(clip.path.stem, clip.channel): [] for clip in clips}
+    for clip in clips:
+        whose, _, number = str(clip.speaker).partition(" voice ")
+        assert whose == f"{clip.path.stem}-{clip.channel}"
+        heard[clip.path.stem, clip.channel].append(int(number))
+    for numbers in heard.values():
+        assert numbers[0] == 1 and max(numbers) == len(set(numbers)) <= 3, heard
+    prepared(calls, "--segment", "--voices")
+    speakers = {clip.speaker for clip in read_manifest(calls / "m.csv").clips if clip.start is not None}
+    assert {"call 0 voice 1", "call 1 voice 1"} <= speakers
+    refused = CliRunner().invoke(main, ["prepare", str(calls), "-o", str(calls / "x.csv"), "--voices"])
+    assert refused.exit_code == 2 and "add --segment" in refused.output
+
+
+def test_voices_of_a_channel() -> None:
+    rng = np.random.default_rng(0)
+    people = rng.standard_normal((3, 64))
+    who = [2, 0, 0, 2, 1, 0, 1, 2, 1]
+    embeddings = people[who] + 0.3 * rng.standard_normal((len(who), 64))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    assert voices_of(embeddings) == [1, 2, 2, 1, 3, 2, 3, 1, 3]
+    assert voices_of(embeddings[[1, 2, 5]]) == [1, 1, 1] and voices_of(embeddings[:1]) == [1]
+    assert voices_of(embeddings[:0]) == []
 
 
 def test_one_channel_of_whole_recordings(calls: Path) -> None:

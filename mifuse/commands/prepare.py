@@ -61,6 +61,11 @@ def _channel(_context: click.Context, _option: click.Parameter, value: str | Non
     metavar="0|1|left|right|mix|each",
     help="Channel that rows are of; each: rows for every channel, each one a speaker.",
 )
+@click.option(
+    "--voices",
+    is_flag=True,
+    help="With --segment: a speaker for each voice of a channel, found by its sound.",
+)
 @click.option("--force", is_flag=True, help="Replace the manifest if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def prepare(
@@ -76,6 +81,7 @@ def prepare(
     seed: int,
     segment: bool,
     channel: str | None,
+    voices: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -87,6 +93,8 @@ def prepare(
     """
     if test_speakers and split_test:
         raise click.UsageError("--test-speakers and --split-test exclude each other: give one of them")
+    if voices and not segment:
+        raise click.UsageError("--voices groups the turns of a recording: add --segment")
     named = [name.strip() for name in test_speakers.split(",")] if test_speakers else None
     found = preparation.prepare(
         folder,
@@ -100,6 +108,7 @@ def prepare(
         label_from=label_from,
         segment=segment,
         channel=channel,
+        speakers=_by_voice if voices else None,
         bar=reading,
     )
     summary = _summary(found, output)
@@ -113,6 +122,12 @@ def prepare(
             f"{output} is written, but {found.lost} recordings were left out, more than it holds "
             f"({len(found.clips)}): convert them, or name their emotions with --map or --label-from"
         )
+
+
+def _by_voice(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    from mifuse.voices.turns import by_voice  # loads torch
+
+    return by_voice(clips, bar=lambda turns: reading(turns, "compare voices"))
 
 
 def _summary(found: Scan, output: Path) -> dict[str, Any]:
