@@ -94,6 +94,17 @@ NAMES = {
         ("12-N-6.wav", "neutral", "cafe-12"),
         ("12-P-1-6.wav", None, "cafe-12"),
     ],
+    "ased": [
+        ("05Angry/a5-03-01-02-50.wav", "angry", "ased-50"),
+        ("01Neutral/n1-07-02-01-62.wav", "neutral", "ased-62"),
+        ("02Fearful/f2-07-02-01-62.wav", None, "ased-62"),
+    ],
+    "turev": [
+        ("Sound Source/Angry/1157_kz_beste.wav", "angry", "turev-1157"),
+        ("Sound Source/Happy/1234_mt_acik.wav", "happy", "turev-1234"),
+        ("Sound Source/Sad/1157_hl_algi.wav", "sad", "turev-1157"),
+        ("Sound Source/Calm/1234_sk_algi.wav", None, "turev-1234"),
+    ],
     "shemo": [("female/F01A01.wav", "angry", "shemo-F01"), ("male/M02W12.wav", None, "shemo-M02")],
 }
 
@@ -153,6 +164,21 @@ WITH_LABEL_FILES = {
             ("Audios/MSP-PODCAST_0003_0001.wav", None, "msp-podcast-39"),
         ],
     ),
+    "meld": (
+        {
+            "train/train_sent_emo.csv": (
+                "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode\n"
+                '1,"Oh my God, he\u2019s lost it.",Phoebe,sadness,negative,0,0,4,7,"00:20:57,256"\n'
+                '2,What?,The Waiter,surprise,negative,0,1,4,7,"00:21:01,927","00:21:03,261"\n'
+            ),
+            "test_sent_emo.csv": '1,No.,Mark,joy,positive,0,0,3,19,"00:14:38,127","00:14:40,378"\n',
+        },
+        [
+            ("train/train_splits/dia0_utt0.wav", "sad", "meld-Phoebe"),
+            ("train/train_splits/dia0_utt1.wav", None, "meld-The Waiter"),
+            ("test/output_repeated_splits_test/dia0_utt0.wav", "happy", "meld-Mark"),
+        ],
+    ),
 }
 
 
@@ -187,7 +213,7 @@ def test_label_files_are_asked_for(tmp_path: Path, corpus: str) -> None:
         scan(tmp_path)
 
 
-WITHOUT = {"aesdd": {"neutral"}}
+WITHOUT = {"aesdd": {"neutral"}, "turev": {"neutral"}}
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
@@ -228,6 +254,56 @@ def test_nothing_left(tmp_path: Path) -> None:
     made(tmp_path, {"03-01-06-01-01-01-01.wav": "", "03-01-07-01-01-01-01.wav": ""})
     with pytest.raises(ManifestError, match=r"no clip has one of the labels .* \(found fear 1, disgust 1\)"):
         scan(tmp_path)
+
+
+def test_sets_of_the_corpora(tmp_path: Path) -> None:
+    files, names = WITH_LABEL_FILES["meld"]
+    made(tmp_path / "meld", files | {name: "" for name, _, _ in names})
+    assert {clip.name: clip.extra["set"] for clip in scan(tmp_path / "meld").clips} == {
+        "train/train_splits/dia0_utt0.wav": "train",
+        "test/output_repeated_splits_test/dia0_utt0.wav": "test",
+    }
+    made(
+        tmp_path / "msp",
+        {
+            "Labels/labels_concensus.csv": "MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6\n",
+            "Partitions.txt": "Test1; MSP-PODCAST_0001_0008.wav\nTrain; MSP-PODCAST_0009_0001.wav\n",
+            "Audios/MSP-PODCAST_0001_0008.wav": "",
+        },
+    )
+    [clip] = scan(tmp_path / "msp").clips
+    assert (clip.label, clip.speaker, clip.extra["set"]) == ("neutral", None, "Test1")
+
+
+def test_several_corpora_in_one_folder(tmp_path: Path) -> None:
+    for corpus in ("ravdess", "esd", "emovo"):
+        made(tmp_path / "all" / f"my {corpus}", {name: "" for name, _, _ in NAMES[corpus]})
+    own = {f"all/own/{label}/{i}.wav": "" for label in ("angry", "sad", "music") for i in range(4)}
+    made(tmp_path, own)
+    found = scan(tmp_path)
+    assert found.corpus == "emovo and esd and ravdess and folders"
+    assert found.counts == {"emovo": 2, "esd": 2, "ravdess": 4, "folders": 8}
+    assert found.left_out == {"fear": 1, "surprise": 1, "calm": 1, "music": 4} and found.lost == 4
+    labels = {clip.name.removeprefix("all/my "): (clip.label, clip.speaker) for clip in found.clips}
+    for corpus in ("ravdess", "esd", "emovo"):
+        for name, label, speaker in NAMES[corpus]:
+            assert labels.get(f"{corpus}/{name}", (None, speaker)) == (label, speaker)
+    renamed = scan(tmp_path, naming=Naming(LABELS, renamed={"calm": "neutral", "music": ""}))
+    assert renamed.counts["ravdess"] == 5 and renamed.lost == 0
+    unknown = tmp_path / "all" / "other"
+    made(unknown, {f"{i}.wav": "" for i in range(3)})
+    for file in own:
+        (tmp_path / file).unlink()
+    found = scan(tmp_path)
+    assert (found.left_out["not in the corpus's naming"], found.lost, len(found.clips)) == (3, 3, 8)
+
+
+def test_several_corpora_mixed(tmp_path: Path) -> None:
+    made(
+        tmp_path,
+        {Path(name).name: "" for corpus in ("ravdess", "emovo", "jl") for name, _, _ in NAMES[corpus]},
+    )
+    assert scan(tmp_path).counts == {"emovo": 2, "ravdess": 4, "jl": 1}
 
 
 def test_real_names(corpora: Path) -> None:

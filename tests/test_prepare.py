@@ -50,6 +50,22 @@ def test_writes_and_prints(ravdess: Path) -> None:
     assert len(manifest.select("test")) == 5
 
 
+def test_sets_of_a_corpus_become_splits(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for code, name in enumerate(("Angry", "Sad")):
+            path = tmp_path / "esd" / "0011" / name / part / f"0011_00000{code}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    result = run(tmp_path / "esd", "-o", tmp_path / "esd" / "m.csv", "--test-set", "test,evaluation")
+    assert result.exit_code == 0 and "splits: adapt 2, test 2" in result.output
+    splits = {(clip.extra["set"], clip.split) for clip in read_manifest(tmp_path / "esd" / "m.csv").clips}
+    assert splits == {("train", "adapt"), ("test", "test")}
+    refused = run(tmp_path / "esd", "-o", tmp_path / "esd" / "x.csv", "--test-set", "Test1")
+    assert refused.exit_code == 1 and "no set of Test1: there are test, train" in refused.output
+    both = run(tmp_path, "-o", tmp_path / "x.csv", "--test-set", "test", "--split-test", "0.5")
+    assert both.exit_code == 2 and "exclude each other" in both.output
+
+
 def test_json(ravdess: Path) -> None:
     output = ravdess.parent / "m.csv"
     result = run(ravdess, "-o", output, "--test-speakers", "ravdess-02, ravdess-03", "--json")
@@ -57,6 +73,7 @@ def test_json(ravdess: Path) -> None:
         "manifest": str(output),
         "corpus": "ravdess",
         "clips": 16,
+        "namings": {"ravdess": 16},
         "labels": {"angry": 4, "happy": 4, "neutral": 4, "sad": 4},
         "splits": {"adapt": 8, "test": 8},
         "speakers": {f"ravdess-0{n}": {"neutral": 1, "happy": 1, "sad": 1, "angry": 1} for n in range(1, 5)},

@@ -21,7 +21,10 @@ class Corpus:
         codes: code -> emotion; an emotion that is no label and no alias of one is left out by default.
         speaker: the speaker's name, made of groups.
         label_files: glob below the folder, when names hold no emotion.
-        label_line: matches a line of these files; groups as in `pattern`, `key` and `emotion` required.
+        label_name: matches the name of such a file; its groups belong to each of its lines.
+        label_line: matches a line of these files; groups as in `pattern`, `emotion` required.
+        key: what `label_line` and `pattern` have in common, made of groups.
+        set_files, set_line: the same of files that say which set of the corpus a clip is in.
     """
 
     language: str | None
@@ -29,7 +32,11 @@ class Corpus:
     codes: Mapping[str, str]
     speaker: str = "{speaker}"
     label_files: str = ""
+    label_name: str = ""
     label_line: str = ""
+    key: str = "{key}"
+    set_files: str = ""
+    set_line: str = ""
 
 
 _LETTERS = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
@@ -94,8 +101,25 @@ CORPORA = {
         r"(?P<key>MSP-PODCAST(?:_\d+)+)",
         _MSP | {"U": "surprise", "F": "fear", "D": "disgust", "C": "contempt"},
         label_files="**/labels_con*ensus.csv",
-        label_line=r"(?P<key>MSP-PODCAST[_\d]+)\.wav,(?P<emotion>[A-Z]),[^,]*,[^,]*,[^,]*,"
-        r"(?P<speaker>[^,]*),(?P<sex>[^,]*),(?P<set>\w+)",
+        label_line=r"(?P<key>MSP-PODCAST[_\d]+)\.wav,(?P<emotion>[A-Z]),[^,]*,[^,]*,[^,]*"
+        r"(?:,(?P<speaker>[^,]*),(?P<sex>[^,]*),(?P<set>\w+))?",
+        # Of releases whose labels do not say it: Train; MSP-PODCAST_0023_0048.wav
+        set_files="**/[Pp]artitions.txt",
+        set_line=r"(?P<set>\w+)\s*;\s*(?P<key>MSP-PODCAST[_\d]+)\.wav",
+    ),
+    # train/train_splits/dia0_utt0.mp4, dev/dev_splits_complete/…, test/output_repeated_splits_test/…, or the
+    # same as WAV: numbers start again in each set. Columns of train_sent_emo.csv: number, utterance, speaker,
+    # emotion, sentiment, dialogue, utterance, season, episode, times.
+    "meld": Corpus(
+        "en",
+        r"[^/]*(?P<set>train|dev|test)[^/]*/dia(?P<dialogue>\d+)_utt(?P<utterance>\d+)",
+        {"anger": "angry", "disgust": "disgust", "fear": "fear", "joy": "happy", "neutral": "neutral"}
+        | {"sadness": "sad", "surprise": "surprise"},
+        label_files="**/*_sent_emo*.csv",
+        label_name=r"(?P<set>train|dev|test)_sent_emo",
+        label_line=r'.*,"?(?P<speaker>[^,"]+)"?,(?P<emotion>[a-z]+),(?:positive|neutral|negative),'
+        r"(?P<dialogue>\d+),(?P<utterance>\d+),",
+        key="{set}/{dialogue}/{utterance}",
     ),
     # SM1_F10_A010: male speaker 1, his file 10.
     "urdu": Corpus("ur", r"(?P<speaker>S[MF]\d+)_F\d+_(?P<emotion>[AHNS])\d+", _LETTERS),
@@ -171,6 +195,18 @@ CORPORA = {
         "fa",
         r"(?P<speaker>[FM]\d\d)(?P<emotion>[AFHNSW])(?P<sentence>\d{2,3})",
         _LETTERS | {"F": "fear", "W": "surprise"},
+    ),
+    # a5-03-01-02-50: anger, sentence 3, first time, a man, speaker 50.
+    "ased": Corpus(
+        "am",
+        r"(?P<emotion>[nfhsa])[1-5]-(?P<sentence>\d\d)-\d\d-0[12]-(?P<speaker>\d\d)",
+        {"n": "neutral", "f": "fear", "h": "happy", "s": "sad", "a": "angry"},
+    ),
+    # Angry/1157_kz_beste: speaker 1157, kızgın, the word "beste"; sakin, mutlu, hüzünlü.
+    "turev": Corpus(
+        "tr",
+        r"(?P<speaker>\d{4})_(?P<emotion>kz|sk|mt|hl)_(?P<word>[a-z]+)",
+        {"kz": "angry", "sk": "calm", "mt": "happy", "hl": "sad"},
     ),
     # nea00201: emotional script, speaker a, file 201 (emotiontts_open_db). Its documentation calls 201 to 300
     # angry and 301 to 400 sad, but sentences and voices of all speakers are the other way round.

@@ -1,16 +1,28 @@
-"""A folder of recordings to clips: in a known corpus's naming, with a folder per class, or flat."""
+"""A folder of recordings to clips: in the naming of known corpora, with a folder per class, or flat."""
 
 from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mifuse.clips.corpora import CORPORA, Corpus
+from mifuse.clips.detection import (
+    FILE_NAMES,
+    FLAT,
+    FOLDERS,
+    PATTERN,
+    class_depth,
+    detect,
+    folder_emotion,
+    label_of,
+    matcher,
+    stem,
+    word,
+)
 from mifuse.clips.labels import LABELS, Naming, folded
 from mifuse.clips.manifest import Clip
 from mifuse.errors import ManifestError
@@ -20,13 +32,9 @@ from mifuse_runtime import files
 SUFFIXES = (*files.SUFFIXES, *files.FFMPEG_SUFFIXES)
 NOT_NAMED = "not in the corpus's naming"
 HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "@eaDir")  # folders of systems, beside those that begin with a dot
-FOLDERS, FLAT = "folders", "flat"
 EACH = "each"  # channel: rows for every one
-FILE_NAMES, PATTERN = "names", "pattern"  # a word of the name says the emotion; --label-from says it
 NAMES = (*CORPORA, FOLDERS, FILE_NAMES, FLAT)
 NO_EMOTION = ("other", "no agreement", "not in the label files")  # what corpora call clips without one
-# Names that a weekday, a person or a code of a corpus may have, too: no class folders.
-UNSURE = {"sa", "so", "ang", "hap", "exc", "neu", "a", "h", "n", "s"}
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,12 @@ class Scan:
     """What a folder holds.
 
     Args:
-        corpus: one of `NAMES`.
+        corpus: one of `NAMES`, or several of them with "and" between.
         clips: those with a label, or all, unlabelled, of a flat folder.
         mapping: emotion of the corpus -> label, None when left out.
         left_out: reason or emotion -> number of files.
         lost: recordings among them that cannot be read here, or say no emotion where others do.
+        counts: clips of each naming.
     """
 
     corpus: str
@@ -46,6 +55,7 @@ class Scan:
     mapping: Mapping[str, str | None]
     left_out: Mapping[str, int] = field(default_factory=dict)
     lost: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def mostly_lost(self) -> bool:
@@ -79,37 +89,53 @@ def scan(
     naming = _widened(naming or Naming(LABELS))
     if label_from:
         corpus = PATTERN
-    corpus = corpus or _detect(folder, recordings, naming)
-    emotions: Iterable[str] = ()
-    if corpus in CORPORA:
-        found = list(_corpus_clips(CORPORA[corpus], corpus, folder, recordings, left_out))
-        lost += left_out[NOT_NAMED]
-        emotions = CORPORA[corpus].codes.values()
-    else:
-        named = _namer(corpus, folder, recordings, naming, label_from)
-        found = [(named(file), Clip("", file)) for file in recordings]
-        emotions = dict.fromkeys(emotion for emotion, _ in found if emotion) if corpus != FLAT else ()
-    mapping = _mapping(emotions, naming, corpus)
+    parts = {corpus: recordings} if corpus else detect(folder, recordings, naming)
     speaker = _searched(folder, speaker_from, "--speaker-from")
-    clips = []
-    for emotion, clip in found:
-        label = mapping.get(emotion)
-        if label or corpus == FLAT:
-            name = clip.path.relative_to(folder).as_posix()
-            extra = {**clip.extra, "emotion": emotion} if corpus in CORPORA else {}
-            who = speaker(clip.path) if speaker_from else clip.speaker
-            clips.append(replace(clip, name=name, label=label, extra=extra, speaker=who or None))
-        else:
-            reason = emotion or ("no class folder" if corpus == FOLDERS else "no emotion in the name")
-            left_out[reason] += 1
-            lost += corpus not in CORPORA and folded(emotion) not in naming.renamed
+    clips: list[Clip] = []
+    mapping: dict[str, str | None] = {}
+    counts: Counter[str] = Counter()
+    for part, named_so in parts.items():
+        before = left_out[NOT_NAMED]
+        found = list(_emotions(part, folder, named_so, naming, label_from, left_out))
+        lost += left_out[NOT_NAMED] - before
+        here = _mapping(part, found, naming)
+        mapping |= here
+        for emotion, clip in found:
+            label = here.get(emotion)
+            if label or part == FLAT:
+                name = clip.path.relative_to(folder).as_posix()
+                who = speaker(clip.path) if speaker_from else clip.speaker
+                clips.append(replace(clip, name=name, label=label, speaker=who or None))
+                counts[part] += 1
+            else:
+                left_out[emotion or ("no class folder" if part == FOLDERS else "no emotion in the name")] += 1
+                lost += part not in CORPORA and folded(emotion) not in naming.renamed
+    _check_renamed(mapping, naming, " and ".join(parts))
     if not clips:
         raise ManifestError(
             f"{folder}: no clip has one of the labels {', '.join(naming.labels or ())} (found "
             f"{counts_text(left_out)}): name them with --labels or --map OLD=NEW, or choose another --corpus"
         )
     kept = {reason: count for reason, count in left_out.items() if count}
-    return Scan(corpus, tuple(clips), mapping, kept, lost)
+    return Scan(" and ".join(parts), tuple(clips), mapping, kept, lost, dict(counts))
+
+
+def _emotions(  # noqa: PLR0917, one call site
+    part: str,
+    folder: Path,
+    recordings: Sequence[Path],
+    naming: Naming,
+    label_from: str | None,
+    left_out: Counter[str],
+) -> Iterator[tuple[str, Clip]]:
+    """Emotion and clip of each recording that is named in one way."""
+    if part in CORPORA:
+        for emotion, clip in _corpus_clips(CORPORA[part], part, folder, recordings, left_out):
+            yield emotion, replace(clip, extra={**clip.extra, "emotion": emotion})
+        return
+    named = _namer(part, folder, recordings, naming, label_from)
+    for file in recordings:
+        yield named(file), Clip("", file)
 
 
 def _searched(folder: Path, pattern: str | None, option: str) -> Callable[[Path], str]:
@@ -138,9 +164,9 @@ def _namer(
         search = _searched(folder, label_from, "--label-from")
         return lambda file: search(file).lower()
     if corpus == FILE_NAMES:
-        return lambda file: _word(file, naming)
-    depth = _class_depth(folder, recordings, naming)
-    return lambda file: _folder_emotion(folder, file, naming, depth)
+        return lambda file: word(file, naming)
+    depth = class_depth(folder, recordings, naming)
+    return lambda file: folder_emotion(folder, file, naming, depth)
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
@@ -178,69 +204,6 @@ def _audio_files(folder: Path, left_out: Counter[str]) -> list[Path]:
     return found
 
 
-def _stem(file: Path) -> str:
-    return file.with_suffix("").as_posix()
-
-
-def _matcher(corpus: Corpus) -> re.Pattern[str]:
-    return re.compile(rf"(?:^|/)(?:{corpus.pattern})$")
-
-
-def _detect(folder: Path, files: Sequence[Path], naming: Naming) -> str:
-    """The one corpus whose naming fits more than half of the files; else whether folders are classes."""
-    stems = [_stem(file) for file in files[:: len(files) // 2000 + 1]]  # enough to see it
-    matchers = {name: _matcher(corpus) for name, corpus in CORPORA.items()}
-    hits = {
-        name: sum(matcher.search(stem) is not None for stem in stems) for name, matcher in matchers.items()
-    }
-    fitting = [name for name, count in hits.items() if 2 * count > len(stems)]
-    if len(fitting) > 1:
-        raise ManifestError(
-            f"{folder}: the names fit {' and '.join(fitting)}: say which with --corpus {fitting[0]}"
-        )
-    if fitting:
-        return fitting[0]
-    if len({label for file in files for label in _folder_labels(folder, file, naming)}) > 1:
-        return FOLDERS
-    if all(_folder_labels(folder, file, naming) for file in files):
-        return FOLDERS
-    words = [_word(file, naming) for file in files]
-    if 2 * sum(map(bool, words)) > len(files) and len({_label(word, naming) for word in words if word}) > 1:
-        return FILE_NAMES
-    return FLAT
-
-
-def _folder_labels(folder: Path, file: Path, naming: Naming) -> list[str]:
-    """The emotions that folders above a file name."""
-    parts = file.parent.relative_to(folder).parts
-    return [label or folded(part) for part in parts if (label := _label(part, naming)) is not None]
-
-
-def _class_depth(folder: Path, files: Sequence[Path], naming: Naming) -> int | None:
-    """Which folder, counted from the top, is the class: the one that most often names an emotion."""
-    depths: Counter[int] = Counter()
-    for file in files:
-        for depth, part in enumerate(file.parent.relative_to(folder).parts):
-            depths[depth] += _label(part, naming) is not None
-    return max(depths, key=lambda depth: depths[depth], default=None) if any(depths.values()) else None
-
-
-def _folder_emotion(folder: Path, file: Path, naming: Naming, depth: int | None) -> str:
-    """The nearest folder that names an emotion, else the one where classes are; empty at the top."""
-    parts = [part.lower() for part in file.parent.relative_to(folder).parts]
-    named = [part for part in reversed(parts) if _label(part, naming) is not None]
-    if named or depth is None:
-        return (named or parts[-1:] or [""])[0]
-    return parts[depth] if depth < len(parts) else ""
-
-
-def _word(file: Path, naming: Naming) -> str:
-    """The one word of a file's name that is an emotion; empty without or with several."""
-    stem = unicodedata.normalize("NFC", file.stem).lower()
-    words = {word for word in re.split(r"[\W\d_]+", stem) if _label(word, naming) is not None}
-    return words.pop() if len(words) == 1 else ""
-
-
 def _widened(naming: Naming) -> Naming:
     """The naming with what it renames to in its set: `--map` can add labels."""
     if naming.labels is None:
@@ -249,44 +212,45 @@ def _widened(naming: Naming) -> Naming:
     return naming.over(sorted({*naming.labels, *(str(Naming().label(new)) for new in added)}))
 
 
-def _label(word: str, naming: Naming) -> str | None:
-    """The label that a folder or a part of a name says; a code is too little, and without a set of labels
-    only what is known to be an emotion counts."""
-    name = folded(word)
-    if name not in naming.renamed and (
-        name in UNSURE or (naming.labels is None and name not in naming.aliases)
-    ):
-        return None
-    return naming.label(word)
-
-
-def _mapping(emotions: Iterable[str], naming: Naming, corpus: str) -> dict[str, str | None]:
-    name = naming.label if corpus in CORPORA else lambda word: _label(word, naming)
-    mapping = {
+def _mapping(part: str, found: Sequence[tuple[str, Clip]], naming: Naming) -> dict[str, str | None]:
+    """The label of each emotion of a naming, None of those that are left out."""
+    if part == FLAT:
+        return {}
+    emotions: Iterable[str] = dict.fromkeys(emotion for emotion, _ in found if emotion)
+    if part in CORPORA:
+        emotions = CORPORA[part].codes.values()
+    name = naming.label if part in CORPORA else lambda word: label_of(word, naming)
+    return {
         emotion: None if emotion in NO_EMOTION and emotion not in naming.renamed else name(emotion) or None
         for emotion in emotions
     }
+
+
+def _check_renamed(mapping: Mapping[str, str | None], naming: Naming, corpus: str) -> None:
     known = set(map(folded, mapping))
     for emotion, label in naming.renamed.items():
         if emotion not in known:
             has = ", ".join(mapping) or "none, its clips are unlabelled"
             raise ManifestError(f"--map {emotion}={label}: {corpus} has no such emotion (it has: {has})")
-    return mapping
 
 
 def _corpus_clips(
     corpus: Corpus, name: str, folder: Path, files: Sequence[Path], left_out: Counter[str]
 ) -> Iterator[tuple[str, Clip]]:
     """Emotion and clip of each file in the corpus's naming; copies under the same name once."""
-    matcher = _matcher(corpus)
+    pattern = matcher(corpus)
     listed = _listed(corpus, name, folder) if corpus.label_line else {}
     seen = set()
     for file in sorted(files, key=lambda file: SUFFIXES.index(file.suffix.lower())):
-        match = matcher.search(_stem(file))
+        match = pattern.search(stem(file))
         if match is None or match[0].lstrip("/") in seen:
             left_out[NOT_NAMED if match is None else "a copy of another clip"] += 1
             continue
-        groups = match.groupdict() | listed.get(match.groupdict().get("key", ""), {})
+        groups = match.groupdict()
+        if listed:
+            groups |= {
+                name: text for name, text in listed.get(corpus.key.format_map(groups), {}).items() if text
+            }
         code = groups.pop("emotion", "")
         emotion = corpus.codes.get(code, "not in the label files" if corpus.label_line else code)
         speaker = corpus.speaker.format_map({"speaker": "", **groups})
@@ -307,14 +271,21 @@ def _corpus_clips(
 
 def _listed(corpus: Corpus, name: str, folder: Path) -> dict[str, dict[str, str]]:
     """Groups of each line of the label files, by key."""
-    listed = {}
-    line_pattern = re.compile(corpus.label_line)
-    for file in sorted(folder.glob(corpus.label_files)):
-        # errors: an odd byte in a rater's comment must not lose the file; lines that count are ASCII.
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            if match := line_pattern.match(line):
-                listed[match["key"]] = match.groupdict()
-    if not listed:
+    listed: dict[str, dict[str, str]] = {}
+    sets = (corpus.set_files, "", corpus.set_line) if corpus.set_files else None
+    for files_, file_pattern, line_pattern in filter(
+        None, [sets, (corpus.label_files, corpus.label_name, corpus.label_line)]
+    ):
+        for file in sorted(folder.glob(files_)):
+            named = re.match(file_pattern, file.name)
+            # errors: an odd byte in a rater's comment must not lose the file; lines that count are ASCII.
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if named else []:
+                if named and (match := re.match(line_pattern, line)):
+                    groups = named.groupdict() | {
+                        name: text for name, text in match.groupdict().items() if text
+                    }
+                    listed.setdefault(corpus.key.format_map(groups), {}).update(groups)
+    if not any("emotion" in groups for groups in listed.values()):
         pattern = corpus.label_files.removeprefix("**/")
         raise ManifestError(
             f"{folder}: {name} keeps its labels in {pattern}, not found: give the corpus's top folder"

@@ -24,6 +24,7 @@ def prepare(
     *,
     naming: Naming | None = None,
     test: Iterable[str] | float | None = None,
+    test_sets: Iterable[str] = (),
     seed: int = 0,
     force: bool = False,
     speaker_from: str | None = None,
@@ -38,6 +39,7 @@ def prepare(
     Args:
         corpus, naming, speaker_from, label_from: as of `scan`.
         test: speakers whose clips are of the split `test`, or their share; None: no split.
+        test_sets: sets of the corpus (its column `set`) that are the split `test`, instead.
         force: replace the manifest that is there.
         segment, channel: rows are parts of recordings, of one or `each` of their channels; see
             `mifuse.clips.segments`. Both read the recordings, which takes 2 s an hour.
@@ -57,8 +59,21 @@ def prepare(
         found = replace(found, clips=speakers(found.clips))
     if test:
         found = replace(found, clips=split_speakers(found.clips, test, seed))
+    if test_sets:
+        found = replace(found, clips=_split_sets(found.clips, set(test_sets)))
     write_manifest(output, found.clips)
     return found
+
+
+def _split_sets(clips: Sequence[Clip], chosen: set[str]) -> tuple[Clip, ...]:
+    sets = {clip.extra.get("set") or "none" for clip in clips}
+    if not chosen & sets or not sets - chosen:
+        raise ManifestError(
+            f"no set of {', '.join(sorted(chosen))}: there are {', '.join(sorted(sets))}; some for each split"
+        )
+    return tuple(
+        replace(clip, split="test" if clip.extra.get("set") in chosen else "adapt") for clip in clips
+    )
 
 
 def _cut(

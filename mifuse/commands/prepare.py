@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from mifuse.clips import preparation
-from mifuse.clips.folders import EACH, FLAT, NAMES, Scan
+from mifuse.clips.detection import FLAT
+from mifuse.clips.folders import EACH, NAMES, Scan
 from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import Clip
 from mifuse.commands.labels import naming_options
@@ -53,6 +54,7 @@ def _channel(_context: click.Context, _option: click.Parameter, value: str | Non
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Put about this share of the clips in the test split, whole speakers at a time.",
 )
+@click.option("--test-set", metavar="A,B", help="Put these sets of the corpus itself in the test split.")
 @click.option("--seed", default=0, show_default=True, help="Chooses the speakers of --split-test.")
 @click.option("--segment", is_flag=True, help="Split recordings of more than 15 s at their pauses.")
 @click.option(
@@ -78,6 +80,7 @@ def prepare(
     label_from: str | None,
     test_speakers: str | None,
     split_test: float | None,
+    test_set: str | None,
     seed: int,
     segment: bool,
     channel: str | None,
@@ -88,11 +91,14 @@ def prepare(
     """Turn FOLDER into a manifest: labels and speakers come from the names of its files.
 
     Known corpora: RAVDESS, EMO-DB, nEMO, CREMA-D, IEMOCAP, MSP-IMPROV, MSP-Podcast, URDU-Dataset, TESS,
-    SAVEE, ESD, CASIA, EMOVO, JL, SUBESCO, AESDD, CaFE, ShEMO. Otherwise a folder per class (`folders`),
-    a word of each name (`names`), or unlabelled clips (`flat`).
+    SAVEE, ESD, CASIA, EMOVO, JL, SUBESCO, AESDD, CaFE, ShEMO, MELD, ASED, TurEV-DB; several of them in
+    one folder. Otherwise a folder per class (`folders`), a word of each name (`names`), or unlabelled
+    clips (`flat`).
     """
-    if test_speakers and split_test:
-        raise click.UsageError("--test-speakers and --split-test exclude each other: give one of them")
+    if sum(map(bool, (test_speakers, split_test, test_set))) > 1:
+        raise click.UsageError(
+            "--test-speakers, --split-test and --test-set exclude each other: give one of them"
+        )
     if voices and not segment:
         raise click.UsageError("--voices groups the turns of a recording: add --segment")
     named = [name.strip() for name in test_speakers.split(",")] if test_speakers else None
@@ -102,6 +108,7 @@ def prepare(
         corpus,
         naming=naming,
         test=split_test or named,
+        test_sets=test_set.split(",") if test_set else (),
         seed=seed,
         force=force,
         speaker_from=speaker_from,
@@ -139,6 +146,7 @@ def _summary(found: Scan, output: Path) -> dict[str, Any]:
         "manifest": str(output),
         "corpus": found.corpus,
         "clips": len(found.clips),
+        "namings": dict(found.counts),
         "labels": _by(found.clips, "label"),
         "splits": _by(found.clips, "split"),
         "speakers": speakers,
@@ -155,9 +163,10 @@ def _by(clips: Sequence[Clip], column: str) -> dict[str, int]:
 
 def _text(summary: dict[str, Any]) -> str:
     speakers = summary["speakers"]
-    lines = [
-        f"{summary['manifest']}: {summary['clips']} clips ({summary['corpus']}), {len(speakers)} speakers"
-    ]
+    namings = summary["namings"]
+    counts = ", ".join(f"{name} {count}" for name, count in namings.items())
+    named = counts if len(namings) > 1 else summary["corpus"]
+    lines = [f"{summary['manifest']}: {summary['clips']} clips ({named}), {len(speakers)} speakers"]
     if summary["corpus"] == FLAT:
         lines.append("unlabelled: no folder or file name says an emotion")
     labels = sorted({label for label in summary["mapping"].values() if label})
