@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     "--teacher",
     "spec",
     required=True,
-    metavar="openai|anthropic|local:NAME|replay[:FILE]",
+    metavar="openai|anthropic|local:NAME|hf:NAME|funasr:NAME|replay[:FILE]",
     help="Whom to ask. openai: any OpenAI-shaped endpoint. local: a model on this machine. "
+    "hf, funasr: a classifier on this machine. "
     "replay: the JSONL file FILE, else lalm_draws.jsonl beside the manifest.",
 )
 @click.option("--model", help="Model to ask; with replay the teacher to play back, where FILE holds several.")
@@ -127,8 +128,7 @@ def label(
     count = draws or opened.teacher.default_draws
     summary: dict[str, Any] = {"teacher": str(source), "store": str(store_path)}
     summary |= {"clips": len(clips), "draws": count}
-    if opened.labels:
-        summary["labels"] = ", ".join(opened.labels)
+    summary |= opened.notes
     if dry_run:
         _show(summary | _estimate(opened, clips, count, store_path, cache), as_json)
         return
@@ -160,15 +160,15 @@ def _open(
     """The teacher, and the rows that it is asked about."""
     from mifuse.clips.labels import LABELS
     from mifuse.clips.manifest import label_set, read_manifest
-    from mifuse.teachers.opening import OptionError, open_teacher
+    from mifuse.teachers.opening import UNASKED, OptionError, open_teacher
 
     # What a clip is labelled is none of a teacher's business; which labels there are is.
     whole = read_manifest(manifest, labels=None)
     rows = whole.select(split).clips
-    replayed = spec.partition(":")[0] == "replay"  # nothing is asked
-    labels = LABELS if replayed else label_set(whole, naming)
+    labels = LABELS if spec.partition(":")[0] in UNASKED else label_set(whole, naming)
     try:
-        return open_teacher(spec, model, manifest, rows, cache, labels=labels, **options), rows
+        opened = open_teacher(spec, model, manifest, rows, cache, labels=labels, naming=naming, **options)
+        return opened, rows
     except OptionError as error:
         raise click.UsageError(str(error)) from error
 

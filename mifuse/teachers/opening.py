@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mifuse.clips.audio import AudioCache
-from mifuse.clips.labels import LABELS
+from mifuse.clips.labels import LABELS, Naming
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
 from mifuse.teachers.base import Teacher
@@ -18,6 +18,8 @@ from mifuse.teachers.prompts import Prompts, describe
 ROOMY = 8  # labels that the usual length of an answer has room for
 LABEL_TOKENS = 30  # of a label and its number in an answer, at most: foreign words take many
 NAMES = ("anthropic", "openai", "replay")
+CLASSIFIERS = ("hf", "funasr")
+UNASKED = ("replay", *CLASSIFIERS)  # these get no question: their labels are their own
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,14 @@ class Opened:
     unencrypted: bool = False
     """A key goes to another machine over plain HTTP."""
     prompts: Prompts | None = None
-    """The questions; None: draws that were made elsewhere are played back, over whatever labels."""
+    """The questions; None: draws are over the labels of the teacher or of a file, whatever they are."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What a summary says of a teacher that gets no question."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What a summary says of the teacher."""
+        return {"labels": ", ".join(self.labels)} if self.labels else self.told
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -61,12 +70,14 @@ def open_teacher(
     *,
     labels: Sequence[str] = LABELS,
     descriptions: Sequence[str] = (),
+    naming: Naming | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Opened:
     """The teacher that `--teacher` and `--model` mean.
 
     Args:
-        labels: that are asked for; a replay has its own.
+        labels: that are asked for; a replay and a classifier have their own.
+        naming: of a classifier's labels.
         descriptions: of labels, as of `prompts.describe`.
         options: settings of the teacher's config that differ from their defaults, and `price`, `batch`.
 
@@ -80,21 +91,16 @@ def open_teacher(
     price_given, batch = given.pop("price", None), bool(given.pop("batch", False))
     if batch and kind != "anthropic":
         raise OptionError(f"--batch: {kind} has no batches here: leave it out or use --teacher anthropic")
-    try:
-        meanings = describe(descriptions, labels)
-    except MifuseError as error:
-        raise OptionError(str(error)) from error
-    asked: dict[str, Any] = {"labels": tuple(labels), "descriptions": meanings}
+    asked: dict[str, Any] = {"labels": tuple(labels), "descriptions": _meanings(kind, descriptions, labels)}
     if kind == "replay":
-        return _open_replay(rest or manifest.parent / "lalm_draws.jsonl", model, descriptions, given)
+        return _open_replay(rest or manifest.parent / "lalm_draws.jsonl", model, given)
+    if kind in CLASSIFIERS and rest:
+        return _open_classifier(kind, rest, cache, naming, given)
     if kind == "local" and rest:
-        from mifuse.teachers.local import LocalConfig, LocalTeacher
-
-        given = _room(LocalConfig, given, labels)
-        local = LocalTeacher(_configure(LocalConfig, kind, {"model": rest, **given}), cache, **asked)
-        return Opened(local, prompts=local.prompts)
+        return _open_local(rest, cache, given, asked)
     if kind not in NAMES or rest:
-        raise OptionError(f"unknown teacher {spec!r}: use one of {', '.join(NAMES)}, replay:FILE, local:NAME")
+        named = "replay:FILE, local:NAME, hf:NAME, funasr:NAME"
+        raise OptionError(f"unknown teacher {spec!r}: use one of {', '.join(NAMES)}, {named}")
     if not model:
         raise OptionError(f"--teacher {kind} needs --model: `docs/teachers.md` helps to choose one")
     key = "" if given.get("base_url") else f"{kind.upper()}_API_KEY"
@@ -112,6 +118,24 @@ def open_teacher(
             prompts=reader.prompts,
         )
     return _open_openai(kind, settings, cache, price=price, key=key, asked=asked)
+
+
+def _meanings(kind: str, descriptions: Sequence[str], labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    if kind in UNASKED and descriptions:
+        raise OptionError(f"--describe: {kind} asks nothing: leave it out")
+    try:
+        return describe(descriptions, labels)
+    except MifuseError as error:
+        raise OptionError(str(error)) from error
+
+
+def _open_local(name: str, cache: AudioCache, given: dict[str, Any], asked: Mapping[str, Any]) -> Opened:
+    """A LALM on this machine."""
+    from mifuse.teachers.local import LocalConfig, LocalTeacher
+
+    settings = _room(LocalConfig, {"model": name, **given}, asked["labels"])
+    local = LocalTeacher(_configure(LocalConfig, "local", settings), cache, **asked)
+    return Opened(local, prompts=local.prompts)
 
 
 def _open_openai(
@@ -142,14 +166,26 @@ def _open_openai(
     )
 
 
-def _open_replay(
-    file: str | Path, model: str | None, descriptions: Sequence[str], given: dict[str, Any]
+def _open_classifier(
+    kind: str, name: str, cache: AudioCache, naming: Naming | None, given: dict[str, Any]
 ) -> Opened:
+    """A model on this machine that says probabilities."""
+    from mifuse.teachers import classifiers, funasr
+
+    listen = classifiers.HubListener if kind == "hf" else funasr.FunasrListener
+    config = _configure(classifiers.ClassifierConfig, kind, {"model": name, **given})
+    teacher = classifiers.ClassifierTeacher(kind, config, listen, cache, naming)
+    told = {
+        "labels": ", ".join(dict.fromkeys(filter(None, teacher.labels.values()))),
+        "draws_of": "the clip, then copies changed a little: the model itself says the same each time",
+    }
+    return Opened(teacher, told=told)
+
+
+def _open_replay(file: str | Path, model: str | None, given: dict[str, Any]) -> Opened:
     """A file that is played back: it is asked nothing, and has no settings."""
     from mifuse.teachers.replay import ReplayTeacher
 
-    if descriptions:
-        raise OptionError("--describe: replay asks nothing: leave it out")
     _configure(dict, "replay", given)
     return Opened(ReplayTeacher(file, model))
 
