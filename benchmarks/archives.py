@@ -76,6 +76,14 @@ def few(clips: Sequence[Clip], count: int, seed: int = 0) -> list[Clip]:
     return [clip for i, clip in enumerate(clips) if clip.split != "adapt" or i in kept]
 
 
+def fold(clips: Sequence[Clip], number: int, folds: int) -> list[Clip]:
+    """The clips with a share of all speakers as `test`, the others as `adapt`, by turns, `number` from 1."""
+    names = sorted({clip.speaker or "" for clip in clips})
+    order = np.random.default_rng(0).permutation(len(names))
+    new = {names[k] for i, k in enumerate(order) if i % folds == number - 1}
+    return [replace(clip, split="test" if (clip.speaker or "") in new else "adapt") for clip in clips]
+
+
 def exchanged(clips: Sequence[Clip], a: str, b: str) -> list[Clip]:
     """The clips with two labels exchanged."""
     other = {a: b, b: a}

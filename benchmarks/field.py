@@ -2,10 +2,12 @@
 
     python -m benchmarks.field --corpora ../shared/corpora --labels        # label-only, minutes
     python -m benchmarks.field --corpora ../shared/corpora --out benchmarks/results/field.json
+    python -m benchmarks.field --corpora ../shared/corpora --labels --asked 1 2 4 8    # fewer draws a clip
 
 A cell is a transfer, a stand-in LALM and an archive cut from the target: as it is, mostly one emotion, one
-emotion absent, speakers of one or two emotions, no speaker names, 200 clips. True labels make the archives
-and score them; no method reads them. A finished cell is kept in --work and not computed again.
+emotion absent, speakers of one or two emotions, no speaker names, 200 clips, or "speakers 1 of 3": other
+speakers are the new ones, a cross-validation. True labels make the archives and score them; no method reads
+them. A finished cell is kept in --work and not computed again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,7 @@ Array = NDArray[np.float64]
 DRAWS = ("lalm_draws.jsonl", "lalm2_draws.jsonl")
 SKEWED = ("70 % neutral", "85 % neutral", "70 % angry", "no angry")
 ARCHIVES = ("as is", *SKEWED, "one emotion a speaker", "two emotions a speaker", "no names", "200 clips")
+FOLDS = ("speakers 1 of 3", "speakers 2 of 3", "speakers 3 of 3")
 METHODS = ("labels", "default", "paper", "LALM-only")
 
 
@@ -61,6 +65,7 @@ class Cell:
     archive: str
     method: str  # of METHODS; with " + shares" the true class shares are given
     seed: int = 0
+    asked: int | None = None  # draws of each clip that are used; None: all
 
     @property
     def classifier(self) -> Unit:
@@ -71,7 +76,8 @@ class Cell:
     def file(self) -> Path:
         """The result, named by everything that it depends on."""
         recipe = RECIPES["paper" if self.method.startswith("paper") else "default"]
-        text = json.dumps([self.draws, self.archive, self.method, self.seed, asdict(recipe)], sort_keys=True)
+        how = [self.draws, self.archive, self.method, self.seed, self.asked, asdict(recipe)]
+        text = json.dumps(how, sort_keys=True)
         digest = hashlib.sha256(text.encode())
         target = self.corpora / self.transfer.target
         sources = [self.corpora / name / "source.csv" for name in self.transfer.sources]
@@ -81,7 +87,12 @@ class Cell:
         return self.work / "field" / f"{digest.hexdigest()[:24]}.npz"
 
     def __str__(self) -> str:
-        return f"{self.transfer} {self.draws.partition('_')[0]} {self.archive}: {self.method}"
+        return f"{self.transfer} {self.draws.partition('_')[0]} {self.archive}: {self.how}"
+
+    @property
+    def how(self) -> str:
+        """The method, and the draws that it uses where these are not all."""
+        return self.method if self.asked is None else f"{self.method}, K = {self.asked}"
 
 
 def cut(clips: Sequence[Clip], archive: str) -> list[Clip]:
@@ -96,6 +107,7 @@ def cut(clips: Sequence[Clip], archive: str) -> list[Clip]:
         "two emotions a speaker": lambda: archives.moods(clips, 2),
         "no names": lambda: archives.nameless(clips),
         "200 clips": lambda: archives.few(clips, 200),
+        **{name: partial(archives.fold, clips, i, len(FOLDS)) for i, name in enumerate(FOLDS, 1)},
     }
     return ways[archive]()
 
@@ -120,7 +132,9 @@ def _result(cell: Cell) -> dict[str, Any]:
     cache, folder = AudioCache(), cell.corpora / cell.transfer.target
     rows = cut(read_manifest(folder / "target.csv").clips, cell.archive)
     clips, test = ([clip for clip in rows if clip.split == split] for split in ("adapt", "test"))
-    draws, test_draws = (load_draws(folder / cell.draws, part, LABELS, cache) for part in (clips, test))
+    draws, test_draws = (
+        load_draws(folder / cell.draws, part, LABELS, cache)[: cell.asked] for part in (clips, test)
+    )
     truth, test_truth = (np.array([LABELS.index(str(c.label)) for c in part]) for part in (clips, test))
     model = load_student(cell.classifier.file)
     features, anonymous = Features.of(test, cache), Features.of(test, cache).anonymous()
@@ -158,10 +172,11 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     transfers = options.transfers or [f"{a}>{b}" for b in names for a in names if a != b]
     methods = ("labels",) if options.labels else options.methods
     found = []
-    for archive, method, draws, text in itertools.product(
-        options.archives, methods, options.draws, transfers
+    for archive, method, asked, draws, text in itertools.product(
+        options.archives, methods, options.asked, options.draws, transfers
     ):
-        found.append(Cell(options.corpora, options.work, Transfer.parse(text), draws, archive, method))
+        transfer = Transfer.parse(text)
+        found.append(Cell(options.corpora, options.work, transfer, draws, archive, method, asked=asked))
         if archive in SKEWED and method in ("labels", "default"):
             found.append(replace(found[-1], method=f"{method} + shares"))
     return found
@@ -199,9 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--work", type=Path, default=Path("build/field"), help="where finished cells are kept"
     )
     parser.add_argument("--labels", action="store_true", help="labels alone, no students")
-    parser.add_argument("--archives", nargs="+", choices=ARCHIVES, default=list(ARCHIVES), metavar="ARCHIVE")
+    parser.add_argument(
+        "--archives", nargs="+", choices=[*ARCHIVES, *FOLDS], default=list(ARCHIVES), metavar="ARCHIVE"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["default", "paper", "LALM-only"])
     parser.add_argument("--draws", nargs="+", default=list(DRAWS), metavar="FILE", help="of each corpus")
+    parser.add_argument("--asked", nargs="+", type=int, default=[None], metavar="K", help="draws a clip")
     parser.add_argument("--transfers", nargs="+", metavar="SOURCE>TARGET", help="all, unless named")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--no-compute", action="store_true", help="show what is finished")

@@ -35,7 +35,7 @@ def _row(cell: Cell) -> Row:
         "transfer": str(cell.transfer),
         "draws": cell.draws,
         "archive": cell.archive,
-        "method": cell.method,
+        "method": cell.how,
         "clips": len(found["truth"]),
         "adapt": _scores(found, "", found["truth"]),
         "test": _scores(found, "test ", found["test_truth"]),
