@@ -36,6 +36,16 @@ _SPEAKER = """Where it is known who speaks, give each person a `speaker = recogn
 The second output, `embedding`, and `speaker.npy` serve that.
 """
 
+_LIMITS = """## Use and limits
+
+It says how a voice sounds, not what a person feels, and it errs, more often for some languages, ages,
+accents and microphones than for others: measure it on your own recordings first. It is no ground to hire,
+rate, punish or diagnose anybody. People whose voices it judges must know, and recordings of them need a
+legal basis. In the EU, inferring emotions at work and in education is prohibited except for medical and
+safety reasons (Regulation (EU) 2024/1689, Article 5(1)(f)); elsewhere the people concerned must be told
+(Article 50(3)).
+"""
+
 
 def card(folder: Path, bundle: Bundle) -> str:
     """The text of the card; `folder` holds the files that `bundle` names."""
@@ -52,6 +62,7 @@ def card(folder: Path, bundle: Bundle) -> str:
         *([_SPEAKER] if bundle.speaker else []),
         _table("Files", ("precision", "engine", "file", "kB"), _files(folder, bundle)),
         *_verdict(bundle),
+        _LIMITS,
         _table("Measured by the export", ("what", "found"), _facts(bundle)),
         _table("Made from", ("what", "value"), _origin(bundle)),
     ]
