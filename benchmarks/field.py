@@ -18,7 +18,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -97,7 +97,7 @@ class Cell:
 
 def cut(clips: Sequence[Clip], archive: str) -> list[Clip]:
     """The clips of a target with that archive."""
-    ways = {
+    ways: dict[str, Callable[[], list[Clip]]] = {
         "as is": lambda: list(clips),
         "70 % neutral": lambda: archives.mostly(clips, "neutral", 0.7),
         "85 % neutral": lambda: archives.mostly(clips, "neutral", 0.85),
