@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -80,13 +79,12 @@ def test_a_single_draw_is_warned_of(
     assert "a single draw per clip: its mutual information is 0" in caplog.text
 
 
-def test_the_smallest_number_of_draws_counts(
-    manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    rows = [line(i, k) for i in range(3) for k in range(2 + 2 * i)]
-    with caplog.at_level(logging.WARNING):
-        assert load_draws(write_lines(tmp_path / "u.jsonl", rows), manifest.clips).shape == (2, 3, 4)
-    assert "clips have 2 to 6 draws: the first 2 are used" in caplog.text
+def test_fewer_draws_are_repeated(manifest: Manifest, tmp_path: Path) -> None:
+    sure = [{name: float(name == label) for name in LABELS} for label in LABELS]
+    rows = [line(i, k, probs=sure[(i + k) % 4]) for i in range(3) for k in range(1 + i)]
+    draws = load_draws(write_lines(tmp_path / "u.jsonl", rows), manifest.clips)
+    assert draws.shape == (3, 3, 4)
+    assert draws.argmax(axis=-1).T.tolist() == [[0, 0, 0], [1, 2, 1], [2, 3, 0]]
 
 
 def test_clips_of_equal_content_share_their_draws(file: Path, manifest: Manifest, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
     from mifuse.teachers.store.database import DrawsStore
 
 
+AUTO = "auto"
+
+
+def _draws(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """A number, or `auto`."""
+    if value is None or value == AUTO:
+        return value
+    if not value.removeprefix("-").isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number nor {AUTO}")
+    number: int = click.IntRange(min=1).convert(int(value), param, ctx)
+    return number
+
+
 @click.command(
     epilog="Example: mifuse label target.csv --teacher openai --model gpt-audio --store draws.db --dry-run"
 )
@@ -44,10 +58,10 @@ if TYPE_CHECKING:
 )
 @click.option("--model", help="Model to ask; with replay the teacher to play back, where FILE holds several.")
 @click.option(
-    "--draws",
-    type=click.IntRange(min=1),
-    help="Draws per clip (K).  [default: 8; with replay, all of the file]",
-)
+    "--draws", callback=_draws, metavar="K|auto",
+    help="Draws per clip (K). auto: one request each, then again about clips whose label another answer may "
+    "change, up to 8 draws.  [default: 4; with replay, all of the file]",
+)  # fmt: skip
 @click.option(
     "--store", "store_path", required=True, type=click.Path(path_type=Path),
     help="Draws store (SQLite) to fill; several processes may share it.",
@@ -94,7 +108,7 @@ def label(
     manifest: Path,
     spec: str,
     model: str | None,
-    draws: int | None,
+    draws: int | str | None,
     store_path: Path,
     split: str,
     naming: Naming,
@@ -125,9 +139,9 @@ def label(
         spec, model, manifest, cache, split=split, naming=naming, descriptions=descriptions, options=settings
     )
     source, clips = opened.teacher.source, spoken(rows, cache, reading, broken=True)
-    count = draws or opened.teacher.default_draws
+    count = None if isinstance(draws, str) else draws or opened.teacher.default_draws
     summary: dict[str, Any] = {"teacher": str(source), "store": str(store_path)}
-    summary |= {"clips": len(clips), "draws": count}
+    summary |= {"clips": len(clips), "draws": count or AUTO}
     summary |= opened.notes
     if dry_run:
         _show(summary | _estimate(opened, clips, count, store_path, cache), as_json)
@@ -135,12 +149,13 @@ def label(
     if opened.key:
         key_from_environment(opened.key)
     with DrawsStore(store_path) as store:
-        plan = labelling.plan(clips, count, store.keys(source), cache)
+        plans = labelling.plans(clips, count, opened.teacher, store, cache)
+        plan = next(plans)
         if plan.questions:
             _agree(opened, store, len(clips), yes)
             _measure(opened, len(rows))
-        run = _run(opened, plan, store, budget_usd)
-    summary |= {"present": plan.present, "added": run.added, "missing": len(run.missing) + run.unasked}
+        run = _run(opened, itertools.chain([plan], plans), store, budget_usd)
+    summary |= {"present": run.present, "added": run.added, "missing": len(run.missing) + run.unasked}
     if opened.price:
         summary |= {"invalid": run.invalid, "usd": round(run.usd, 6)}
     _show(summary, as_json)
@@ -174,37 +189,43 @@ def _open(
 
 
 def _estimate(
-    opened: Opened, clips: Sequence[Clip], count: int, store_path: Path, cache: AudioCache
+    opened: Opened, clips: Sequence[Clip], count: int | None, store_path: Path, cache: AudioCache
 ) -> dict[str, Any]:
     """What a dry run shows: draws that are there and that are missing, the question, the price."""
     from mifuse.teachers import labelling
+    from mifuse.teachers.asking_again import MOST
 
     stored, mean = _stored(store_path, opened.teacher.source)
-    plan = labelling.plan(clips, count, stored, cache)
+    plan = labelling.plan(clips, count or MOST, stored, cache)
     found: dict[str, Any] = {"present": plan.present, "missing": len(plan.questions)}
     if opened.prompts:
         found["question"] = opened.prompts.get(0).text
     return found | labelling.estimate(opened.teacher, plan.questions, opened.price, mean)
 
 
-def _run(opened: Opened, plan: Plan, store: DrawsStore, budget: float | None) -> Labelled:
+def _run(opened: Opened, plans: Iterable[Plan], store: DrawsStore, budget: float | None) -> Labelled:
+    """Ask what each plan lacks, until one cannot be answered as a whole."""
     import asyncio
 
-    from mifuse.teachers import labelling
+    from mifuse.teachers.labelling import label_clips
+    from mifuse.teachers.questions import Labelled
+
+    by: Any = label_clips
+    if opened.batch:
+        from mifuse.teachers.batches import label_by_batches as by
 
     async def ask() -> Labelled:
         teacher: Any = opened.teacher
+        done = Labelled(0, ())
         try:
-            with _bar(len(plan.questions), f"Asking {teacher.source}") as progress:
-                money: Any = {"price": opened.price, "budget": budget}
-                if not opened.batch:
-                    return await labelling.label_clips(
-                        teacher, plan.questions, store, progress, opened.labels, **money
-                    )
-                from mifuse.teachers.batches import label_by_batches
-
-                labels: Any = opened.labels
-                return await label_by_batches(teacher, plan.questions, store, progress, labels, **money)
+            for plan in plans:
+                with _bar(len(plan.questions), f"Asking {teacher.source}") as progress:
+                    money: Any = {"price": opened.price, "budget": budget}
+                    done += Labelled(0, (), present=plan.present)
+                    done += await by(teacher, plan.questions, store, progress, opened.labels, **money)
+                if done.missing or done.unasked:
+                    break
+            return done
         finally:
             await teacher.close()
 

@@ -77,7 +77,7 @@ class AnthropicTeacher:
         clips: the corpus that measures are relative to.
     """
 
-    default_draws = 8
+    default_draws = 4
     per_request = 1
 
     def __init__(

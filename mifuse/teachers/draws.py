@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ def load_draws(
     """The draws of one teacher for these clips.
 
     Draws over other labels are mapped: what a draw does not name is 0, what is no label is left out and the
-    rest scaled up, which is said. Zeros are floored at 1e-3. Clips with more draws than others lose the last.
+    rest scaled up, which is said. Zeros are floored at 1e-3. A clip with fewer draws than others has its own
+    repeated: all that was paid for counts.
 
     Args:
         path: draws store or JSONL.
@@ -48,7 +50,7 @@ def load_draws(
         teacher: `teacher`, `teacher/model` or `teacher/model@prompt`; needed when the file holds several.
 
     Returns:
-        (K, N, C) float64; K is the smallest number of draws of a clip, N follows `clips`.
+        (K, N, C) float64; K is the largest number of draws of a clip, N follows `clips`.
 
     Raises:
         DrawsError: no file, several teachers, clips without draws, or draws that never name a label.
@@ -70,16 +72,21 @@ def load_draws(
             "get them with `mifuse label`, or take their rows out of the manifest"
         )
     counts = [len(draws[key]) for key in keys]
-    count = min(counts)
-    if count < max(counts):
-        _LOGGER.warning(
-            "%s: clips have %d to %d draws: the first %d are used", path, count, max(counts), count
-        )
+    count = max(counts)
+    if min(counts) < count:
+        _LOGGER.info("%s: clips have %d to %d draws: fewer ones are repeated", path, min(counts), count)
     if count == 1:
         _LOGGER.warning(
             "%s: a single draw per clip: its mutual information is 0, so it is never doubted", path
         )
     return _stack([draws[key] for key in keys], count)
+
+
+def stored_draws(path: Path | str, source: Source, hashes: Iterable[str]) -> dict[str, Array]:
+    """The draws of each clip that has some, (k, C), k of its own; over the labels that the draws name."""
+    naming = Naming(draws_labels(path, str(source)))
+    found = _from_store(path, str(source), naming, set(hashes))
+    return {key: _stack([found[key]], len(found[key]))[:, 0] for key in hashes if key in found}
 
 
 def is_store(path: Path | str) -> bool:
@@ -192,8 +199,10 @@ def _from_jsonl(path: Path | str, teacher: str | None, naming: Naming) -> _Draws
 
 
 def _stack(draws: Sequence[dict[int, bytes]], count: int) -> Array:
-    """The first `count` draws of each clip as distributions, (count, N, C)."""
-    rows = b"".join(clip[number] for clip in draws for number in sorted(clip)[:count])
+    """The draws of each clip as distributions, repeated until there are `count`, (count, N, C)."""
+    rows = b"".join(
+        clip[number] for clip in draws for number in itertools.islice(itertools.cycle(sorted(clip)), count)
+    )
     given = np.frombuffer(rows, dtype=np.float64).reshape(len(draws), count, -1)
     # Sums to 1 first, so that the floor means the same for every clip.
     floored = np.maximum(given / given.sum(axis=-1, keepdims=True), FLOOR)

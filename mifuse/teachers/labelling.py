@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.errors import AudioError
+from mifuse.teachers.asking_again import worth_asking
 from mifuse.teachers.base import Teacher
+from mifuse.teachers.draws import stored_draws
 from mifuse.teachers.prices import Price
 from mifuse.teachers.questions import Labelled, Question, grouped
 from mifuse.teachers.session import OutOfBudgetError, Run
@@ -24,25 +27,62 @@ class Plan:
     """What there is and what is to be asked."""
 
     present: int
+    """Draws; of a later round those that earlier ones did not want."""
     questions: tuple[Question, ...]
 
 
-def plan(clips: Iterable[Clip], draws: int, stored: Set[tuple[str, int]], cache: AudioCache) -> Plan:
+def plan(
+    clips: Iterable[Clip],
+    draws: int | Mapping[str, int],
+    stored: Set[tuple[str, int]],
+    cache: AudioCache,
+) -> Plan:
     """Compare what is wanted with the `keys` of a store; equal content is wanted once, by its first name.
 
     Questions come draw by draw, not clip by clip: whoever stops early has fewer draws of all clips
     rather than all draws of some.
+
+    Args:
+        draws: of each clip, or of each content hash.
     """
     unique: dict[str, Clip] = {}
     for clip in clips:
         unique.setdefault(cache.hash(clip), clip)
+    wanted = dict.fromkeys(unique, draws) if isinstance(draws, int) else draws
     questions = tuple(
-        Question(clip, clip_hash, draw)
-        for draw in range(draws)
-        for clip_hash, clip in unique.items()
-        if (clip_hash, draw) not in stored
+        Question(unique[clip_hash], clip_hash, draw)
+        for draw in range(max(wanted.values(), default=0))
+        for clip_hash, count in wanted.items()
+        if draw < count and (clip_hash, draw) not in stored
     )
-    return Plan(len(unique) * draws - len(questions), questions)
+    return Plan(sum(wanted.values()) - len(questions), questions)
+
+
+def plans(
+    clips: Sequence[Clip], draws: int | None, teacher: Teacher, store: DrawsStore, cache: AudioCache
+) -> Iterator[Plan]:
+    """What to ask, round by round; the answers to one round are in the store before the next is made.
+
+    Args:
+        draws: of each clip, which makes one round. None: one request for each clip, then again about those
+            whose label another request may change, `asking_again.MOST` draws of a clip at most.
+    """
+    if draws is not None:
+        yield plan(clips, draws, store.keys(teacher.source), cache)
+        return
+    stored = Counter(clip_hash for clip_hash, _ in store.keys(teacher.source))
+    hashes = map(cache.hash, clips)
+    wanted, before = {one: max(teacher.per_request, stored[one]) for one in hashes}, 0
+    while True:
+        whole = plan(clips, wanted, store.keys(teacher.source), cache)
+        yield Plan(whole.present - before, whole.questions)
+        before = sum(wanted.values())
+        answered = stored_draws(store.path, teacher.source, wanted)
+        again = worth_asking(list(answered.values()), teacher.per_request)
+        if not again.any():
+            return
+        for clip_hash in itertools.compress(answered, again):
+            wanted[clip_hash] = len(answered[clip_hash]) + teacher.per_request
 
 
 def estimate(

@@ -44,7 +44,7 @@ class LocalTeacher:
         MifuseError: there is no such model, or it takes no audio.
     """
 
-    default_draws = 8
+    default_draws = 4
     deadline = math.inf  # a model may be slow here
     concurrency = 1  # the GPU is busy with one
 

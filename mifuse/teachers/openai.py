@@ -73,7 +73,7 @@ class OpenAITeacher:
     the log says so.
     """
 
-    default_draws = 8
+    default_draws = 4
 
     def __init__(
         self,

@@ -40,6 +40,18 @@ class Labelled:
     """What this run has cost, requests of unknown fate at their highest price."""
     unasked: int = 0
     """Draws that the budget did not allow to ask for."""
+    present: int = 0
+    """Draws that needed no asking."""
+
+    def __add__(self, other: Labelled) -> Labelled:
+        return Labelled(
+            self.added + other.added,
+            self.missing + other.missing,
+            self.invalid + other.invalid,
+            self.usd + other.usd,
+            self.unasked + other.unasked,
+            self.present + other.present,
+        )
 
 
 def grouped(questions: Iterable[Question], per_request: int) -> list[Group]:
