@@ -179,7 +179,8 @@ def _verdict(
         part = None if check is None else check[rows]
         asked = {who: probs[rows] for who, probs in sources.items()} | {STUDENT: student}
         new_voices = {who: expected(labels[rows], p, voices[rows], part, seed) for who, p in asked.items()}
-    return judge(archive, new_voices, 0 if check is None else int((check >= 0).sum()))
+    unknown = adapted.student.labels if teaching.shares is None else ()
+    return judge(archive, new_voices, 0 if check is None else int((check >= 0).sum()), unknown)
 
 
 def _check(

@@ -86,6 +86,21 @@ def test_what_to_do(student, best, deploy, words):
     assert judge(new, {}, 0).best == best  # without new voices the archive decides
 
 
+def test_what_if_one_emotion_prevails():
+    """75 against 60 at equal shares, 50 against 90 where all are of the first class: even at 3 of 7."""
+    interval = (0.0, 100.0)
+    student = Expected(72.5, interval, 72.5, interval, (50.0, 80.0, 80.0, 80.0))
+    lalm = Expected(60.0, interval, 60.0, interval, (90.0, 50.0, 50.0, 50.0))
+    scores = {"LALM": lalm, STUDENT: student}
+    labels = ("neutral", "angry", "happy", "sad")
+    advice = judge(scores, scores, 40, labels).advice
+    assert advice.startswith("Deploy")
+    assert "If more than 43% of the clips are neutral, the LALM is expected to be right more often" in advice
+    assert judge(scores, scores, 40).advice.endswith("of the LALM.")  # the shares are known
+    best = {"LALM": lalm, STUDENT: Expected(90.0, interval, 90.0, interval, (90.0,) * 4)}
+    assert "If more" not in judge(best, best, 40, labels).advice
+
+
 def test_held_out_voices_are_whole():
     voices = np.repeat(np.arange(6), 20)
     rows = held_out(voices)

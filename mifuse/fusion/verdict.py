@@ -29,6 +29,7 @@ SYSTEMATIC = (
 )
 FOUNDED = 32  # check clips from which their correction is used
 MARGIN = 2.0  # points of UA on new voices by which the student must be ahead to be deployed
+PREVAILING = 0.9  # share of one emotion up to which an archive without known shares is thought of
 STUDENT = "student"
 
 
@@ -40,6 +41,8 @@ class Expected:
     ua_interval: tuple[float, float]
     accuracy: float
     accuracy_interval: tuple[float, float]
+    recalls: tuple[float, ...] = ()
+    """Of each class, %, in the order of the labels."""
 
 
 @dataclass(frozen=True)
@@ -108,29 +111,42 @@ def expected(
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
 
-    def scores(rows: Indices, check: Indices) -> tuple[float, float]:
+    def recalls_and_accuracy(rows: Indices, check: Indices) -> tuple[Array, float]:
         hits, clips = (part[rows].mean(axis=0) for part in parts)
         if len(check):
             more = [(true[check] - soft[check]).mean(axis=0) for true, soft in zip(truth, parts, strict=True)]
             hits, clips = hits + more[0], clips + more[1]
         clips = np.maximum(clips, 1e-3)
-        return 100 * float(np.clip(hits / clips, 0, 1).mean()), 100 * float(np.clip(hits.sum(), 0, 1))
+        return 100 * np.clip(hits / clips, 0, 1), 100 * float(np.clip(hits.sum(), 0, 1))
 
     rows, check = np.arange(len(labels)), np.flatnonzero(checked)
     check = check if len(check) >= FOUNDED else check[:0]
     samples = []
     for _ in range(BOOTSTRAP):
         drawn = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-        samples.append(scores(drawn, rng.choice(check, len(check)) if len(check) else check))
+        again = rng.choice(check, len(check)) if len(check) else check
+        recalls, accuracy = recalls_and_accuracy(drawn, again)
+        samples.append((recalls.mean(), accuracy))
     spread = np.std(samples, axis=0)
     if not len(check):
         spread = np.sqrt(spread**2 + SYSTEMATIC**2)
-    ua, accuracy = scores(rows, check)
-    return Expected(ua, _interval(ua, spread[0]), accuracy, _interval(accuracy, spread[1]))
+    recalls, accuracy = recalls_and_accuracy(rows, check)
+    ua = float(recalls.mean())
+    intervals = _interval(ua, spread[0]), _interval(accuracy, spread[1])
+    return Expected(ua, intervals[0], accuracy, intervals[1], tuple(recalls.tolist()))
 
 
-def judge(archive: Mapping[str, Expected], new_voices: Mapping[str, Expected], checked: int) -> Verdict:
-    """The verdict that follows from the expected scores of each source."""
+def judge(
+    archive: Mapping[str, Expected],
+    new_voices: Mapping[str, Expected],
+    checked: int,
+    prevailing: Sequence[str] = (),
+) -> Verdict:
+    """The verdict that follows from the expected scores of each source.
+
+    Args:
+        prevailing: labels, of which one may be that of most clips; none where the class shares are known.
+    """
     decisive = new_voices or archive
     if (
         len(archive) == 2 and checked < FOUNDED
@@ -145,7 +161,7 @@ def judge(archive: Mapping[str, Expected], new_voices: Mapping[str, Expected], c
         new_voices,
         STUDENT if ahead >= 0 else rival,
         deploy,
-        _advice(decisive, rival, ahead),
+        _advice(decisive, rival, ahead) + _caution(decisive, prevailing),
         checked,
     )
 
@@ -172,6 +188,28 @@ def _advice(scores: Mapping[str, Expected], rival: str, ahead: float) -> str:
     return (
         f"Keep asking the LALM ({figures}), or collect recordings of more speakers and adapt again; "
         "the student is not expected to win."
+    )
+
+
+def _caution(scores: Mapping[str, Expected], labels: Sequence[str]) -> str:
+    """From which share of one emotion another source is right more often than the student; "" if from none.
+
+    With a share p of one class, and the others alike, accuracy is p times its recall and 1 - p times the mean
+    of theirs.
+    """
+    student, found = scores[STUDENT], [(PREVAILING, "", "")]
+    for who, other in scores.items():
+        for label, mine, theirs in zip(labels, student.recalls, other.recalls, strict=False):
+            behind = theirs - mine
+            ahead = (sum(student.recalls) - mine - sum(other.recalls) + theirs) / max(len(labels) - 1, 1)
+            if behind > 0 and ahead > 0:
+                found.append((ahead / (ahead + behind), label, who))
+    share, label, who = min(found)
+    if not label:
+        return ""
+    return (
+        f" If more than {share:.0%} of the clips are {label}, the {who} is expected to be right more often: "
+        "say how often each emotion occurs (--shares), or check clips (`mifuse choose --random 40`)."
     )
 
 
