@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from mifuse.cli import main
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest
-from mifuse.demo.demo import QUICK, DemoConfig, Row, given_inputs, make_inputs, run_demo, table_row
+from mifuse.demo.demo import KNOWN, QUICK, DemoConfig, Row, given_inputs, make_inputs, run_demo, table_row
 from mifuse.errors import MifuseError
 from mifuse.runs.report import read_run
 from mifuse_runtime import Recognizer
@@ -61,7 +61,7 @@ def done(command: tuple[Result, Path, list]) -> tuple[Path, list, Path]:
 
 def test_table_has_everyone(done: tuple[Path, list, Path]) -> None:
     _, rows, _ = done
-    assert [row.name for row in rows] == ["classifier", "LALM", "average", "student", "student int8"]
+    assert [row.name for row in rows] == ["classifier", "LALM", "average", "student", "student int8", KNOWN]
     assert all(0 <= ua <= 100 for row in rows for ua in (row.ua_adapt, row.ua_test))
     by_name = {row.name: row for row in rows}
     assert by_name["student int8"].size_kb < by_name["student"].size_kb

@@ -40,6 +40,7 @@ def demo(
     """
     inputs = _inputs(source, target, draws)
     from mifuse.demo.demo import QUICK, DemoConfig, run_demo
+    from mifuse.runs.report import read_run
 
     started = time.perf_counter()
     rows, report = run_demo(out, inputs, QUICK if quick else DemoConfig(), _stage)
@@ -51,6 +52,8 @@ def demo(
     echo()
     echo(table_text(rows, name))
     echo()
+    if verdict := read_run(out).verdict:
+        echo(f"Verdict of the adaptation, without labels: {verdict['advice']}")
     if inputs is None:
         echo("Synthetic speech and a stand-in LALM: the numbers say nothing about real speech.")
     echo("Latency: 3 s of audio through Recognizer.predict on one thread of this machine.")
@@ -80,14 +83,15 @@ def _stage(name: str, length: int) -> Iterator[Tick]:
 
 
 def table_text(rows: list[Row], lalm: str) -> str:
-    """The table for a terminal: names to the left, numbers to the right."""
+    """The table for a terminal: words to the left, numbers to the right."""
     from mifuse.demo.demo import table_row
 
     lines = [table_row(row, lalm) for row in rows]
     columns = [[name, *(line[name] for line in lines)] for name in lines[0]]
     widths = [max(map(len, column)) for column in columns]
     text = []
-    for name, *numbers in zip(*columns, strict=True):
-        cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
-        text.append("  ".join([name.ljust(widths[0]), *cells]))
+    for cells in zip(*columns, strict=True):
+        words = [cell.ljust(width) for cell, width in zip(cells[:2], widths, strict=False)]
+        numbers = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
+        text.append("  ".join([*words, *numbers]))
     return "\n".join(text)
