@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mifuse.clips import databases
 from mifuse.clips.corpora import CORPORA, Corpus
+from mifuse.clips.databases import AUDFORMAT
 from mifuse.clips.detection import (
     FILE_NAMES,
     FLAT,
@@ -33,8 +35,14 @@ SUFFIXES = (*files.SUFFIXES, *files.FFMPEG_SUFFIXES)
 NOT_NAMED = "not in the corpus's naming"
 HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "@eaDir")  # folders of systems, beside those that begin with a dot
 EACH = "each"  # channel: rows for every one
-NAMES = (*CORPORA, FOLDERS, FILE_NAMES, FLAT)
-NO_EMOTION = ("other", "no agreement", "not in the label files")  # what corpora call clips without one
+KNOWN = (*CORPORA, AUDFORMAT)  # namings that say for certain what an emotion is
+NAMES = (*KNOWN, FOLDERS, FILE_NAMES, FLAT)
+NO_EMOTION = (
+    "other",
+    "no agreement",
+    "not in the label files",
+    databases.NO_LABEL,
+)  # what corpora call clips without one
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,8 @@ def scan(
     naming = _widened(naming or Naming(LABELS))
     if label_from:
         corpus = PATTERN
+    if corpus is None and databases.is_readable(folder):
+        corpus = AUDFORMAT
     parts = {corpus: recordings} if corpus else detect(folder, recordings, naming)
     speaker = _searched(folder, speaker_from, "--speaker-from")
     clips: list[Clip] = []
@@ -109,7 +119,7 @@ def scan(
                 counts[part] += 1
             else:
                 left_out[emotion or ("no class folder" if part == FOLDERS else "no emotion in the name")] += 1
-                lost += part not in CORPORA and folded(emotion) not in naming.renamed
+                lost += part not in KNOWN and folded(emotion) not in naming.renamed
     _check_renamed(mapping, naming, " and ".join(parts))
     if not clips:
         raise ManifestError(
@@ -129,8 +139,13 @@ def _emotions(  # noqa: PLR0917, one call site
     left_out: Counter[str],
 ) -> Iterator[tuple[str, Clip]]:
     """Emotion and clip of each recording that is named in one way."""
-    if part in CORPORA:
-        for emotion, clip in _corpus_clips(CORPORA[part], part, folder, recordings, left_out):
+    if part in KNOWN:
+        listed = (
+            databases.labelled(folder, recordings, naming, left_out)
+            if part == AUDFORMAT
+            else _corpus_clips(CORPORA[part], part, folder, recordings, left_out)
+        )
+        for emotion, clip in listed:
             yield emotion, replace(clip, extra={**clip.extra, "emotion": emotion})
         return
     named = _namer(part, folder, recordings, naming, label_from)
@@ -219,7 +234,7 @@ def _mapping(part: str, found: Sequence[tuple[str, Clip]], naming: Naming) -> di
     emotions: Iterable[str] = dict.fromkeys(emotion for emotion, _ in found if emotion)
     if part in CORPORA:
         emotions = CORPORA[part].codes.values()
-    name = naming.label if part in CORPORA else lambda word: label_of(word, naming)
+    name = naming.label if part in KNOWN else lambda word: label_of(word, naming)
     return {
         emotion: None if emotion in NO_EMOTION and emotion not in naming.renamed else name(emotion) or None
         for emotion in emotions

@@ -92,8 +92,8 @@ def prepare(
 
     Known corpora: RAVDESS, EMO-DB, nEMO, CREMA-D, IEMOCAP, MSP-IMPROV, MSP-Podcast, URDU-Dataset, TESS,
     SAVEE, ESD, CASIA, EMOVO, JL, SUBESCO, AESDD, CaFE, ShEMO, MELD, ASED, TurEV-DB; several of them in
-    one folder. Otherwise a folder per class (`folders`), a word of each name (`names`), or unlabelled
-    clips (`flat`).
+    one folder. A database in audformat is read where `audformat` is installed. Otherwise a folder per
+    class (`folders`), a word of each name (`names`), or unlabelled clips (`flat`).
     """
     if sum(map(bool, (test_speakers, split_test, test_set))) > 1:
         raise click.UsageError(
