@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]
     """Time of a hop for windows of 3 and 10 s, with the graph and without, in turns."""
     times: dict[str, list[np.ndarray]] = defaultdict(list)
     graph, idle = recognizer._body, Idle(recognizer)
+    gated = recognizer.bundle
+    open_ = replace(gated, stream=replace(gated.stream, voice=0.0))  # what is loud is speech
     for _ in range(rounds):
         for name, window in (("3 s", WINDOW), ("10 s", 10.0)):
             wall, cpu = hops(recognizer, window, count)
@@ -79,6 +82,9 @@ def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]
             recognizer._body = idle
             times[f"beside {name}"].append(hops(recognizer, window, count)[1])
             recognizer._body = graph
+            recognizer.bundle = open_
+            times[f"open {name}"].append(hops(recognizer, window, count)[1])
+            recognizer.bundle = gated
     found = {name: np.concatenate(parts) for name, parts in times.items()}
     typical = {name: float(np.median(values)) for name, values in found.items()}
     mean = float(found["3 s"].mean())
@@ -88,6 +94,8 @@ def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]
         ("share of a core", 100 * mean / HOP, "%", 0.3),
         ("streams on one core", HOP / mean, "", -300),
         ("hop, CPU median", 1e3 * typical["3 s"], "ms", 0.6),
+        ("of it the gate of speech", 1e3 * (typical["3 s"] - typical["open 3 s"]), "ms", 0.6),
+        ("hop with that gate / without", typical["3 s"] / typical["open 3 s"], "x", 1.05),
         ("of it beside the graph", 1e3 * typical["beside 3 s"], "ms", 0.6),
         ("hop of 10 s / of 3 s", typical["10 s"] / typical["3 s"], "x", 1.3),
         ("the same beside the graph", typical["beside 10 s"] / typical["beside 3 s"], "x", 1.3),

@@ -69,3 +69,13 @@ def test_the_workstation_says_what_it_needs(place: Path) -> None:
     scratch = f"mount -t tmpfs tmpfs {place / 'scratch'} && "
     done = confined(place, *command, before=scratch, MIFUSE_CACHE=str(place / "scratch"))
     assert done.returncode == 0, done.stderr
+    # A cache that comes with an image is read; what is not in it is decoded into a temporary folder.
+    shutil.rmtree(place / "cache", ignore_errors=True)
+    filled = subprocess.run(
+        command, cwd=place, env={**os.environ, "MIFUSE_CACHE": str(place / "cache")}, check=False
+    )
+    assert filled.returncode == 0
+    kept = {"MIFUSE_CACHE": str(place / "cache"), "TMPDIR": str(place / "scratch")}
+    again = confined(place, *command, before=scratch, **kept)
+    assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    assert again.stderr.count("cannot be written") == 1

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import logging
 import os
 import re
 import sqlite3
@@ -23,8 +24,9 @@ from mifuse.clips.keys import VERSIONS
 from mifuse.clips.manifest import Clip
 from mifuse.clips.wal import use_write_ahead_log
 from mifuse.errors import AudioError
-from mifuse_runtime.audio import Channel, Mixer, trim_silence
+from mifuse_runtime.audio import Channel, Mixer, peak, trim_silence
 from mifuse_runtime.files import opened
+from mifuse_runtime.resample import PIECE
 
 SAMPLE_RATE = 16_000  # Hz, of everything behind `read_audio`
 LONGEST = 14_400.0  # s, of one clip: 920 MB; longer recordings are cut by start and end
@@ -37,6 +39,8 @@ _HEAD = re.compile(
     re.S,
 )
 _MARK = 16  # bytes behind the samples of a stored clip: their hash
+_TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []  # removed when this process ends
+_LOGGER = logging.getLogger(__name__)
 
 
 def read_audio(
@@ -52,7 +56,11 @@ def read_audio(
     Raises:
         AudioError: missing, empty, cut short or not audio; no samples; NaN or infinite values.
     """
-    return np.concatenate(list(read_blocks(path, start, end, channel)))
+    # Grows in place: a list of blocks and their concatenation would be two copies of an hour.
+    samples = bytearray()
+    for block in read_blocks(path, start, end, channel):
+        samples += np.ascontiguousarray(block, np.float32).data
+    return np.frombuffer(samples, np.float32)
 
 
 def read_blocks(
@@ -144,6 +152,7 @@ class AudioCache:
     """Decoded clips on disk: int16, 16 kHz mono, named by content, least recently used ones dropped.
 
     Safe for several processes and against kill -9: files appear under their final name whole or not at all.
+    A folder that cannot be written is read, and what is new goes into a temporary one, with a warning.
 
     Args:
         folder: where to keep it; None is $MIFUSE_CACHE or ~/.cache/mifuse.
@@ -152,6 +161,9 @@ class AudioCache:
 
     def __init__(self, folder: Path | None = None, max_bytes: int = 20 << 30) -> None:
         self.folder = Path(folder or cache_folder()) / f"audio-{VERSIONS['audio']}"
+        self._read_only: Path | None = None
+        if not _writable(self.folder):
+            self._read_only, self.folder = self.folder, _instead_of(self.folder)
         self.max_bytes = max_bytes
         self._connections: dict[tuple[int, int], sqlite3.Connection] = {}
         self._known: dict[Path, tuple[int, int, str, str]] = {}  # size, time, fingerprint, hash
@@ -182,9 +194,7 @@ class AudioCache:
         digest = self.hash(clip)
         stored = self._load(digest)
         if stored is None:
-            decoded = read_audio(clip.path, clip.start, clip.end, clip.channel or "mix")
-            scale = 32767 / max(1.0, float(np.abs(decoded).max()))
-            stored = np.round(decoded * scale).astype(np.int16)
+            stored = _whole(read_audio(clip.path, clip.start, clip.end, clip.channel or "mix"))
             self._store(digest, stored)
         samples: Samples = np.multiply(stored, np.float32(1 / 32767), dtype=np.float32)
         return trim_silence(samples, SAMPLE_RATE) if trim else samples
@@ -201,7 +211,7 @@ class AudioCache:
             ) from error
 
     def _file(self, digest: str) -> Path:
-        return self.folder / digest[:2] / f"{digest}.npy"
+        return _named(self.folder, digest)
 
     def _load(self, digest: str) -> npt.NDArray[np.int16] | None:
         file = self._file(digest)
@@ -209,15 +219,12 @@ class AudioCache:
             # The modification time says when a clip was last used; an hour's resolution spares writes.
             if time.time() - file.stat().st_mtime > 3600:
                 os.utime(file)
-            content = file.read_bytes()
         except FileNotFoundError:
-            return None
-        head = _HEAD.match(content)
-        samples = content[head.end() : -_MARK] if head else b""
-        if not head or len(samples) != 2 * int(head[1]) or _mark(content[:-_MARK]) != content[-_MARK:]:
-            file.unlink(missing_ok=True)  # cut short by a crash of the machine, or changed
-            return None
-        return np.frombuffer(samples, np.int16)
+            return _stored(_named(self._read_only, digest)) if self._read_only else None
+        found = _stored(file)
+        if found is None:
+            file.unlink(missing_ok=True)
+        return found
 
     def _store(self, digest: str, stored: npt.NDArray[np.int16]) -> None:
         file = self._file(digest)
@@ -302,6 +309,61 @@ class AudioCache:
     def _remember(self, path: Path, known: tuple[int, int, str, str]) -> None:
         with self._writing():
             self._index().execute("REPLACE INTO known VALUES (?, ?, ?, ?, ?)", [os.fsencode(path), *known])
+
+
+def _whole(samples: Samples) -> npt.NDArray[np.int16]:
+    """Samples (n,) as they are stored; in pieces, for an hour would be three copies more."""
+    scale = np.float32(32767 / max(1.0, peak(samples)))
+    stored = np.empty(samples.size, np.int16)
+    for at in range(0, samples.size, PIECE):
+        stored[at : at + PIECE] = np.round(samples[at : at + PIECE] * scale)
+    return stored
+
+
+def _named(folder: Path, digest: str) -> Path:
+    return folder / digest[:2] / f"{digest}.npy"
+
+
+def _stored(file: Path) -> npt.NDArray[np.int16] | None:
+    """The samples in a file; None of one that a crash of the machine cut short, or that was changed."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    head = _HEAD.match(content)
+    samples = content[head.end() : -_MARK] if head else b""
+    if not head or len(samples) != 2 * int(head[1]) or _mark(content[:-_MARK]) != content[-_MARK:]:
+        return None
+    return np.frombuffer(samples, np.int16)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or it where it is not yet."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return not there.is_dir() or os.access(there, os.W_OK | os.X_OK)  # a file there is an error of its own
+
+
+@functools.cache
+def _instead_of(folder: Path) -> Path:
+    """A temporary folder in place of one that cannot be written, until this process ends; said once.
+
+    Raises:
+        AudioError: there is nowhere to write.
+    """
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="mifuse-")
+    except OSError as error:
+        raise AudioError(
+            f"cannot use the audio cache {folder} (it cannot be written, and there is no temporary folder): "
+            "set MIFUSE_CACHE to a folder that can be written"
+        ) from error
+    _TEMPORARY.append(temporary)
+    _LOGGER.warning(
+        "the audio cache %s cannot be written: what is new is kept in %s until the end of this run; "
+        "MIFUSE_CACHE names another folder",
+        *(folder, temporary.name),
+    )
+    return Path(temporary.name) / folder.name
 
 
 def _mark(content: bytes) -> bytes:
