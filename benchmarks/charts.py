@@ -41,6 +41,38 @@ def bars(document: Mapping[str, Any], titles: Mapping[str, str], split: str) -> 
     return draw(1.6 * len(rows) + 2.0, 3.6, 1, paint)
 
 
+def field(rows: Sequence[Mapping[str, Any]]) -> str:
+    """UA of each teacher and of the students, a line a cell: on the own archive, and on new speakers.
+
+    Args:
+        rows: cells of `benchmarks.field`; students of the same transfer, draws and archive share a line.
+    """
+    lines: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        key = row["transfer"].replace(">", " → "), row["draws"].partition("_")[0], row["archive"]
+        lines.setdefault(key, {})[row["method"]] = row
+    order = sorted(lines, key=lambda key: next(iter(lines[key].values()))["test"]["LALM"][0])
+    shown = [("LALM", "default", "s"), ("average", "default", "D"), ("paper", "paper", "^")]
+
+    def paint(axes: Sequence[Any]) -> None:
+        for axis, split in zip(axes, ("adapt", "test"), strict=True):
+            for name, method, marker in [*shown, ("student", "default", "o")]:
+                who = "student" if name == "paper" else name
+                points = [
+                    (lines[key][method][split][who][0], y)
+                    for y, key in enumerate(order)
+                    if method in lines[key]
+                ]
+                looks = {"color": colour("fused" if name == "paper" else name), "marker": marker}
+                label = "MI-Fuse, paper" if name == "paper" else name
+                axis.scatter(*zip(*points, strict=True), s=36, label=label, **looks) if points else None
+            axis.set(xlabel=f"UA, {NAMES[split]}, %", xlim=(20, 100))
+        axes[0].set_yticks(range(len(order)), [f"{one}, {draws}" for one, draws, _ in order])
+        axes[-1].legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+
+    return draw(9.0, 1.0 + 0.3 * len(order), 2, paint, sharey=True)
+
+
 def _colour(method: str, index: int) -> str:
     known = {
         "lalm": "LALM",

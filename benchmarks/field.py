@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import archives, field_table, units, workers
+from benchmarks import archives, charts, field_table, units, workers
 from benchmarks.baselines import BASELINES, Task
 from benchmarks.provenance import code_files, provenance
 from benchmarks.transfers import find_corpora
@@ -224,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--no-compute", action="store_true", help="show what is finished")
     parser.add_argument("--out", type=Path, help="JSON of the table")
+    parser.add_argument("--picture", type=Path, help="SVG of the cells that have a student")
     options = parser.parse_args(arguments)
     todo = cells(options)
     failed = [] if options.no_compute else compute(todo, options.jobs)
@@ -234,6 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         partial = options.out.with_name(f".{options.out.name}.tmp")
         partial.write_text(text, encoding="utf-8")
         partial.replace(options.out)
+    if options.picture:
+        students = [row for row in document["cells"] if "student" in row["adapt"]]
+        options.picture.write_text(charts.field(students), encoding="utf-8")
     print("\n".join(failed), file=sys.stderr)
     return 1 if failed else 0
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mifuse.errors import MifuseError
-from mifuse.models.augment import AugmentConfig, distort, mask
+from mifuse.models.augment import AugmentConfig, distort, mask, mix
 from mifuse.models.features import PADDING
 from mifuse.models.frontend import N_MELS
 
@@ -95,3 +95,16 @@ def test_one_frame_of_one_clip():
 def test_strengths_that_make_no_sense(wrong, message):
     with pytest.raises(MifuseError, match=message):
         AugmentConfig(**wrong)
+
+
+def test_mixing_adds_powers_at_one_level(logmel):
+    loud = logmel.clone()
+    loud[1] += 5  # the level of a partner does not count
+    partners, shares = torch.tensor([1, 0, 2]), torch.tensor([0.75, 1.0, 0.5])
+    mixed = mix(logmel, partners, shares)
+    torch.testing.assert_close(mixed, mix(loud, partners, shares) - (loud - logmel), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mixed[1, :80], logmel[1], rtol=0, atol=0.1)  # a share of 1: the clip as it was
+    torch.testing.assert_close(mixed[2], logmel[2], rtol=1e-4, atol=1e-4)  # with itself
+    peaks = logmel.exp().sum(2).amax(1)
+    powers = 0.75 * logmel[0].exp() + 0.25 * logmel[1].exp() * peaks[0] / peaks[1]
+    torch.testing.assert_close(mixed[0].exp(), powers, rtol=1e-3, atol=1e-6)

@@ -160,6 +160,25 @@ def test_balance_draws_classes_equally_often(toy):
         assert low <= rare[index, 1].mean() <= high
 
 
+def test_mixtures_have_mixed_labels(toy):
+    features, labels = toy
+    fit = Trainer(student(), features, FAST)
+    partners, shares = fit._mixture(12)
+    assert sorted(partners.tolist()) == list(range(12))
+    assert ((shares >= 0.5) & (shares <= 1)).all()
+    index, logmel = fit._batch(Sampler(np.ones(len(labels)), features.speakers))
+    torch.manual_seed(0)
+    fit.model = lambda *view: torch.tensor([[20.0, 0.0]]).expand(len(index), 2)  # always sure of the first
+    plain, _ = fit._soft_label_loss(labels, index, logmel)
+    fit.config = replace(fit.config, mix=1.0)
+    fit._mixture = lambda clips: (torch.arange(clips).flip(0), torch.full((clips,), 0.6))
+    mixed, _ = fit._soft_label_loss(labels, index, logmel)
+    targets = 0.6 * labels[index] + 0.4 * labels[index][::-1]
+    expected = 0.95 * 20 * targets[:, 1].mean() + 0.05 * 10
+    assert float(mixed["cross_entropy"]) == pytest.approx(expected, rel=1e-3)
+    assert float(plain["cross_entropy"]) == pytest.approx(0.95 * 20 * labels[index, 1].mean() + 0.5, rel=1e-3)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_loss_that_is_not_finite(toy, bad):
     fit = Trainer(student(), toy[0], FAST)

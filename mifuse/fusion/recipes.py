@@ -36,7 +36,7 @@ class AdaptConfig:
     )
     keep: float = 0.0  # weight of an earlier student's answers beside the labels; 0 is off
     refine: RefineConfig = field(default_factory=RefineConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(mix=1.0))
 
     @property
     def steps(self) -> int:

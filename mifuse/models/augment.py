@@ -78,6 +78,22 @@ def distort(logmel: Tensor, lengths: Tensor, config: AugmentConfig, clips_per_sp
     return torch.where(inside, torch.logaddexp(moved, floor), moved)
 
 
+def mix(logmel: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
+    """Two clips at once: the powers of each clip and of its partner added, both at the clip's level.
+
+    Sources: Zhang et al., "mixup" (ICLR 2018), of sounds at one level as in Tokozume et al., "Learning from
+    between-class examples" (ICLR 2018).
+
+    Args:
+        logmel: (batch, frames, N_MELS).
+        partners: row of the other clip, (batch,).
+        shares: of the clip itself, above 0 and at most 1, (batch,).
+    """
+    level = torch.logsumexp(logmel, dim=2).amax(dim=1)[:, None, None]  # of the loudest frame
+    alike, share = logmel - level, shares[:, None, None]
+    return level + torch.logaddexp(alike + share.log(), alike[partners] + (1 - share).clamp(min=1e-7).log())
+
+
 def mask(features: Tensor, config: AugmentConfig) -> Tensor:
     """SpecAugment on normalised features (batch, N_MELS, frames): masked stretches become the mean, 0."""
     widths = (

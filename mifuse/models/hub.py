@@ -257,8 +257,13 @@ class HeadTrainer(Trainer):
         # The loop asks of a student and of features no more than a head and embeddings have.
         super().__init__(Head(classifier), embeddings, config, seed)  # type: ignore[arg-type]
 
-    def view(self, index: NDArray[np.int64], states: Tensor) -> View:
-        """The hidden states as they are."""
+    def view(
+        self, index: NDArray[np.int64], states: Tensor, mixture: tuple[Tensor, Tensor] | None = None
+    ) -> View:
+        """The hidden states as they are, or mixed."""
+        if mixture is not None:
+            partners, shares = mixture[0], mixture[1][:, None, None]
+            states = shares * states + (1 - shares) * states[partners]
         return (states.to(self.accelerator.device),)
 
     @torch.inference_mode()

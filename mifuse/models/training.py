@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from mifuse.config import require
 from mifuse.errors import TrainingError
-from mifuse.models.augment import AugmentConfig, distort, mask
+from mifuse.models.augment import AugmentConfig, distort, mask, mix
 from mifuse.models.features import Features
 from mifuse.models.speaker_norm import CLIPS_PER_SPEAKER, FEWEST, Sampler
 from mifuse.models.student import Student
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
+MIXING = 0.4  # both parameters of the beta distribution of shares: one clip prevails in most mixtures
 View = tuple[Any, ...]  # what `logits` takes: log-mel, speech mask, spectrum, clips of one speaker in a row
 Loss = Callable[[NDArray[np.int64], Tensor], tuple[dict[str, Tensor], Tensor]]
 """Which clips (batch,), their log-mel (batch, frames, N_MELS) -> named terms, all recorded and the one called
@@ -44,6 +45,7 @@ class FitConfig:
     label_smoothing: float = 0.05  # share of the uniform distribution in each label; 0 is off
     balance: float = 1.0  # 1: classes are drawn equally often, 0: clips are
     speakers: float = 0.5  # share of batches in which the speakers are known; 0 is off
+    mix: float = 0.0  # share of the other batches in which each clip is mixed with another; 0 is off
     diversity: float = 0.0  # λ of the diversity term; 0 is off
     momentum: float = 0.998  # m of the moving average of the weights, per step; 0 follows the student
     collapse: float = 0.35  # nats: stop when the predicted classes' entropy stays below; 0 is off
@@ -52,7 +54,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         one, more = (0, 1), (0, math.inf)
         require(self, steps=(1, math.inf), steps_per_epoch=(1, math.inf), batch_size=(2, math.inf), lr=more)
-        require(self, weight_decay=more, label_smoothing=one, balance=one, speakers=one, diversity=more)
+        require(self, weight_decay=more, label_smoothing=one, balance=one, speakers=one, mix=one)
+        require(self, diversity=more)
         require(self, momentum=one, collapse=more)
 
 
@@ -171,12 +174,25 @@ class Trainer:
         index = index.reshape(processes, -1)[self.accelerator.process_index]
         return index, self.features.batch(index)
 
-    def view(self, index: NDArray[np.int64], logmel: Tensor) -> View:
-        """The batch's clips, augmented, as `Student.logits` takes them; others at every call."""
+    def view(
+        self, index: NDArray[np.int64], logmel: Tensor, mixture: tuple[Tensor, Tensor] | None = None
+    ) -> View:
+        """The batch's clips, augmented, as `Student.logits` takes them; others at every call.
+
+        Args:
+            mixture: partner of each clip and the clip's own share, as `augment.mix` takes them.
+        """
         lengths = torch.from_numpy(self.features.lengths[index])
         distorted = distort(logmel, lengths, self.config.augment, self.clips_per_speaker or 1)
+        if mixture is not None:
+            distorted = mix(distorted, *mixture)
         x, speech, spectrum = self.student.frontend.normalise(distorted.to(self.accelerator.device))
         return mask(x, self.config.augment), speech, spectrum, self.clips_per_speaker
+
+    def _mixture(self, clips: int) -> tuple[Tensor, Tensor]:
+        """Partner of each clip of a batch, and the clip's own share."""
+        shares = torch.distributions.Beta(MIXING, MIXING).sample((clips,))
+        return torch.randperm(clips), torch.maximum(shares, 1 - shares)
 
     def _train_step(
         self, index: NDArray[np.int64], logmel: Tensor, loss: Loss
@@ -204,8 +220,13 @@ class Trainer:
         self, labels: Array, index: NDArray[np.int64], logmel: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
         config = self.config
-        view = self.view(index, logmel)
-        target = torch.from_numpy(labels[index]).to(view[0])
+        target, mixture = torch.from_numpy(labels[index]), None
+        # Clips of one speaker are held against each other: mixed ones would move what they are held against.
+        if config.mix > 0 and not self.clips_per_speaker and float(torch.rand(())) < config.mix:
+            partners, shares = mixture = self._mixture(len(index))
+            target = shares[:, None] * target + (1 - shares[:, None]) * target[partners]
+        view = self.view(index, logmel, mixture)
+        target = target.to(view[0])
         target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         with self.accelerator.autocast():
             logits = self.model(*view)
