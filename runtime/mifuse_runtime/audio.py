@@ -149,5 +149,6 @@ def trim_silence(samples: Floats, rate: float, energy: Floats | None = None) -> 
     """
     frame = max(1, int(rate * SILENCE_FRAME))
     energy = frame_energy(samples, rate) if energy is None else energy
-    loud = np.flatnonzero(energy >= energy.max() * 10 ** (-SILENCE_DB / 10))
-    return samples[loud[0] * frame : (loud[-1] + 1) * frame]
+    loud = energy >= energy.max() * 10 ** (-SILENCE_DB / 10)
+    first, after = int(loud.argmax()), loud.size - int(loud[::-1].argmax())
+    return samples[first * frame : after * frame]

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.frontend import CHUNK
 from mifuse_runtime.settings import Settings
 
 Vad = Callable[[Floats], float]  # a frame's samples at the model's rate -> probability of speech, or a bool
@@ -128,9 +127,7 @@ def features(frames: Floats, past: Past | None) -> tuple[Floats, Past]:
     """
     now = np.empty((len(frames), BANDS + len(OCTAVES) - 1 + len(LAGS)), np.float32)
     fine = np.empty((max(LAGS) + len(frames), FINE[1] - FINE[0]), np.float32)
-    for at in range(0, len(frames), CHUNK):
-        part = slice(at, at + CHUNK)
-        _spectral(frames[part], now[part, : -len(LAGS)], fine[max(LAGS) :][part])
+    _spectral(frames, now[:, : -len(LAGS)], fine[max(LAGS) :])
     fine[: max(LAGS)] = fine[max(LAGS)] if past is None else past.fine
     for column, lag in enumerate(LAGS, -len(LAGS)):
         np.einsum("ij,ij->i", fine[max(LAGS) :], fine[max(LAGS) - lag : -lag], out=now[:, column])
@@ -138,18 +135,20 @@ def features(frames: Floats, past: Past | None) -> tuple[Floats, Past]:
     means = _running_mean(np.concatenate([all_, all_[:, :BANDS] ** 2], axis=1))
     mean, squares = means[:, :-BANDS], means[:, -BANDS:]
     spread = np.sqrt(np.maximum(squares - mean[:, :BANDS] ** 2, 0))
-    middle = mean[:, :BANDS].mean(axis=1, keepdims=True)
+    middle = mean[:, :BANDS] @ np.full((BANDS, 1), 1 / BANDS, np.float32)
     now[:, :BANDS] -= middle
     mean[:, :BANDS] -= middle
-    inputs = np.concatenate([now, mean, spread], axis=1).astype(np.float32)
+    inputs = np.concatenate([now, mean, spread], axis=1)
     return inputs, Past(all_[-(CONTEXT - 1) :].copy(), fine[-max(LAGS) :].copy())
 
 
 def _spectral(frames: Floats, bands_and_octaves: Floats, fine: Floats) -> None:
     """Of frames (k, n): log power of the bands and flatness of the octaves, and fine spectra of length 1."""
     hann, bands, octaves = _front(frames.shape[1])
-    spectra = np.fft.rfft(frames * hann)[:, : OCTAVES[-1]]
-    power = spectra.real**2 + spectra.imag**2
+    spectra = np.fft.rfft(frames * hann)  # of all at once: a call costs as much as ten frames
+    squares = spectra.view(spectra.real.dtype)[:, : 2 * OCTAVES[-1]]
+    np.multiply(squares, squares, out=squares)
+    power: Floats = (squares[:, ::2] + squares[:, 1::2]).astype(np.float32, copy=False)
     if power.shape[1] < OCTAVES[-1]:  # a lower rate
         power = np.pad(power, ((0, 0), (0, OCTAVES[-1] - power.shape[1])))
     np.log(power @ bands + np.float32(_BAND_FLOOR), out=bands_and_octaves[:, :BANDS])
@@ -161,9 +160,12 @@ def _spectral(frames: Floats, bands_and_octaves: Floats, fine: Floats) -> None:
 
 def _running_mean(values: Floats) -> Floats:
     """Mean of each row (k + CONTEXT - 1, n) and those before it, (k, n)."""
-    sums = np.cumsum(values, axis=0, dtype=np.float64)
-    sums[CONTEXT:] -= sums[:-CONTEXT].copy()
-    return (sums[CONTEXT - 1 :] / CONTEXT).astype(np.float32)
+    rows = 1
+    while rows < CONTEXT:  # a power of two: sums of 2 rows, of 4, of 8, …
+        values = values[rows:] + values[:-rows]
+        rows *= 2
+    mean: Floats = values / np.float32(CONTEXT)
+    return mean
 
 
 @lru_cache(maxsize=4)
