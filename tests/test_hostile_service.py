@@ -118,6 +118,14 @@ LIES: list[Any] = [
     {"prompt_tokens": 10, "completion_tokens": 10, "prompt_tokens_details": {"audio_tokens": 10**9}},
     {"prompt_tokens": 10, "completion_tokens": 10, "prompt_tokens_details": [1]},
     {"prompt_tokens": [], "completion_tokens": {}},
+    {"prompt_tokens": 1, "completion_tokens": False},
+    {"prompt_tokens": 1, "completion_tokens": ""},
+    {"prompt_tokens": 1, "completion_tokens": 0.0},
+    {"prompt_tokens": 1},
+    {"completion_tokens": 1},
+    {"prompt_tokens": None, "completion_tokens": 1},
+    {"prompt_tokens": {"value": 1}, "completion_tokens": [1]},
+    {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"audio_tokens": "0"}},
     [1],
     "many",
     None,
@@ -147,7 +155,9 @@ def test_the_budget_holds_whatever_is_counted(manifest: Path, tmp_path: Path, li
 
 def test_odd_counts_are_said_once(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def handle(handler: Handler, request: dict[str, Any]) -> None:
-        handler.reply(200, completion(request.get("n", 1), usage={"completion_tokens": -7}))
+        handler.reply(
+            200, completion(request.get("n", 1), usage={"prompt_tokens": 5, "completion_tokens": -7})
+        )
 
     with service(handle) as address:
         assert label(manifest, address, tmp_path / "d.db", "--draws", 2).exit_code == 0
@@ -161,6 +171,8 @@ MALFORMED = [
     b'{"choices":"abc"}',
     b'{"choices":[],"usage":{"prompt_tokens":"12"}}',
     b'{"choices":[],"usage":[1]}',
+    b'{"choices":[],"usage":{"prompt_tokens":' + b"9" * 5000 + b"}}",
+    b'{"choices":[{"error":null}],"created":' + b"9" * 5000 + b"}",
     b'{"choices":[{"message":{"content":["a"]}}]}',
     b'{"choices":[{"message":{"content":"\\ud800"},"finish_reason":7}],"id":{}}',
     b'{"choices":[{"message":{"content":"{\\"angry\\": ' + b"9" * 5000 + b'}"}}]}',
@@ -201,6 +213,13 @@ OUTAGES: list[tuple[object, str]] = [
     ({"choices": [{"finish_reason": "error", "error": {"message": "node is gone"}}]}, "node is gone"),
     (PAGE, r"Log in Hotel\u001b[2J Wi-Fi"),
     (b"  <!DOCTYPE html><p>maintenance", "maintenance"),
+    (b"\xef\xbb\xbf<html>proxy", "proxy"),
+    (b"upstream connect error", "upstream connect error"),
+    ({"object": "error", "message": "engine is down", "type": "Internal", "code": 500}, "engine is down"),
+    ({"errors": [{"message": "no node"}]}, "no node"),
+    ({"detail": "Not ready yet"}, "Not ready yet"),
+    ({"message": "Internal Server Error"}, "Internal Server Error"),
+    ({"status": "error", "reason": "out of memory"}, "out of memory"),
 ]
 
 
@@ -212,7 +231,10 @@ def test_an_error_sent_as_a_success_is_an_outage(
 
     def handle(handler: Handler, request: dict[str, Any]) -> None:
         handler.reply(
-            200, body if out[0] else completion(request.get("n", 1), usage={"completion_tokens": 9})
+            200,
+            body
+            if out[0]
+            else completion(request.get("n", 1), usage={"prompt_tokens": 5, "completion_tokens": 9}),
         )
 
     store = tmp_path / "d.db"
@@ -228,7 +250,7 @@ def test_an_error_sent_as_a_success_is_an_outage(
 
 
 def test_an_error_with_a_bill_is_paid() -> None:
-    body = {"error": {"code": 502, "message": "gone"}, "usage": {"prompt_tokens": 7}}
+    body = {"error": {"code": 502, "message": "gone"}, "usage": {"prompt_tokens": 7, "completion_tokens": 0}}
     with pytest.raises(ServiceError, match="gone") as caught:
         replies.read(json.dumps(body).encode(), "host", KEY, usage)
     assert caught.value.usage == {"input": 7} and not caught.value.billed and caught.value.kind == "busy"

@@ -22,7 +22,7 @@ from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
 from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompts, with_transcript
-from mifuse.teachers.replies import items, mapping, text
+from mifuse.teachers.replies import counted, items, mapping, optional, text
 from mifuse.teachers.service import (
     check_address,
     key_from_environment,
@@ -203,9 +203,9 @@ def usage(said: object) -> Mapping[str, object]:
     """Tokens by kind; what makes no sense stays as it is."""
     tokens = mapping(said)
     counts = {
-        "input": tokens.get("input_tokens") or 0,
-        "cache_write": tokens.get("cache_creation_input_tokens") or 0,
-        "cache_read": tokens.get("cache_read_input_tokens") or 0,
-        "output": tokens.get("output_tokens") or 0,
+        "input": tokens.get("input_tokens"),
+        "cache_write": optional(tokens, "cache_creation_input_tokens"),
+        "cache_read": optional(tokens, "cache_read_input_tokens"),
+        "output": tokens.get("output_tokens"),
     }
-    return {kind: count for kind, count in counts.items() if count != 0}
+    return counted(counts)

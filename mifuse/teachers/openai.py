@@ -25,7 +25,7 @@ from mifuse.teachers.answers import InvalidAnswerError, from_tokens
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompt, Prompts, with_transcript
-from mifuse.teachers.replies import items, mapping, text
+from mifuse.teachers.replies import counted, items, mapping, optional, text
 from mifuse.teachers.service import (
     ServiceError,
     check_address,
@@ -221,9 +221,14 @@ def usage(said: object) -> Mapping[str, object]:
     """Tokens by kind; of what the protocol counts twice, each once. What makes no sense stays as it is."""
     tokens = mapping(said)
     details = mapping(tokens.get("prompt_tokens_details"))
-    audio, cached = details.get("audio_tokens") or 0, details.get("cached_tokens") or 0
-    prompt, output = tokens.get("prompt_tokens") or 0, tokens.get("completion_tokens") or 0
+    audio, cached = optional(details, "audio_tokens"), optional(details, "cached_tokens")
+    prompt = tokens.get("prompt_tokens")
     if all(type(count) is int for count in (prompt, audio, cached)):
         prompt -= audio + cached  # below zero where the parts are more than the whole
-    counts = {"input": prompt, "audio": audio, "cache_read": cached, "output": output}
-    return {kind: count for kind, count in counts.items() if count != 0}
+    counts = {
+        "input": prompt,
+        "audio": audio,
+        "cache_read": cached,
+        "output": tokens.get("completion_tokens"),
+    }
+    return counted(counts)

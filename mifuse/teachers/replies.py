@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,37 +29,55 @@ def read(content: bytes, who: str, secret: str, usage: Usage) -> dict[str, Any]:
     Raises:
         ServiceError: it is an error or a page: an outage, not an answer. What it bills is in `usage`.
     """
-    start = content[:100].lstrip().lower()
+    start = content[:100].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if start.startswith(b"<"):
         words = scrub(" ".join(_text_of(content[:20_000])), secret)[:MESSAGE]
         raise ServiceError(
             f"{who} answered with a page instead of JSON: {words}: check the network and --base-url", "busy"
         )
     try:
-        found = json.loads(content)
+        found = json.loads(content, parse_int=_whole)
     except RecursionError:
         return {}
     except ValueError:
         words = scrub(content[:MESSAGE].decode("utf-8", "replace"), secret)
         raise ServiceError(
-            f"{who} answered with something else than JSON: {words}", "busy", billed=True
+            f"{who} answered with something else than JSON: {words}",
+            "busy",
+            billed=start[:1] in (b"", b"{", b"["),  # an answer may have been cut off; words are of a proxy
         ) from None
     if not isinstance(found, dict):
         return {}
-    error = found.get("error")
-    if error and not any(found.get(key) for key in ("choices", "content")):
+    if error := _error_in(found):
         raise _outage(error, found, who, secret, usage)
+    return found
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number of JSON; of thousands of digits, which Python does not take, infinity."""
+    return int(digits) if len(digits) < 4000 else math.inf
+
+
+def _error_in(found: Mapping[str, Any]) -> object:
+    """What says that the reply is an error, whoever's way that is; None for an answer."""
     choices = found.get("choices")
     if isinstance(choices, list) and choices:
         errors = [mapping(choice).get("error") for choice in choices]
-        if all(errors):
-            raise _outage(errors[0], found, who, secret, usage)
-    return found
+        return errors[0] if all(errors) else None
+    if choices or found.get("content"):
+        return None
+    for name in ("error", "errors", "detail"):
+        error = found.get(name)
+        if error:
+            return error[0] if isinstance(error, list) else error
+    # As vLLM, and gateways, write it: the object itself is the error.
+    kinds = (found.get("object"), found.get("type"), found.get("status"))
+    return found if "error" in kinds or isinstance(found.get("message"), str) else None
 
 
 def _outage(error: object, found: Mapping[str, Any], who: str, secret: str, usage: Usage) -> ServiceError:
     inner = mapping(error)
-    said = inner.get("message") or inner.get("type") or error
+    said = next((inner[key] for key in ("message", "msg", "reason", "type") if inner.get(key)), error)
     words = scrub(said if isinstance(said, str) else json.dumps(said), secret)[:MESSAGE]
     names = f"{inner.get('code')} {inner.get('type')}"
     known = (kind for part, kind in _WORDS.items() if part in names)
@@ -108,6 +128,19 @@ def text(value: object) -> str:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
 
 
+def optional(tokens: Mapping[str, Any], name: str) -> Any:
+    """A count that a service may leave out where there is nothing to count."""
+    count = tokens.get(name)
+    return 0 if count is None else count
+
+
+def counted(counts: Mapping[str, object]) -> dict[str, object]:
+    """Tokens by kind without those that are 0; {} where a service counts nothing at all."""
+    if all(count is None or (type(count) is int and count == 0) for count in counts.values()):
+        return {}
+    return {kind: count for kind, count in counts.items() if type(count) is not int or count != 0}
+
+
 def billed(usage: Mapping[str, object], most: Mapping[str, int]) -> tuple[dict[str, int], str]:
     """Tokens by kind as they may be booked, and what is odd in what the service says.
 
@@ -123,7 +156,7 @@ def billed(usage: Mapping[str, object], most: Mapping[str, int]) -> tuple[dict[s
     counts: dict[str, int] = {}
     for kind, count in usage.items():
         if kind not in (*INPUTS, "output") or type(count) is not int or count < 0:
-            return dict(most), f"{kind} is {str(count)[:40]}"
+            return dict(most), f"{kind} is {'missing' if count is None else str(count)[:40]}"
         counts[kind] = count
     for kinds, what in ((INPUTS, "input"), (("output",), "output")):
         said, can = (sum(given.get(kind, 0) for kind in kinds) for given in (counts, most))

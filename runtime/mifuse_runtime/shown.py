@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _SPACES = "\u00a0\u3000"  # spaces that names of files have, and Python does not count as printable
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet computes
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a cell begins with that a spreadsheet computes
 
 
 def shown(text: object, most: int | None = None) -> str:
