@@ -27,13 +27,14 @@ demo: $(READY) ## the whole way on two synthetic domains: train, adapt, export, 
 web: ## runtime/web: what the page and the module need, for its tests too; then `npm start` in that folder
 	cd runtime/web && npm ci --ignore-scripts --no-audit --no-fund
 
-# `-n logical`: a process for each core; every process has one torch thread.
+# `-n logical`: a process for each core; every process has one torch thread. `worksteal` leaves the tests of a file to
+# one process, mostly: what they share is made once.
 test: $(READY) ## all tests (those on real recordings need MIFUSE_CORPORA)
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 # Another CPU rounds otherwise: where training ends is another place, and what the tests ask must hold there, too.
 learning: $(READY) ## the tests that train, as on a CPU without AVX
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n logical --maxprocesses 8 -m learning tests $(ARGS)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m learning tests $(ARGS)
 
 lint: $(READY) ## ruff: format and rules; import-linter: arrows between rooms, no circles
 	$(BIN)/ruff format --check .

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 
 from mifuse_export.constants import compact
 from mifuse_export.errors import ExportError
+from mifuse_export.tracing import traced
 from mifuse_runtime import __version__
 from mifuse_runtime.bundle import EMBEDDING, MAX_FILE
 from mifuse_runtime.graph import onnx_problem
@@ -70,25 +71,12 @@ def write_onnx(
             or is larger than what the runtime loads.
     """
     example = torch.linspace(-0.1, 0.1, 2 * 3 * sample_rate).reshape(2, -1)
-    dynamic = ({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},)
     try:
         with quiet():
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=dynamic,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                verbose=False,
-            )
+            proto = traced(model, example, _trace).model_proto
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
         raise ExportError(f"{type(model).__name__} does not export to ONNX: {_line(cause)}") from error
-    if program is None:  # torch's signature allows it; it does not happen with dynamo=True
-        raise ExportError(f"{type(model).__name__} does not export to ONNX: the exporter wrote nothing")
-    proto = program.model_proto
     tidy(proto)
     compact(proto.graph)
     if embedding:
@@ -108,6 +96,23 @@ def write_onnx(
             f"{MAX_FILE / 1e6:.0f} MB at most: export a smaller model"
         )
     path.write_bytes(content)
+
+
+def _trace(model: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        optimize=False,
+        opset_version=OPSET,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        verbose=False,
+    )
+    if program is None:  # torch's signature allows it; it does not happen with dynamo=True
+        raise ExportError(f"{type(model).__name__} does not export to ONNX: the exporter wrote nothing")
+    return program
 
 
 def tidy(proto: onnx.ModelProto) -> None:
