@@ -171,6 +171,7 @@ def test_command_then_adapt(tmp_path):
     arguments = ["train", str(world.manifest), "-o", str(tmp_path / "source"), "--encoder", f"hf:{encoder}"]
     done = CliRunner().invoke(main, [*arguments, "--set", "fit.steps=4", "--json"])
     assert done.exit_code == 0, done.output
+    assert "model shards" not in done.stderr  # a bar of transformers
     assert json.loads(done.stdout)["epochs"] == 1
     files = {"config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
     assert {file.name for file in (tmp_path / "source").iterdir()} == files

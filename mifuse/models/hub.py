@@ -77,6 +77,10 @@ class HubModel(nn.Module):
         with _positions(self.model.encoder, inputs["input_features"].shape[-1] // FRAMES):
             return self.model(**inputs, **options)
 
+    def states(self, samples: Tensor) -> list[Tensor]:
+        """Hidden states of each layer, (batch, frames, hidden), of samples (batch, n)."""
+        return list(self._run(samples, output_hidden_states=True).hidden_states)
+
     @property
     def _own_length(self) -> bool:
         """Others' heads were trained on Whisper's 30 s, of which most is padding; ours are not."""
@@ -165,7 +169,7 @@ class HubClassifier(HubModel):
         rows = []
         for clip in clips:
             samples = torch.from_numpy(cache.samples(clip))[None]
-            states = self._run(samples, output_hidden_states=True).hidden_states
+            states = self.states(samples)
             rows.append(torch.stack([state[0].float().mean(dim=0) for state in states]).half().cpu().numpy())
             progress()
         self.model.cpu()

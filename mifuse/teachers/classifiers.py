@@ -80,7 +80,7 @@ class ClassifierTeacher:
         MifuseError: there is no such model, or its words are no emotions or not those of the set.
     """
 
-    default_draws = per_request = 8  # in one pass: copies are of one length
+    default_draws = per_request = 4  # in one pass: copies are of one length
     concurrency = 1  # cores or GPU are busy with one
     deadline = math.inf
 
