@@ -90,6 +90,7 @@ def files() -> Iterator[Awkward]:
     yield from _codings()
     yield from _sizes()
     yield from _others()
+    yield from _tails()
     yield from _mp3()
     yield from _shapes()
     yield from _broken()
@@ -164,6 +165,16 @@ def _others() -> Iterator[Awkward]:
         )
 
 
+def _tails() -> Iterator[Awkward]:
+    kind = "FLAC, Ogg, Opus, CAF"
+    ogg, flac = written(VOICE, "OGG", "VORBIS"), written(VOICE, "FLAC", "PCM_16")
+    yield Awkward(kind, "Ogg of two joined", ogg + ogg, np.tile(VOICE, 2), close=0.1, needs="soundfile")
+    yield Awkward(kind, "FLAC, ID3v1 behind", flac + b"TAG" + bytes(125), VOICE, needs="soundfile")
+    yield Awkward(
+        kind, "FLAC, ID3v2 in front", b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + flac, VOICE, needs="soundfile"
+    )
+
+
 def _mp3() -> Iterator[Awkward]:
     kind, long = "MP3", np.tile(VOICE, 6)
     raw = written(long, "MP3")
@@ -210,6 +221,7 @@ def _broken() -> Iterator[Awkward]:
         kind, "infinity", wav(np.r_[np.zeros(5), np.inf], 3, 32), "NaN or infinite value at frame 5"
     )
     yield Awkward(kind, "integers as floats", wav(np.full(9, 3e4), 3, 32), "reach 30000")
-    yield Awkward(kind, "rate 0", wav(VOICE, rate=0), "sample rate is 0 Hz")
+    for rate in (0, 7, 1_000_000):
+        yield Awkward(kind, f"rate {rate}", wav(VOICE, rate=rate), f"sample rate is {rate} Hz")
     yield Awkward(kind, "900 channels", wav(VOICE, channels=900), "declares 900 channels")
     yield Awkward(kind, "no channels", wav(VOICE, channels=0), "declares 0 channels")

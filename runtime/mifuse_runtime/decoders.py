@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,10 +21,12 @@ from mifuse_runtime.audio import Floats
 from mifuse_runtime.containers import CUT, SLACK, Layout, layout
 from mifuse_runtime.errors import AudioError
 from mifuse_runtime.mpeg import Part, View, parts, views
+from mifuse_runtime.ogg import chained
 from mifuse_runtime.resample import PIECE
 from mifuse_runtime.sound import Sound
 
 FFMPEG_SECONDS = 600  # after which a file is given up
+MPEG_DELAY = 4 * 1152  # samples that an encoder of MP3 may add before and behind
 FFMPEG_BYTES = 1 << 34  # of its output, 12 hours of 8 channels at 48 kHz
 # What begins so, from byte 0 or 4 on, ffmpeg is asked for. Play lists name other files and hosts: never.
 _FORMATS = {
@@ -76,9 +78,12 @@ def decoded(file: BinaryIO, found: Layout | None, start: float) -> Sound:
 
 def _by_soundfile(soundfile: Any, file: BinaryIO, found: Layout | None, start: float) -> Sound:
     mpeg = parts(file) if found is None else []
-    file.seek(0)
     if mpeg:
-        return _joined(soundfile, file, mpeg, start)
+        return _joined_mpeg(soundfile, file, mpeg, start)
+    streams = chained(file)
+    file.seek(0)
+    if streams:
+        return _joined(soundfile, file, streams, start, counted=False)
     try:
         sound = _unsought(soundfile, _declared(file, found) if found else file)
     except (soundfile.LibsndfileError, TypeError) as error:
@@ -140,13 +145,17 @@ def _frames(soundfile: Any, sound: Any, first: int, known: int | None) -> Iterat
     """Blocks (n, channels) until nothing comes; refused when that is earlier than the file says."""
     size = max(1, PIECE // sound.channels)
     skipped = position = 0
+    # MP3 within a WAV counts what the encoder put in front, which the decoder leaves out.
+    slack = MPEG_DELAY if sound.subtype.startswith("MPEG") else 0
     with sound:
         try:
             if first and known and sound.can_seek:
                 skipped = position = sound.seek(min(first, known))
             while True:
+                # Not beyond what is declared at once: a tag behind it may be no audio.
+                count = min(size, known - position) if known and position < known else size
                 # Into memory that is cut to what was read: `blocks` yields all of it at an early end.
-                block = sound.read(out=np.empty((size, sound.channels), np.float32))
+                block = sound.read(out=np.empty((count, sound.channels), np.float32))
                 position += len(block)
                 if not len(block):
                     break
@@ -154,20 +163,28 @@ def _frames(soundfile: Any, sound: Any, first: int, known: int | None) -> Iterat
                     yield block[max(0, first - position + len(block)) :]
         except (soundfile.LibsndfileError, RuntimeError) as error:
             reason = getattr(error, "error_string", str(error)).strip(" .")
-            raise AudioError(f"cannot be decoded ({reason}): {CUT}") from error
-    if known and position < known and position > skipped - 1:
+            if not known or position < known:
+                raise AudioError(f"cannot be decoded ({reason}): {CUT}") from error
+    if known and position < known - slack and position > skipped - 1:
         raise AudioError(f"the file is cut short ({position} of {known} frames): {CUT}")
 
 
-def _joined(soundfile: Any, file: BinaryIO, mpeg: list[Part], start: float) -> Sound:
+def _joined_mpeg(soundfile: Any, file: BinaryIO, mpeg: list[Part], start: float) -> Sound:
     """The sound of an MP3, of all its parts one after the other."""
-    sounds = []
-    for part, view in zip(mpeg, views(file, mpeg), strict=True):
+    for part in mpeg:
         if part.declared and part.frames < part.declared:
             raise AudioError(f"the file is cut short ({part.frames} of {part.declared} frames of MP3): {CUT}")
+    counted = all(part.declared == part.frames for part in mpeg)
+    return _joined(soundfile, file, views(file, mpeg), start, counted=counted)
+
+
+def _joined(soundfile: Any, file: BinaryIO, pieces: Iterable[View], start: float, *, counted: bool) -> Sound:
+    """The sound of files within a file; `counted`: whether each knows how long it is."""
+    sounds = []
+    for view in pieces:
         try:
             sounds.append(_unsought(soundfile, io.BufferedReader(view)))
-        except soundfile.LibsndfileError as error:
+        except soundfile.LibsndfileError as error:  # noqa: PERF203, of the first alone
             if not sounds:
                 return _by_ffmpeg(file, start, error.error_string.strip(" ."))
     rates = sorted({(sound.samplerate, sound.channels) for sound in sounds})
@@ -175,7 +192,6 @@ def _joined(soundfile: Any, file: BinaryIO, mpeg: list[Part], start: float) -> S
         raise AudioError(
             f"joined of parts at {rates[0][0]} and {rates[1][0]} Hz, or of other channels: convert it"
         )
-    counted = all(part.declared == part.frames for part in mpeg)
     known = sum(sound.frames for sound in sounds) if counted else None
 
     def blocks() -> Iterator[Floats]:
@@ -184,8 +200,14 @@ def _joined(soundfile: Any, file: BinaryIO, mpeg: list[Part], start: float) -> S
             if counted and left >= sound.frames:
                 left -= sound.frames
                 continue
-            yield from _frames(soundfile, sound, left, sound.frames if counted else None)
-            left = 0
+            if counted:
+                yield from _frames(soundfile, sound, left, sound.frames)
+                left = 0
+                continue
+            for block in _frames(soundfile, sound, 0, None):
+                if len(block) > left:
+                    yield block[left:]
+                left = max(0, left - len(block))
 
     return Sound(*rates[0], known, blocks())
 

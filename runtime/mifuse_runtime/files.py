@@ -159,7 +159,7 @@ def open_sound(file: BinaryIO, start: float = 0.0, end: float | None = None) -> 
         raise AudioError(f"the file declares {sound.channels} channels: 1 to {MAX_CHANNELS} can be used")
     if sound.frames == 0:
         raise AudioError("the file holds no samples, the audio is empty: record it again or remove it")
-    if sound.rate < RATES[0]:  # a damaged header; at 1 Hz a minute would become a gigabyte
+    if not RATES[0] <= sound.rate <= RATES[1]:  # a damaged header; at 1 Hz a minute would become a gigabyte
         raise AudioError(f"the sample rate is {sound.rate} Hz, which holds no speech: write the file again")
     return replace(sound, blocks=_finite(_part(sound, start, end), sound.rate, round(start * sound.rate)))
 

@@ -117,7 +117,7 @@ export async function readChannels(source) {
   }
   const found = layout(bytes);
   const sound = found?.coding ? { channels: samplesOf(bytes, found), rate: found.rate } : await decoded(bytes);
-  if (sound.rate < 1000) {
+  if (sound.rate < 1000 || sound.rate > 768_000) {
     throw new AudioError(`the sample rate is ${sound.rate} Hz, which holds no speech: write the file again`);
   }
   if (!sound.channels[0].length) {
