@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,6 +143,31 @@ def test_the_encoder_encodes_each_clip_once(domain, tmp_path, monkeypatch):
     assert all(torch.equal(frozen[name], weights) for name, weights in before.items())
     head = Head(HubClassifier(encoder, dropout=0.0))
     assert not torch.equal(head.classifier.weight, first.model.model.classifier.weight)
+
+
+@pytest.mark.parametrize("family", ["WavLM", "Whisper"])
+def test_clips_side_by_side_do_not_mix(domain, tmp_path, family):
+    """Lengths differ, and Whisper's positions with them; weights are there once."""
+    _, clips, _ = domain
+    hub = HubClassifier(str(save_encoder(tmp_path / "encoder", family)), LABELS, dropout=0.0)
+    cut = [replace(clip, end=0.2 + 0.03 * (i % 13)) for i, clip in enumerate(clips)]
+    cache, threads, seen = AudioCache(tmp_path / "cache"), torch.get_num_threads(), []
+    alone = []
+    for clip in cut:
+        with torch.inference_mode():
+            states = hub.states(torch.from_numpy(cache.samples(clip))[None])
+        alone.append(np.stack([state[0].mean(dim=0).numpy() for state in states]))
+    torch.set_num_threads(4)
+    try:
+        together = hub.embeddings(cut, cache, lambda: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+    assert len(seen) == len(cut)
+    np.testing.assert_allclose(together.batch(range(len(cut))), np.stack(alone), atol=2e-3)
+    twin = hub._twin()
+    assert all(a is b for a, b in zip(twin.parameters(), hub.parameters(), strict=True))
+    assert all(a is not b for a, b in zip(twin.model.modules(), hub.model.modules(), strict=True))
 
 
 def test_it_learns(domain, tmp_path):

@@ -8,10 +8,13 @@ time may come first; the encoder is run once a clip, and what is kept on disk is
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -161,19 +164,44 @@ class HubClassifier(HubModel):
             table(clips, cache, "encoder", states, lambda part: self._encode(part, cache, progress))
         )
 
-    @torch.inference_mode()
     def _encode(
         self, clips: Sequence[Clip], cache: AudioCache, progress: Callable[[], object]
     ) -> NDArray[np.float16]:
+        """Clips side by side, a thread each.
+
+        Threads that share a clip wait for each other at every layer: where other programs had the cores,
+        too, 300 clips of Whisper base took ten times the CPU (1.5 s for 0.16 s a clip).
+        """
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        threads = torch.get_num_threads()
+        free: SimpleQueue[HubModel] = SimpleQueue()
+        for _ in range(1 if torch.cuda.is_available() else threads):
+            free.put(self._twin())
+
+        @torch.inference_mode()
+        def encoded(clip: Clip) -> NDArray[np.float16]:
+            model = free.get()
+            try:
+                states = model.states(torch.from_numpy(cache.samples(clip))[None])
+            finally:
+                free.put(model)
+            return np.stack([state[0].float().mean(dim=0).half().cpu().numpy() for state in states])
+
+        pool = ThreadPoolExecutor(free.qsize(), initializer=torch.set_num_threads, initargs=(1,))
         rows = []
-        for clip in clips:
-            samples = torch.from_numpy(cache.samples(clip))[None]
-            states = self.states(samples)
-            rows.append(torch.stack([state[0].float().mean(dim=0) for state in states]).half().cpu().numpy())
-            progress()
+        try:
+            for row in pool.map(encoded, clips):
+                rows.append(row)
+                progress()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
         self.model.cpu()
         return np.stack(rows)
+
+    def _twin(self) -> HubModel:
+        """The same weights in modules of their own: what a pass changes in these is no other thread's."""
+        return copy.deepcopy(self, {id(shared): shared for shared in (*self.parameters(), *self.buffers())})
 
     @torch.inference_mode()
     def draws(self, embeddings: Embeddings, draws: int, seed: int = 0) -> Array:
