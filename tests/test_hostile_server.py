@@ -100,6 +100,23 @@ def test_forms(address: str) -> None:
     assert b" 400 " in status
 
 
+def test_no_form_is_an_error_of_the_server(address: str) -> None:
+    whole = form(wav(speech(0.2)), fields=1)
+    head = whole.index(b"RIFF")
+    rest = (
+        b"Content-Encoding: br\r\n",
+        b"Content-Transfer-Encoding: z\r\n",
+        b"Content-Length: -1\r\n",
+        b"\x00",
+        b'"',
+    )
+    bodies = [whole[:at] for at in range(0, head + 20, 7)] + [whole[at:] for at in range(1, head, 7)]
+    bodies += [whole[:at] + part + whole[at:] for part in rest for at in range(4, head, 29)]
+    for body in bodies:
+        status, _ = ask(address, "/predict", body, "Content-Type: multipart/form-data; boundary=XX\r\n")
+        assert b" 400 " in status or b" 200 " in status, (status, body[: head + 20])
+
+
 HANDSHAKE = (
     "GET /stream?rate=16000 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"

@@ -20,6 +20,7 @@ import io
 import ipaddress
 import logging
 import os
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -30,6 +31,7 @@ from urllib.parse import urlsplit
 from mifuse_runtime import __version__
 from mifuse_runtime.codings import pcm
 from mifuse_runtime.command.cores import usable_cores
+from mifuse_runtime.command.forms import file_of
 from mifuse_runtime.command.loading import recognizer_of
 from mifuse_runtime.command.output import say
 from mifuse_runtime.command.recordings import EACH, Limits, Raw, as_dict, chosen, recordings
@@ -52,7 +54,6 @@ RATE = 192_000  # Hz: filters of higher, odd rates take a second and 200 MB to m
 MESSAGE = 1 << 20  # bytes of one WebSocket message
 SMALL = 1 << 20  # bytes: of larger files one is worked on at a time
 RAW = {"rate", "channels", "encoding"}  # of a request: its body is raw samples, if it begins as no file
-FIELDS = 10  # of a form, until the file comes
 BODIES = 4  # times the largest body: what all requests together may hold
 ACCEPTED = 0.5  # s, until a new connection is in the runner's list
 RETRY = {"Retry-After": "1"}  # s, said with 503
@@ -115,6 +116,7 @@ class Server:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_complain)
         logging.getLogger("aiohttp.server").addFilter(_is_ours)
+        warnings.filterwarnings("ignore", module="aiohttp")  # they print what a client wrote as it wrote it
         try:
             server = await loop.create_server(
                 lambda: self._connection(runner), self._limits.host, self._limits.port
@@ -221,11 +223,11 @@ class Server:
             raise web.HTTPUnsupportedMediaType(
                 reason="compressed bodies are not taken: send the file as it is"
             )
-        source: Any = request.content
+        read: Callable[[], Awaitable[bytes]] = request.content.readany
         if request.content_type == "multipart/form-data":
-            source = await _file_of(request)
+            read = await file_of(request)
         most, pieces = self._limits.max_mb << 20, []
-        while piece := await (source.readany() if source is request.content else source.read_chunk()):
+        while piece := await read():
             if sum(held) + len(piece) > most:
                 raise web.HTTPRequestEntityTooLarge(
                     max_size=most, actual_size=sum(held) + len(piece), reason="Request Entity Too Large"
@@ -311,23 +313,6 @@ class Server:
         except AudioError as error:
             return [{"error": str(error)}]
         return _in_order(streams, found)
-
-
-async def _file_of(request: web.Request) -> Any:
-    """The part of a form that is a file, else the one called `file`, to be read in pieces."""
-    from aiohttp import web
-
-    try:
-        reader = await request.multipart()
-        for _ in range(FIELDS):
-            part = await reader.next()
-            if part is None:
-                break
-            if getattr(part, "filename", None) or getattr(part, "name", None) == "file":
-                return part
-    except (ValueError, AssertionError, RuntimeError) as error:  # of aiohttp's reader
-        raise web.HTTPBadRequest(reason="the form cannot be read") from error
-    raise web.HTTPBadRequest(reason="the form has no file: send one as -F file=@a.wav")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
