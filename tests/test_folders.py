@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -35,6 +37,26 @@ def test_class_folders_under_any_alias_and_depth(tmp_path: Path) -> None:
     assert found.left_out == {"fear": 1, "no class folder": 1}
     mapped = scan(tmp_path, naming=Naming(LABELS, renamed={"fear": "sad"}))
     assert Counter(clip.label for clip in mapped.clips) == {"angry": 1, "happy": 1, "sad": 2}
+
+
+def test_class_folders_with_numbers_or_fillers(tmp_path: Path) -> None:
+    made(tmp_path, "01_Angry/a.wav", "02 Happy/b.wav", "sad-speech/c.wav", "03_Music/d.wav")
+    found = scan(tmp_path)
+    assert found.corpus == "folders" and found.left_out == {"03_music": 1}
+    assert [clip.label for clip in found.clips] == ["angry", "happy", "sad"]
+    persons = made(tmp_path / "persons", "Joy Smith/a.wav", "Sad Harry/b.wav", "Anna 2/c.wav")
+    assert scan(persons).corpus == "flat"
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are text there")
+def test_what_is_no_file_and_no_text(tmp_path: Path) -> None:
+    made(tmp_path, "angry/a.wav", "sad/b.wav")
+    os.mkfifo(tmp_path / "sad" / "pipe.wav")
+    (tmp_path / "sad" / "link.wav").symlink_to("nowhere.wav")
+    Path(os.fsdecode(os.fsencode(tmp_path / "sad") + b"/caf\xe9.wav")).write_bytes(b"")
+    found = scan(tmp_path)
+    assert len(found.clips) == 2 and found.lost == 1
+    assert found.left_out == {"no file (a pipe, a broken link)": 2, "a name that is not UTF-8: rename it": 1}
 
 
 def test_class_folders_in_another_language(tmp_path: Path) -> None:

@@ -69,8 +69,13 @@ def test_any_label_without_a_label_set(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\nclips/a.wav,sad\n", r"no `path` column \(found 'file', 'label'\)"),
-        ("path;label\nclips/a.wav;sad\n", r"no `path` column \(found 'path;label'\): comma-separated"),
+        ("x,label\nclips/a.wav,sad\n", r"no `path` column \(found 'x', 'label'\)"),
+        ("filename,label\nclips/a.wav,sad\n", "column 'filename': did you mean path"),
+        ("path,label,Label\nclips/a.wav,sad,happy\n", "column 'Label': did you mean label"),
+        ("path,start_sec\nclips/a.wav,1\n", "column 'start_sec': did you mean start"),
+        ("path,label\nclips/a.wav,nan\n", "line 2: label is 'nan': leave it empty"),
+        ("path;label\nclips/a.wav;sad\n", r"no `path` column .*: separate columns by commas, not ';'"),
+        ("path\tlabel\nclips/a.wav\tsad\n", "separate columns by commas"),
         ("", r"no `path` column \(found nothing\)"),
         ("path,label\n", "no rows under the header: add one row per clip"),
         ("path,path\na,b\n", "column 'path' appears twice"),

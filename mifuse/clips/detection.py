@@ -16,6 +16,7 @@ FOLDERS, FLAT = "folders", "flat"
 FILE_NAMES, PATTERN = "names", "pattern"  # a word of the name says the emotion; --label-from says it
 # Names that a weekday, a person or a code of a corpus may have, too: no class folders.
 UNSURE = {"sa", "so", "ang", "hap", "exc", "neu", "a", "h", "n", "s"}
+FILLERS = {"audio", "clips", "emotion", "files", "recordings", "samples", "speech", "voice", "wav", "wavs"}
 SAMPLE = 2000  # files that are enough to see how all are named
 CLEAR = 0.95  # share of them that leaves no doubt
 FEW = 0.05  # of the files of a folder: fewer that look like a corpus are taken for chance
@@ -117,22 +118,35 @@ def matcher(corpus: Corpus) -> re.Pattern[str]:
 
 def folder_labels(folder: Path, file: Path, naming: Naming) -> list[str]:
     """The emotions that folders above a file name."""
-    parts = file.parent.relative_to(folder).parts
+    parts = _plain(folder, file, naming)
     return [label or folded(part) for part in parts if (label := label_of(part, naming)) is not None]
+
+
+def _plain(folder: Path, file: Path, naming: Naming) -> list[str]:
+    """The folders above a file; of `01_Angry` and `happy_speech` the word, where that is an emotion."""
+    parts = []
+    for part in file.parent.relative_to(folder).parts:
+        if label_of(part, naming) is None:
+            text = unicodedata.normalize("NFC", part)
+            words = [word for word in re.split(r"[\W\d_]+", text) if word and word.lower() not in FILLERS]
+            if len(words) == 1 and label_of(words[0], naming) is not None:
+                part = words[0]  # noqa: PLW2901
+        parts.append(part)
+    return parts
 
 
 def class_depth(folder: Path, files: Sequence[Path], naming: Naming) -> int | None:
     """Which folder, counted from the top, is the class: the one that most often names an emotion."""
     depths: Counter[int] = Counter()
     for file in files:
-        for depth, part in enumerate(file.parent.relative_to(folder).parts):
+        for depth, part in enumerate(_plain(folder, file, naming)):
             depths[depth] += label_of(part, naming) is not None
     return max(depths, key=lambda depth: depths[depth], default=None) if any(depths.values()) else None
 
 
 def folder_emotion(folder: Path, file: Path, naming: Naming, depth: int | None) -> str:
     """The nearest folder that names an emotion, else the one where classes are; empty at the top."""
-    parts = [part.lower() for part in file.parent.relative_to(folder).parts]
+    parts = [part.lower() for part in _plain(folder, file, naming)]
     named = [part for part in reversed(parts) if label_of(part, naming) is not None]
     if named or depth is None:
         return (named or parts[-1:] or [""])[0]

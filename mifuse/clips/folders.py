@@ -32,6 +32,7 @@ from mifuse_runtime import files
 
 # Lossless first: of two copies of a clip the first kind is taken.
 SUFFIXES = (*files.SUFFIXES, *files.FFMPEG_SUFFIXES)
+NOT_TEXT = "a name that is not UTF-8: rename it"
 NOT_NAMED = "not in the corpus's naming"
 HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "@eaDir")  # folders of systems, beside those that begin with a dot
 EACH = "each"  # channel: rows for every one
@@ -93,7 +94,8 @@ def scan(
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - links below it stay as the user made them
     left_out: Counter[str] = Counter()
     recordings = _audio_files(folder, left_out)
-    lost = sum(count for reason, count in left_out.items() if reason in files.FFMPEG_SUFFIXES)
+    unread = (*files.FFMPEG_SUFFIXES, NOT_TEXT)
+    lost = sum(count for reason, count in left_out.items() if reason in unread)
     naming = _widened(naming or Naming(LABELS))
     if label_from:
         corpus = PATTERN
@@ -184,6 +186,15 @@ def _namer(
     return lambda file: folder_emotion(folder, file, naming, depth)
 
 
+def _is_text(path: str) -> bool:
+    """Whether a manifest can hold a path: Linux has names of any bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
@@ -201,7 +212,11 @@ def _audio_files(folder: Path, left_out: Counter[str]) -> list[Path]:
         )
         for name in sorted(names):
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million Path objects are slow
-            if hidden or name.startswith("."):
+            if suffix in SUFFIXES and not os.path.isfile(os.path.join(parent, name)):  # noqa: PTH113, PTH118
+                left_out["no file (a pipe, a broken link)"] += 1
+            elif suffix in SUFFIXES and not _is_text(os.path.join(parent, name)):  # noqa: PTH118
+                left_out[NOT_TEXT] += 1
+            elif hidden or name.startswith("."):
                 left_out["hidden or deleted (._, .Trashes, __MACOSX)"] += 1
             elif suffix in files.SUFFIXES:
                 found.append(Path(parent, name))

@@ -27,6 +27,13 @@ NEAR |= {
     "splits": "split",
     "partition": "split",
 }
+NEAR |= dict.fromkeys(("emo", "emotion_label", "category", "mood"), "label")
+NEAR |= dict.fromkeys(
+    ("file", "files", "filename", "file_name", "filepath", "file_path", "wav", "audio"), "path"
+)
+NEAR |= dict.fromkeys(("begin", "onset", "start_sec", "start_s"), "start")
+NEAR |= dict.fromkeys(("end_sec", "end_s"), "end")
+NO_LABEL = {"nan", "na", "n/a", "#n/a", "null"}  # what programs write in place of an empty cell
 NEAR |= {"lang": "language", "start_time": "start", "end_time": "end", "channels": "channel"}
 ANY = Naming()  # set of labels
 NAMED = 20  # files of an error that are named
@@ -251,17 +258,22 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
 
 def _header(path: Path, names: list[str]) -> list[str]:
     names = [name.strip() for name in names]
+    for name in names:
+        meant = name.lower().replace(" ", "_")
+        wrong = meant in COLUMNS and name != meant
+        if meant in NEAR:  # `emotion` beside `label` is what a corpus calls it
+            meant = NEAR[meant]
+            wrong = meant not in names
+        if wrong:
+            raise ManifestError(f"{path}: column {name!r}: did you mean {meant}? Call it so, or otherwise")
     if "path" not in names:
         found = ", ".join(map(repr, names)) or "nothing"
-        raise ManifestError(f"{path}: no `path` column (found {found}): comma-separated, with a header line")
+        other = next((mark for mark in (";", "\t", "|") if mark in "".join(names[:1])), None)
+        way = f"separate columns by commas, not {other!r}" if other else "comma-separated, with a header line"
+        raise ManifestError(f"{path}: no `path` column (found {found}): {way}")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ManifestError(f"{path}: column {twice[0]!r} appears twice: rename or remove one")
-    for name in names:
-        meant = name.lower().replace(" ", "_")
-        meant = meant if meant in COLUMNS else NEAR.get(meant, "")
-        if meant and meant not in names:
-            raise ManifestError(f"{path}: column {name!r}: did you mean {meant}? Call it so, or otherwise")
     return names
 
 
@@ -274,6 +286,8 @@ def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
             f"{where}: {name!r} leaves the manifest's folder: use a path relative to it, without `..`"
         )
     value = {column: row.pop(column, "").strip() or None for column in COLUMNS[1:]}
+    if (value["label"] or "").lower() in NO_LABEL:
+        raise ManifestError(f"{where}: label is {value['label']!r}: leave it empty where there is none")
     split = value["split"]
     if split is not None and split not in SPLITS:
         raise ManifestError(f"{where}: unknown split {split!r}: use one of {', '.join(SPLITS)}")
