@@ -29,7 +29,7 @@ from mifuse.config import require
 from mifuse.errors import MifuseError, TrainingError
 from mifuse.models.checkpoints import first_line
 from mifuse.models.features import Features
-from mifuse.models.hub import Head, HeadTrainer, HubClassifier
+from mifuse.models.hub import Head, HeadTrainer, HubClassifier, one_thread
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict
 from mifuse.runs.folder import close_run, open_run
@@ -109,8 +109,11 @@ def train_classifier(
     embeddings, valid_embeddings = (
         hub.embeddings(part, cache, lambda: progress({"encoded": next(count)})) for part in (train, valid)
     )
-    fit = HeadTrainer(hub, embeddings, config.fit, seed)
-    best = _fit_best(fit, truth, lambda: ua(fit.average_probs(valid_embeddings)), config.patience, progress)
+    with one_thread():
+        fit = HeadTrainer(hub, embeddings, config.fit, seed)
+        best = _fit_best(
+            fit, truth, lambda: ua(fit.average_probs(valid_embeddings)), config.patience, progress
+        )
     Head(hub).load_state_dict(fit.average.state_dict())
     return Trained(hub.cpu(), fit.history, best)
 

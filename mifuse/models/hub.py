@@ -309,6 +309,17 @@ class HeadTrainer(Trainer):
 
 
 @contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A head's matrices are small: threads that share them wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
 def _positions(encoder: Any, count: int) -> Iterator[None]:
     """Whisper's encoder has `count` positions meanwhile, the first of its 1,500: 2 s cost a tenth of 30."""
     config, known, most = encoder.config, encoder.embed_positions, encoder.config.max_source_positions
