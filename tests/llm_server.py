@@ -58,6 +58,7 @@ class LlmServer:
     retry_after: str = "0.05"  # s, said with 429
     keep: bool = True  # the bodies of requests
     polls: int = 1  # of a batch, before it has ended
+    results_at: str = ""  # address that it names for a batch's results; empty: its own
 
     def __post_init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -312,7 +313,10 @@ class LlmServer:
             found["results"] = b"".join(self._batch_line(request) for request in found["requests"])
             counts = found["batch"]["request_counts"]
             counts |= {"processing": 0, "succeeded": counts["processing"]}
-            found["batch"] |= {"processing_status": "ended", "results_url": f"{self.url}{path}/results"}
+            found["batch"] |= {
+                "processing_status": "ended",
+                "results_url": f"{self.results_at or self.url}{path}/results",
+            }
         return await self._respond(writer, 200, found["batch"])
 
     def _batch_line(self, request: dict[str, Any]) -> bytes:

@@ -172,6 +172,21 @@ def test_a_batch_brings_all_at_half_the_price(server: LlmServer, manifest: Manif
     assert {question(request["params"]) for request in batch["requests"]} == asked
 
 
+def test_results_are_asked_of_the_named_host_alone(
+    server: LlmServer, manifest: Manifest, tmp_path: Path
+) -> None:
+    """The key would go to wherever a reply says that the results are."""
+    with LlmServer() as other:
+        server.results_at = other.url
+        with pytest.raises(ServiceError, match="nothing is sent there"):
+            label(server, manifest, tmp_path / "d.db", batch=True)
+        assert other.most_open == 0
+    (batch,) = server.batches.values()
+    batch["batch"]["results_url"] = batch["batch"]["results_url"].replace(other.url, server.url)
+    assert label(server, manifest, tmp_path / "d.db", batch=True)[0].added == 6
+    assert len(server.batches) == 1, "what was paid is collected, not bought again"
+
+
 def test_invalid_and_failed_results_come_in_another_batch(
     server: LlmServer, manifest: Manifest, tmp_path: Path
 ) -> None:

@@ -30,7 +30,7 @@ from mifuse.teachers.service import (
     scrub_text,
     service_error,
 )
-from mifuse.teachers.transport import client, is_open_to_readers, within
+from mifuse.teachers.transport import client, is_open_to_readers, keep_to, within
 from mifuse.voices.prosody import MEASURES
 
 # Tokens of a picture are pixels / 750, or patches of 28 x 28 pixels: the larger of the two.
@@ -92,13 +92,15 @@ class AnthropicTeacher:
         self.config = config
         self.concurrency = config.concurrency
         self.key = key_from_environment("ANTHROPIC_API_KEY", needed=False)
+        http = client(anthropic, config.timeout)
         self.client = anthropic.AsyncAnthropic(
             api_key=self.key or "none",
             base_url=config.base_url,
             timeout=config.timeout,
             max_retries=0,
-            http_client=client(anthropic, config.timeout),
+            http_client=http,
         )
+        keep_to(http, self.client.base_url)
         self.host = self.client.base_url.host
         self.unencrypted = is_open_to_readers(str(self.client.base_url), self.key)
         self.deadline = TRIES * config.timeout + DRAWING

@@ -35,7 +35,7 @@ from mifuse.teachers.service import (
     scrub_text,
     service_error,
 )
-from mifuse.teachers.transport import client, is_open_to_readers, within
+from mifuse.teachers.transport import client, is_open_to_readers, keep_to, within
 
 AUDIO_TOKENS_PER_SECOND = (
     40  # the most of any model known: Gemini 32, Qwen2.5-Omni 25, Voxtral 12.5, OpenAI 10
@@ -89,13 +89,15 @@ class OpenAITeacher:
         self.per_request = 1 if alone else config.per_request
         self.concurrency = config.concurrency
         self._key = key_from_environment("OPENAI_API_KEY", needed=False)  # a server of one's own has none
+        http = client(openai, config.timeout)
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none",
             base_url=config.base_url,
             timeout=config.timeout,
             max_retries=0,
-            http_client=client(openai, config.timeout),
+            http_client=http,
         )
+        keep_to(http, self._client.base_url)
         self._create = self._client.chat.completions.with_raw_response.create
         self.host = self._client.base_url.host
         self.unencrypted = is_open_to_readers(str(self._client.base_url), self._key)

@@ -46,6 +46,24 @@ def client(sdk: Any, timeout: float) -> Any:
     )
 
 
+def keep_to(http: Any, address: Any) -> None:
+    """Have a `client` refuse to ask any other machine than that of an address.
+
+    A reply may name one, such as where a batch's results are, and an SDK would send the key there.
+    """
+    named = (address.scheme, address.host, address.port)
+
+    async def check(request: Any) -> None:
+        if (request.url.scheme, request.url.host, request.url.port) != named:
+            raise ReplyError(
+                f"points to {str(request.url.host)[:100]}: nothing is sent there; "
+                "name the address that is meant with --base-url",
+                "stop",
+            )
+
+    http.event_hooks = http.event_hooks | {"request": [check]}
+
+
 async def within(seconds: float, asking: Awaitable[T], who: str) -> T:
     """What is awaited, or the error that it took longer, however many bytes came in the meantime.
 
