@@ -37,7 +37,8 @@ from mifuse.adaptation import adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest
-from mifuse.fusion.recipes import RECIPES
+from mifuse.config import override
+from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.teaching import Teaching
 from mifuse.models.classifier import TrainConfig, load_student
 from mifuse.models.features import Features
@@ -66,6 +67,7 @@ class Cell:
     method: str  # of METHODS; with " + shares" the true class shares are given
     seed: int = 0
     asked: int | None = None  # draws of each clip that are used; None: all
+    settings: tuple[str, ...] = ()  # that differ from the recipe's, as of `mifuse adapt --set`
 
     @property
     def classifier(self) -> Unit:
@@ -75,8 +77,7 @@ class Cell:
     @property
     def file(self) -> Path:
         """The result, named by everything that it depends on."""
-        recipe = RECIPES["paper" if self.method.startswith("paper") else "default"]
-        how = [self.draws, self.archive, self.method, self.seed, self.asked, asdict(recipe)]
+        how = [self.draws, self.archive, self.method, self.seed, self.asked, asdict(self.config)]
         text = json.dumps(how, sort_keys=True)
         digest = hashlib.sha256(text.encode())
         target = self.corpora / self.transfer.target
@@ -90,9 +91,15 @@ class Cell:
         return f"{self.transfer} {self.draws.partition('_')[0]} {self.archive}: {self.how}"
 
     @property
+    def config(self) -> AdaptConfig:
+        """The recipe with its settings."""
+        return override(RECIPES["paper" if self.method.startswith("paper") else "default"], self.settings)
+
+    @property
     def how(self) -> str:
-        """The method, and the draws that it uses where these are not all."""
-        return self.method if self.asked is None else f"{self.method}, K = {self.asked}"
+        """The method, the draws that it uses where these are not all, and its settings."""
+        asked = () if self.asked is None else (f"K = {self.asked}",)
+        return ", ".join([self.method, *asked, *self.settings])
 
 
 def cut(clips: Sequence[Clip], archive: str) -> list[Clip]:
@@ -140,7 +147,7 @@ def _result(cell: Cell) -> dict[str, Any]:
     features, anonymous = Features.of(test, cache), Features.of(test, cache).anonymous()
     method, _, given = cell.method.partition(" + ")
     shares = smoothed(np.bincount(truth, minlength=len(LABELS)) / len(truth)) if given else None
-    config = RECIPES["paper" if method == "paper" else "default"]
+    config = cell.config
     found: dict[str, Any] = {
         "truth": truth,
         "test_truth": test_truth,
@@ -176,7 +183,8 @@ def cells(options: argparse.Namespace) -> list[Cell]:
         options.archives, methods, options.asked, options.draws, transfers
     ):
         transfer = Transfer.parse(text)
-        found.append(Cell(options.corpora, options.work, transfer, draws, archive, method, asked=asked))
+        more: dict[str, Any] = {"asked": asked, "settings": tuple(options.set)}
+        found.append(Cell(options.corpora, options.work, transfer, draws, archive, method, **more))
         if archive in SKEWED and method in ("labels", "default"):
             found.append(replace(found[-1], method=f"{method} + shares"))
     return found
@@ -220,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["default", "paper", "LALM-only"])
     parser.add_argument("--draws", nargs="+", default=list(DRAWS), metavar="FILE", help="of each corpus")
     parser.add_argument("--asked", nargs="+", type=int, default=[None], metavar="K", help="draws a clip")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as of `mifuse adapt`")
     parser.add_argument("--transfers", nargs="+", metavar="SOURCE>TARGET", help="all, unless named")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--no-compute", action="store_true", help="show what is finished")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import archives
+from benchmarks import archives, field
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import read_manifest, write_manifest
 from mifuse.demo.stand_in import stand_in_lalm
@@ -52,6 +52,35 @@ def test_mostly_one_emotion(corpora, tmp_path):
     others = {counts[label] for label in LABELS if label != prevails}
     assert others == {round(before[prevails] * 0.3 / 0.7 / 3)}
     assert len(rows(out, "test")) == len(rows(corpora, "test"))
+
+
+def test_each_speaker_is_new_once(corpora):
+    clips = read_manifest(corpora / "x" / "target.csv").clips
+    new = [{c.speaker for c in field.cut(clips, name) if c.split == "test"} for name in field.FOLDS]
+    assert sorted(who for speakers in new for who in speakers) == sorted({c.speaker for c in clips})
+    for name, speakers in zip(field.FOLDS, new, strict=True):
+        made = field.cut(clips, name)
+        assert [replace(c, split=None) for c in made] == [replace(c, split=None) for c in clips]
+        assert not speakers & {c.speaker for c in made if c.split == "adapt"}
+
+
+@pytest.mark.parametrize("archive", [*field.ARCHIVES, *field.FOLDS])
+def test_archives_of_the_field(corpora, archive):
+    once = read_manifest(corpora / "x" / "target.csv").clips
+    clips = [replace(c, name=f"{i} {c.name}") for i in range(4) for c in once]
+    made = field.cut(clips, archive)
+    assert {c.name for c in made} <= {c.name for c in clips}
+    assert {c.split for c in made} == {"adapt", "test"}
+
+
+def test_cells_are_kept_by_all_that_they_depend_on(corpora, tmp_path):
+    cell = field.Cell(corpora, tmp_path, field.Transfer.parse("x>y"), "lalm_draws.jsonl", "as is", "labels")
+    others = [
+        replace(cell, **one)
+        for one in ({"archive": "no names"}, {"seed": 1}, {"asked": 2}, {"settings": ("refine.rounds=0",)})
+    ]
+    assert len({one.file for one in [cell, *others]}) == 5
+    assert str(others[-1]).endswith("as is: labels, refine.rounds=0")
 
 
 def test_what_cannot_be_made_is_said(corpora, tmp_path, capsys):

@@ -173,6 +173,8 @@ def test_mixtures_have_mixed_labels(toy):
     fit.config = replace(fit.config, mix=1.0)
     fit._mixture = lambda clips: (torch.arange(clips).flip(0), torch.full((clips,), 0.6))
     mixed, _ = fit._soft_label_loss(labels, index, logmel)
+    fit.config = replace(fit.config, mix_up_to=len(labels) - 1)
+    assert not fit.mixes
     targets = 0.6 * labels[index] + 0.4 * labels[index][::-1]
     expected = 0.95 * 20 * targets[:, 1].mean() + 0.05 * 10
     assert float(mixed["cross_entropy"]) == pytest.approx(expected, rel=1e-3)

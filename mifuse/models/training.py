@@ -46,6 +46,7 @@ class FitConfig:
     balance: float = 1.0  # 1: classes are drawn equally often, 0: clips are
     speakers: float = 0.5  # share of batches in which the speakers are known; 0 is off
     mix: float = 0.0  # share of the other batches in which each clip is mixed with another; 0 is off
+    mix_up_to: int = 600  # clips in all: of more each is drawn too seldom to be mixed
     diversity: float = 0.0  # λ of the diversity term; 0 is off
     momentum: float = 0.998  # m of the moving average of the weights, per step; 0 follows the student
     collapse: float = 0.35  # nats: stop when the predicted classes' entropy stays below; 0 is off
@@ -55,7 +56,7 @@ class FitConfig:
         one, more = (0, 1), (0, math.inf)
         require(self, steps=(1, math.inf), steps_per_epoch=(1, math.inf), batch_size=(2, math.inf), lr=more)
         require(self, weight_decay=more, label_smoothing=one, balance=one, speakers=one, mix=one)
-        require(self, diversity=more)
+        require(self, mix_up_to=more, diversity=more)
         require(self, momentum=one, collapse=more)
 
 
@@ -105,6 +106,11 @@ class Trainer:
         self.step = 0
         self.clips_per_speaker = 0  # clips of one speaker in a row in this step's batch; 0: clips of anybody
         self.history: list[dict[str, float]] = []
+
+    @property
+    def mixes(self) -> bool:
+        """Whether clips are mixed."""
+        return self.config.mix > 0 and len(self.features.lengths) <= self.config.mix_up_to
 
     @property
     def epochs(self) -> int:
@@ -222,7 +228,7 @@ class Trainer:
         config = self.config
         target, mixture = torch.from_numpy(labels[index]), None
         # Clips of one speaker are held against each other: mixed ones would move what they are held against.
-        if config.mix > 0 and not self.clips_per_speaker and float(torch.rand(())) < config.mix:
+        if self.mixes and not self.clips_per_speaker and float(torch.rand(())) < config.mix:
             partners, shares = mixture = self._mixture(len(index))
             target = shares[:, None] * target + (1 - shares[:, None]) * target[partners]
         view = self.view(index, logmel, mixture)
