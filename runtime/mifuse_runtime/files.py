@@ -94,9 +94,7 @@ def read_audio(
     Raises:
         AudioError: missing, empty, cut short, too long, without that channel, or in another format.
     """
-    with opened(source) as sound:
-        if highest and sound.rate > highest:
-            raise AudioError(f"sample rate is {sound.rate}: up to {highest} Hz is served")
+    with opened(source, highest=highest) as sound:
         resampler, mixer = Resampler(sound.rate, sample_rate), Mixer(channel)
         pieces, size = [], 0
         for block in sound.blocks:
@@ -108,8 +106,13 @@ def read_audio(
 
 
 @contextmanager
-def opened(source: str | Path | BinaryIO, start: float = 0.0, end: float | None = None) -> Iterator[Sound]:
+def opened(
+    source: str | Path | BinaryIO, start: float = 0.0, end: float | None = None, highest: int | None = None
+) -> Iterator[Sound]:
     """What a file holds from `start` to `end` seconds; errors, also of reading the blocks, name the file.
+
+    Args:
+        highest: Hz; files of higher rates are refused.
 
     Raises:
         AudioError: as `read_audio`.
@@ -118,9 +121,9 @@ def opened(source: str | Path | BinaryIO, start: float = 0.0, end: float | None 
     try:
         if isinstance(source, (str, Path)):
             with Path(source).open("rb") as file:
-                yield open_sound(file, start, end)
+                yield open_sound(file, start, end, highest)
         else:
-            yield open_sound(source, start, end)
+            yield open_sound(source, start, end, highest)
     except OSError as error:
         raise AudioError(
             f"{where}cannot be read ({error.strerror or error}): check the path and its permissions"
@@ -129,7 +132,9 @@ def opened(source: str | Path | BinaryIO, start: float = 0.0, end: float | None 
         raise AudioError(f"{where}{error}") from error
 
 
-def open_sound(file: BinaryIO, start: float = 0.0, end: float | None = None) -> Sound:
+def open_sound(
+    file: BinaryIO, start: float = 0.0, end: float | None = None, highest: int | None = None
+) -> Sound:
     """What an open file holds from `start` to `end` seconds; a pipe is kept in a temporary file.
 
     Raises:
@@ -159,6 +164,8 @@ def open_sound(file: BinaryIO, start: float = 0.0, end: float | None = None) -> 
         raise AudioError(f"the file declares {sound.channels} channels: 1 to {MAX_CHANNELS} can be used")
     if sound.frames == 0:
         raise AudioError("the file holds no samples, the audio is empty: record it again or remove it")
+    if highest and sound.rate > highest:
+        raise AudioError(f"sample rate is {sound.rate}: up to {highest} Hz is served")
     if not RATES[0] <= sound.rate <= RATES[1]:  # a damaged header; at 1 Hz a minute would become a gigabyte
         raise AudioError(f"the sample rate is {sound.rate} Hz, which holds no speech: write the file again")
     return replace(sound, blocks=_finite(_part(sound, start, end), sound.rate, round(start * sound.rate)))

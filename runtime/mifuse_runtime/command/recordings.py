@@ -53,10 +53,10 @@ class Found:
 
 
 @contextmanager
-def sound_of(source: str | Path | BinaryIO, raw: Raw | None) -> Iterator[Sound]:
+def sound_of(source: str | Path | BinaryIO, raw: Raw | None, highest: int | None = None) -> Iterator[Sound]:
     """A file's sound; what is open may also be raw samples, where it does not begin as a file does."""
     if isinstance(source, (str, Path)):
-        with opened(source) as sound:
+        with opened(source, highest=highest) as sound:
             yield sound
         return
     if source.seekable():
@@ -65,7 +65,8 @@ def sound_of(source: str | Path | BinaryIO, raw: Raw | None) -> Iterator[Sound]:
     if raw and not is_file(stream.head):
         yield Sound(raw.rate, raw.channels, None, _raw_blocks(stream, raw))
         return
-    with opened(source if source.seekable() else stream) as sound:  # type: ignore[arg-type]
+    file: Any = source if source.seekable() else stream
+    with opened(file, highest=highest) as sound:
         yield sound
 
 
@@ -119,14 +120,14 @@ def recordings(
         except AudioError as error:
             raise AudioError(f"stdin: {error}") from error
         return
-    channel = _number(channel)
+    channel, highest = _number(channel), limits.highest if limits else None
     if channel != EACH:
-        with sound_of(source, raw) as sound:
+        with sound_of(source, raw, highest) as sound:
             yield Found(path, channel, _found(recognizer, sound, channel, whole, speaker, limits))
         return
     number, channels = 0, 1
     while number < channels:
-        with sound_of(source, raw) as sound:
+        with sound_of(source, raw, highest) as sound:
             channels = sound.channels
             yield Found(path, number, _found(recognizer, sound, number, whole, speaker, limits))
         number += 1
