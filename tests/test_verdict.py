@@ -97,6 +97,8 @@ def test_what_if_one_emotion_prevails():
     assert advice.startswith("Deploy")
     assert "If more than 43% of the clips are neutral, the LALM is expected to be right more often" in advice
     assert judge(scores, scores, 40).advice.endswith("of the LALM.")  # the shares are known
+    behind = {"LALM": student, STUDENT: lalm}
+    assert "If more" not in judge(behind, behind, 40, labels).advice  # it is right more often anyway
     best = {"LALM": lalm, STUDENT: Expected(90.0, interval, 90.0, interval, (90.0,) * 4)}
     assert "If more" not in judge(best, best, 40, labels).advice
 

@@ -161,7 +161,7 @@ def judge(
         new_voices,
         STUDENT if ahead >= 0 else rival,
         deploy,
-        _advice(decisive, rival, ahead) + _caution(decisive, prevailing),
+        _advice(decisive, rival, ahead) + (_caution(decisive, prevailing) if ahead >= 0 else ""),
         checked,
     )
 
