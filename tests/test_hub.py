@@ -179,6 +179,14 @@ def test_it_learns(domain, tmp_path):
     assert len(history) <= 3
 
 
+def test_a_head_learns_from_mixed_states(domain, tmp_path):
+    _, clips, cache = domain
+    config = replace(CONFIG, fit=replace(CONFIG.fit, mix=1.0))
+    encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
+    history = train_classifier(clips, cache, config=config, encoder=encoder).history
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
 def test_draws_are_of_the_head(domain, tmp_path, monkeypatch):
     _, clips, cache = domain
     encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))

@@ -110,7 +110,7 @@ class Trainer:
     @property
     def mixes(self) -> bool:
         """Whether clips are mixed."""
-        return self.config.mix > 0 and len(self.features.lengths) <= self.config.mix_up_to
+        return self.config.mix > 0 and len(self.features.speakers) <= self.config.mix_up_to
 
     @property
     def epochs(self) -> int:
