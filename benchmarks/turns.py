@@ -18,7 +18,7 @@ import numpy as np
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip, read_manifest
 from mifuse.voices.embedding import voice_embeddings
-from mifuse.voices.turns import voices_of
+from mifuse.voices.turns import voices_of_turns
 
 CORPORA = ("ravdess", "nemo", "koremo")
 TURNS = (5, 14)  # of a speaker, the last not included
@@ -69,7 +69,7 @@ def main() -> None:
                 turns = [
                     known[one][rng.permutation(len(known[one]))[: rng.integers(*TURNS)]] for one in chosen
                 ]
-                voices = voices_of(np.concatenate(turns))
+                voices = voices_of_turns(np.concatenate(turns))
                 rows.append(
                     (*pairs(voices, np.repeat(np.arange(count), list(map(len, turns))).tolist()), max(voices))
                 )

@@ -23,7 +23,7 @@ from mifuse.exporting.calibration import calibration_clips, read_clips
 from mifuse.models.student import Student
 from mifuse.teachers.base import Source
 from mifuse.teachers.jsonl import json_line
-from mifuse.voices.turns import voices_of
+from mifuse.voices.turns import voices_of_turns
 from mifuse_runtime.timeline import LONGEST, SHORTEST
 
 
@@ -114,9 +114,9 @@ def test_voices_of_a_channel() -> None:
     who = [2, 0, 0, 2, 1, 0, 1, 2, 1]
     embeddings = people[who] + 0.3 * rng.standard_normal((len(who), 64))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    assert voices_of(embeddings) == [1, 2, 2, 1, 3, 2, 3, 1, 3]
-    assert voices_of(embeddings[[1, 2, 5]]) == [1, 1, 1] and voices_of(embeddings[:1]) == [1]
-    assert voices_of(embeddings[:0]) == []
+    assert voices_of_turns(embeddings) == [1, 2, 2, 1, 3, 2, 3, 1, 3]
+    assert voices_of_turns(embeddings[[1, 2, 5]]) == [1, 1, 1] and voices_of_turns(embeddings[:1]) == [1]
+    assert voices_of_turns(embeddings[:0]) == []
 
 
 def test_one_channel_of_whole_recordings(calls: Path) -> None:

@@ -75,7 +75,16 @@ def _distance(values: Array, side: Indices) -> float:
 def named(speakers: Sequence[str | None], rows: Indices, groups: Indices) -> list[str | None]:
     """The speakers with a name for each group of the clips `rows`, "voice 1" and so on, as they come."""
     names = list(speakers)
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.tolist()), 1)}
-    for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
-        names[row] = f"voice {numbers[group]}"
+    for row, number in zip(rows.tolist(), numbered(groups.tolist()), strict=True):
+        names[row] = f"voice {number}"
     return names
+
+
+def numbered(groups: Sequence[int]) -> list[int]:
+    """Number of each clip's group, from 1 in the order that the groups come.
+
+    >>> numbered([7, 2, 7])
+    [1, 2, 1]
+    """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups), 1)}
+    return [numbers[group] for group in groups]

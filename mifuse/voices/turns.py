@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip
 from mifuse.voices.embedding import voice_embeddings
+from mifuse.voices.grouping import numbered
 
 Bar = Callable[[Iterable[list[int]]], Iterable[list[int]]]
 # Height of Ward's tree above which two groups are two voices. `python -m benchmarks.turns` prints how often
@@ -39,19 +40,17 @@ def by_voice(clips: Sequence[Clip], cache: AudioCache | None = None, bar: Bar = 
     for rows in bar(list(calls.values())):
         turns = [clips[row] for row in rows]
         for row, clip, voice in zip(
-            rows, turns, voices_of(voice_embeddings(turns, cache).in_memory()), strict=True
+            rows, turns, voices_of_turns(voice_embeddings(turns, cache).in_memory()), strict=True
         ):
             whose = clip.speaker or clip.path.with_suffix("").name
             found[row] = replace(clip, speaker=f"{whose} voice {voice}")
     return tuple(found)
 
 
-def voices_of(embeddings: NDArray[np.float64]) -> list[int]:
+def voices_of_turns(embeddings: NDArray[np.float64]) -> list[int]:
     """Number of each turn's voice, from 1 in the order that they come; embeddings (N, D) of unit length."""
     if len(embeddings) < 2:
         return [1] * len(embeddings)
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    groups = fcluster(linkage(embeddings, "ward"), APART, "distance").tolist()
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups), 1)}
-    return [numbers[group] for group in groups]
+    return numbered(fcluster(linkage(embeddings, "ward"), APART, "distance").tolist())
