@@ -70,11 +70,12 @@ def plans(
     if draws is not None:
         yield plan(clips, draws, store.keys(teacher.source), cache)
         return
-    stored = Counter(clip_hash for clip_hash, _ in store.keys(teacher.source))
+    keys = store.keys(teacher.source)
+    stored = Counter(clip_hash for clip_hash, _ in keys)
     hashes = map(cache.hash, clips)
     wanted, before = {one: max(teacher.per_request, stored[one]) for one in hashes}, 0
     while True:
-        whole = plan(clips, wanted, store.keys(teacher.source), cache)
+        whole = plan(clips, wanted, keys, cache)
         yield Plan(whole.present - before, whole.questions)
         before = sum(wanted.values())
         answered = stored_draws(store.path, teacher.source, wanted)
@@ -83,6 +84,7 @@ def plans(
             return
         for clip_hash in itertools.compress(answered, again):
             wanted[clip_hash] = len(answered[clip_hash]) + teacher.per_request
+        keys = store.keys(teacher.source)
 
 
 def estimate(
