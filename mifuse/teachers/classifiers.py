@@ -1,6 +1,6 @@
 """Teachers that are classifiers: an open model that says probabilities of emotions, asked on this machine.
 
-Such a model says the same each time, so draws differ by what it hears: draw 0 is of the clip as it is, each
+Such a model says the same each time, so draws differ by their input: draw 0 is of the clip as it is, each
 other one of a part of it, a little faster or slower, louder or softer, with some noise. Draw k changes all
 clips alike. What holds in spite of it is what the model is sure of.
 """
@@ -102,24 +102,24 @@ class ClassifierTeacher:
 
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """What it says of a copy for each draw; see `Teacher.ask`."""
-        return await asyncio.to_thread(self._hear, clip, draws, attempt)
+        return await asyncio.to_thread(self._classified, clip, draws, attempt)
 
-    def _hear(self, clip: Clip, draws: Sequence[int], attempt: int) -> Reply:
+    def _classified(self, clip: Clip, draws: Sequence[int], attempt: int) -> Reply:
         samples = self._cache.samples(clip)[: int(self.config.max_seconds * SAMPLE_RATE)]
         copies = [copy_of(samples, draw, self.config.seed, attempt) for draw in draws]
         whole = [copy for copy in copies if len(copy) == len(samples)]
         parts = [copy for copy in copies if len(copy) < len(samples)]
-        heard = {len(group[0]): iter(self._listener(np.stack(group))) for group in (whole, parts) if group}
-        return Reply([self._said(next(heard[len(copy)])) for copy in copies])
+        found = {len(group[0]): iter(self._listener(np.stack(group))) for group in (whole, parts) if group}
+        return Reply([self._said(next(found[len(copy)])) for copy in copies])
 
-    def _said(self, heard: Mapping[str, float]) -> Said:
+    def _said(self, answer: Mapping[str, float]) -> Said:
         probs: dict[str, float] = {}
-        for word, share in heard.items():
+        for word, share in answer.items():
             if label := self.labels.get(word):
                 probs[label] = probs.get(label, 0.0) + float(share)
         total = sum(probs.values())
         if not total > 0:
-            return Said(problem=f"it says {', '.join(heard) or 'nothing'}, no emotion")
+            return Said(problem=f"it says {', '.join(answer) or 'nothing'}, no emotion")
         return Said(probs={label: share / total for label, share in probs.items()})
 
     def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
@@ -149,7 +149,7 @@ class HubListener:
 
 
 def copy_of(samples: Samples, draw: int, seed: int = 0, attempt: int = 0) -> Samples:
-    """What a draw hears of a clip (n,): itself for draw 0, else 0.9 n samples of it, changed a little.
+    """The input of a draw for a clip (n,): itself for draw 0, else 0.9 n samples of it, changed a little.
 
     >>> clip = np.sin(np.arange(16_000, dtype=np.float32))
     >>> copy_of(clip, 0) is clip, copy_of(clip, 1).shape, np.array_equal(copy_of(clip, 1), copy_of(clip, 1))
