@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 from typing import Any
 
 import click
 
-from mifuse_runtime import MifuseError, __version__
+from mifuse_runtime import MifuseError
 from mifuse_runtime.shown import shown
 
 # name -> the line that `mifuse --help` shows; the module mifuse.commands.<name> holds the command `<name>`.
@@ -28,6 +29,8 @@ COMMANDS = {
     "report": "Write the HTML report of a run.",
 }
 
+MANIFESTS = ("manifest", "source", "target", "calibration", "check", "labelled")  # what options call them
+
 
 class LazyGroup(click.Group):
     """Loads a command's module only when it is called, and turns our errors into one line."""
@@ -41,6 +44,16 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"mifuse.commands.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(COMMANDS)}."
+            ctx.fail(f"No such command {shown(name)!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -50,6 +63,8 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except click.ClickException as error:
             lines = "\n".join(map(shown, error.message.split("\n")))
+            if isinstance(error, click.BadParameter) and _is_folder_for_manifest(error):
+                lines += " `mifuse prepare` makes a manifest of a folder."
             setattr(error, "message", lines)  # noqa: B010 - click calls it final; its subclasses keep more
             raise
         except MifuseError as error:
@@ -67,6 +82,11 @@ class LazyGroup(click.Group):
             raise click.ClickException(shown(f"{where}{error.strerror or error}{hint}")) from error
 
 
+def _is_folder_for_manifest(error: click.BadParameter) -> bool:
+    name = error.param.name if error.param else None
+    return name in MANIFESTS and error.message.endswith("is a directory.")
+
+
 def _extra_of(module: str | None) -> str | None:
     """The extra that brings a module, None for a module of no extra."""
     from mifuse.doctor import REQUIREMENTS
@@ -75,8 +95,20 @@ def _extra_of(module: str | None) -> str | None:
     return next((extra for extra, names in REQUIREMENTS.items() if name in names), None)
 
 
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from mifuse.commands.output import echo
+        from mifuse_runtime.version import described
+
+        echo(f"mifuse, version {described('mifuse')}")
+        context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="mifuse")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+    help="Show the version with its commit and exit.",
+)  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
 def main(verbose: bool) -> None:
     """Speech emotion recognition in your domain, on the device, without labels."""

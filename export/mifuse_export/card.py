@@ -25,7 +25,7 @@ Input: {rate} Hz mono, float32 in [-1, 1], `(batch, samples)` of any length; str
 Output: probabilities `(batch, {classes})`, in the order above. The front end is part of the graph.
 
 ```python
-from mifuse_runtime import Recognizer  # pip install mifuse-runtime
+from mifuse_runtime import Recognizer  # `pip install ./runtime` in a clone of mifuse, or a release's wheel
 
 print(Recognizer.load("path/of/this/folder").predict(samples, sample_rate))
 ```

@@ -123,6 +123,8 @@ def read_manifest(path: Path | str, labels: Naming | Sequence[str] | None = ANY)
         ManifestError: with the line number, what is wrong there and what to do.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ManifestError(f"{path} is a folder: `mifuse prepare {path} -o …` makes a manifest of one")
     folder = _folder(path)
     clips: list[Clip] = []
     seen: dict[tuple[object, ...], int] = {}

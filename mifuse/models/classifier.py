@@ -235,9 +235,7 @@ def load_model(path: str | Path, labels: Sequence[str] | None = None) -> Student
     folder = Path(path)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise MifuseError(
-                f"{folder}: no {name} there; give the folder that `mifuse train` or `adapt` wrote, or hf:NAME"
-            )
+            raise MifuseError(f"{folder} is no student or classifier: {_other_than_checkpoint(folder, name)}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # the mixin prints, and --json owns stdout
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -248,6 +246,23 @@ def load_model(path: str | Path, labels: Sequence[str] | None = None) -> Student
         raise MifuseError(
             f"{folder}: not a student of ours ({first_line(error)}): train it again or give another folder"
         ) from error
+
+
+def _other_than_checkpoint(folder: Path, missing: str) -> str:
+    """What was given in the place of a checkpoint, and what to give."""
+    inside = [part for part in ("student", "source") if (folder / part / "model.safetensors").is_file()]
+    if (folder / "bundle.json").is_file():
+        made = "it is a bundle, which `mifuse export` made of one (`mifuse-runtime info` shows it)"
+        return f"{made}; give the folder that was exported"
+    if inside:
+        return "give " + " or ".join(str(folder / part) for part in inside) + ", which it holds"
+    if any(folder.glob("pytorch_model*.bin")):
+        return f"its weights are a pickle, which mifuse does not open; hf:{folder} says how to convert them"
+    if (folder / "manifest.csv").is_file():
+        return f"it holds recordings; train one with `mifuse train {folder / 'manifest.csv'}`"
+    found = f"no {missing} there" if folder.is_dir() else "it is a file"
+    found = found if folder.exists() else "there is no such folder"
+    return f"{found}; give the folder that `mifuse train` or `adapt` wrote, or hf:NAME"
 
 
 def load_student(folder: Path) -> Student:

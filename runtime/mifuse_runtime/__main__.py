@@ -7,7 +7,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from mifuse_runtime import __version__
 from mifuse_runtime.errors import MifuseError
 
 EXAMPLE = """examples:
@@ -59,6 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return failed
 
 
+class _Version(argparse.Action):
+    """Looks for the commit where it is asked for, not at every start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from mifuse_runtime.command.output import say
+        from mifuse_runtime.version import described
+
+        say(f"{parser.prog} {described('mifuse-runtime')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mifuse-runtime",
@@ -66,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"mifuse-runtime {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show version and commit, and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (_, text, example) in COMMANDS.items():
         epilog = f"example: mifuse-runtime {example}"
