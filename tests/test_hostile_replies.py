@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mifuse.clips.labels import LABELS
 from mifuse.teachers import replies
+from mifuse.teachers.base import Said
 from mifuse.teachers.openai import OpenAIConfig, OpenAITeacher, usage
 from mifuse.teachers.prompts import Prompts
 from mifuse.teachers.service import ServiceError
@@ -48,6 +49,28 @@ def test_what_kind_of_error(error: object, kind: str) -> None:
     with pytest.raises(ServiceError) as caught:
         replies.read(json.dumps({"error": error}).encode(), "host", KEY, usage)
     assert caught.value.kind == kind and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'[{"error": {"code": 503, "message": "overloaded"}}]', "overloaded"),
+        (b'"upstream is gone"', "upstream is gone"),
+        (b"", "nothing at all"),
+    ],
+)
+def test_an_error_in_a_list_or_a_bare_text_is_an_outage(content: bytes, words: str) -> None:
+    with pytest.raises(ServiceError, match=words) as caught:
+        replies.read(content, "host", KEY, usage)
+    assert caught.value.kind == "busy"
+
+
+def test_an_answer_in_parts() -> None:
+    parts = [{"type": "text", "text": ANSWER[:9]}, {"type": "image"}, 7, {"type": "text", "text": ANSWER[9:]}]
+    said = openai_teacher(logprobs=False)._said(
+        {"message": {"content": parts}}, Prompts(LABELS, "audio", False).get(0)
+    )
+    assert said == Said(ANSWER)
 
 
 NAMES = ["choices", "message", "content", "usage", "error", "code", "finish_reason", "refusal", "logprobs"]

@@ -22,7 +22,7 @@ from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.evidence import DPI, HEIGHT, WIDTH, Voices
 from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompts, with_transcript
-from mifuse.teachers.replies import counted, items, mapping, optional, text
+from mifuse.teachers.replies import counted, items, mapping, optional, spoken, text
 from mifuse.teachers.service import (
     check_address,
     key_from_environment,
@@ -176,8 +176,7 @@ class AnthropicTeacher:
     def reply(self, message: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Reply:
         """A message, answered by itself or in a batch, as a reply."""
         headers = headers or {}
-        blocks = [mapping(block) for block in items(message.get("content"))]
-        words = "".join(text(block.get("text")) for block in blocks if block.get("type") == "text")
+        words = spoken(message.get("content"))
         problem = {
             "refusal": "refused",
             "max_tokens": f"cut off at {self.config.max_tokens} tokens",
@@ -185,7 +184,12 @@ class AnthropicTeacher:
         }.get(text(message.get("stop_reason")), "")
         identity = headers.get("request-id") or text(message.get("id")) or None
         said = Said(scrub_text(words, self.key), problem=problem)
-        return Reply([said] if blocks or problem else [], usage(message.get("usage")), identity, headers)
+        return Reply(
+            [said] if items(message.get("content")) or problem else [],
+            usage(message.get("usage")),
+            identity,
+            headers,
+        )
 
     def most_usage(self, clip: Clip, draws: int) -> dict[str, int]:
         """See `Teacher.most_usage`."""

@@ -25,7 +25,7 @@ from mifuse.teachers.answers import InvalidAnswerError, from_tokens
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.optional import Optionals
 from mifuse.teachers.prompts import Prompt, Prompts, with_transcript
-from mifuse.teachers.replies import counted, items, mapping, optional, text
+from mifuse.teachers.replies import counted, items, mapping, optional, spoken, text
 from mifuse.teachers.service import (
     ServiceError,
     check_address,
@@ -162,13 +162,14 @@ class OpenAITeacher:
             raise service_error(error, self.host, self._key) from None
         completion = replies.read(raw.http_response.content, self.host, self._key, usage)
         headers = {name.lower(): value for name, value in raw.headers.items()}
-        said = [self._said(mapping(choice), prompt) for choice in items(completion.get("choices"))]
+        choices = items(completion.get("choices"))[:count]  # a service may send a million
+        said = [self._said(mapping(choice), prompt) for choice in choices]
         identity = headers.get("x-request-id") or text(completion.get("id")) or None
         return Reply(said, usage(completion.get("usage")), identity, headers)
 
     def _said(self, choice: Mapping[str, Any], prompt: Prompt) -> Said:
         message = mapping(choice.get("message"))
-        words = scrub_text(message.get("content"), self._key)
+        words = scrub_text(spoken(message.get("content")), self._key)
         refusal, finish = text(message.get("refusal")), choice.get("finish_reason")
         if refusal or finish == "content_filter":
             return Said(words, problem=f"refused: {scrub(refusal or 'content filter', self._key)[:200]}")

@@ -23,6 +23,8 @@ Usage = Callable[[object], Mapping[str, object]]
 def read(content: bytes, who: str, secret: str, usage: Usage) -> dict[str, Any]:
     """The JSON object of a reply of status 200; {} for JSON of another kind, which holds no answer.
 
+    An error may also be the one object of a list, or a bare text.
+
     Args:
         usage: tokens by kind, of the field of that name.
 
@@ -40,12 +42,16 @@ def read(content: bytes, who: str, secret: str, usage: Usage) -> dict[str, Any]:
     except RecursionError:
         return {}
     except ValueError:
-        words = scrub(content[:MESSAGE].decode("utf-8", "replace"), secret)
+        words = scrub(content[:MESSAGE].decode("utf-8", "replace"), secret) or "nothing at all"
         raise ServiceError(
             f"{who} answered with something else than JSON: {words}",
             "busy",
             billed=start[:1] in (b"", b"{", b"["),  # an answer may have been cut off; words are of a proxy
         ) from None
+    if isinstance(found, list) and found and all(_error_in(mapping(one)) for one in found):
+        found = found[0]
+    if isinstance(found, str) and found.strip():
+        raise _outage(found, {}, who, secret, usage)
     if not isinstance(found, dict):
         return {}
     if error := _error_in(found):
@@ -62,8 +68,7 @@ def _error_in(found: Mapping[str, Any]) -> object:
     """What says that the reply is an error, whoever's way that is; None for an answer."""
     choices = found.get("choices")
     if isinstance(choices, list) and choices:
-        errors = [mapping(choice).get("error") for choice in choices]
-        return errors[0] if all(errors) else None
+        return mapping(choices[0]).get("error") if all(mapping(one).get("error") for one in choices) else None
     if choices or found.get("content"):
         return None
     for name in ("error", "errors", "detail"):
@@ -126,6 +131,14 @@ def items(value: object) -> list[Any]:
 def text(value: object) -> str:
     """The value if it is text, else none; halves of characters, which no file takes, are replaced."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+
+
+def spoken(content: object) -> str:
+    """What a model says, sent as a text or as a list of parts, of which those of text count."""
+    if isinstance(content, str):
+        return text(content)
+    parts = [mapping(part) for part in items(content)]
+    return "".join(text(part.get("text")) for part in parts if part.get("type") == "text")
 
 
 def optional(tokens: Mapping[str, Any], name: str) -> Any:

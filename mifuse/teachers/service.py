@@ -81,9 +81,8 @@ def scrub(text: str, secret: str) -> str:
     return shown(" ".join(text.split()))
 
 
-def scrub_text(text: object, secret: str) -> str:
-    """An answer as text, word for word but for a key that the service repeats."""
-    words = text.encode("utf-8", "replace").decode("utf-8") if isinstance(text, str) else ""
+def scrub_text(words: str, secret: str) -> str:
+    """An answer, word for word but for a key that the service repeats."""
     return words.replace(secret, "***") if secret else words
 
 
