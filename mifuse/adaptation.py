@@ -245,8 +245,8 @@ def first_student(
     student = Student(labels=labels, size=config.size, dropout=config.dropout)
     if classifier is None or not config.warm_start:
         return student
-    if same_shapes(classifier, student):
-        student.load_state_dict(classifier.state_dict())
+    if isinstance(classifier, Student) and same_shapes(classifier, student):
+        student.begin_as(classifier)
     else:
         _LOGGER.info("the classifier has other shapes than a student of size %s: from scratch", config.size)
     return student

@@ -11,16 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.clips.audio import AudioCache, Samples
+from mifuse.clips.dimensions import known_dimensions
 from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Clip, Manifest, named, read_manifest
 from mifuse.errors import ManifestError, MifuseError
+from mifuse.runs.concordance import DimensionScore, score_dimensions
 from mifuse.runs.metrics import Scores, score
+from mifuse_runtime.dimensions import Ranges, in_unit
 
 if TYPE_CHECKING:
+    from mifuse.models.hub import HubClassifier
+    from mifuse.models.student import Student
     from mifuse_runtime import Recognizer, Speaker
 
 Probs = NDArray[np.float64]
-Model = Callable[[Samples], Probs]  # samples (n,) at 16 kHz -> probabilities (C,)
+Model = Callable[[Samples], Probs]  # samples (n,) at 16 kHz -> probabilities (C,), or answers (C + V,)
 
 
 class Device:
@@ -34,16 +39,46 @@ class Device:
         self._speakers: dict[str, Speaker] = {}
         self.learning = True
 
+    @property
+    def dimensions(self) -> Ranges:
+        """What is behind the probabilities in an answer."""
+        return self._recognizer.dimensions
+
     def __call__(self, samples: Samples, speaker: str | None = None) -> Probs:
         known = self._known(speaker) if speaker else None
-        scores = self._recognizer.predict(samples, speaker=known, gate=False).scores
-        return np.array([scores[label] for label in self._recognizer.labels])
+        found = self._recognizer.predict(samples, speaker=known, gate=False)
+        scores = [found.scores[label] for label in self._recognizer.labels]
+        return np.array([*scores, *in_unit(found.dimensions, self.dimensions)])
 
     def _known(self, name: str) -> Speaker:
         if name not in self._speakers:
             self._speakers[name] = self._recognizer.speaker()
         self._speakers[name].learning = self.learning
         return self._speakers[name]
+
+
+class Checkpoint:
+    """A model of `load_model`, on the GPU when there is one."""
+
+    def __init__(self, model: Student | HubClassifier) -> None:
+        import torch
+
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = model.to(self._device)
+        self.dimensions: Ranges = getattr(model, "dimensions", {})
+
+    def __call__(self, samples: Samples) -> Probs:
+        import torch
+
+        with torch.inference_mode():
+            found = self._model(torch.from_numpy(samples)[None].to(self._device))
+        parts = found if isinstance(found, tuple) else (found,)
+        return np.concatenate([part[0].double().cpu().numpy() for part in parts])
+
+
+def dimensions_of(model: Model) -> Ranges:
+    """The dimensions that are behind the probabilities in a model's answers; mostly none."""
+    return model.dimensions if isinstance(model, Device | Checkpoint) else {}
 
 
 def evaluate(
@@ -66,7 +101,34 @@ def evaluate(
     """
     labels, run = open_model(model, engine, precision)
     clips = labelled_clips(manifest, Naming(labels), split).clips
-    return score_clips(clips, predict(run, clips, cache), labels)
+    return score_clips(clips, predict(run, clips, cache)[:, : len(labels)], labels)
+
+
+def evaluate_dimensions(
+    model: str | Path,
+    manifest: str | Path,
+    split: str | None = None,
+    *,
+    ranges: Ranges | None = None,
+    engine: str = "onnxruntime",
+    precision: str | None = None,
+    cache: AudioCache | None = None,
+) -> dict[str, DimensionScore]:
+    """Score the dimensions of a model on the rows of a manifest that have their columns, as of `evaluate`.
+
+    Args:
+        ranges: of the manifest's columns, where they are not the model's.
+
+    Raises:
+        MifuseError: no model, none with dimensions, no rows with numbers, or a number out of its range.
+    """
+    labels, run = open_model(model, engine, precision)
+    dimensions = dimensions_of(run)
+    clips, truth = judged_clips(manifest, Naming(labels), split, dimensions=dimensions, ranges=ranges)
+    if not np.isfinite(truth).any():
+        known = ", ".join(dimensions) or "emotions alone"
+        raise ManifestError(f"{manifest}: no row has a number of what {model} says ({known})")
+    return score_values(clips, truth, predict(run, clips, cache)[:, len(labels) :], dimensions)
 
 
 def open_model(
@@ -104,23 +166,14 @@ def _open_bundle(path: Path, engine: str, precision: str | None) -> tuple[tuple[
 
 
 def _open_checkpoint(path: str | Path, labels: Sequence[str] | None) -> tuple[tuple[str, ...], Model]:
-    import torch
-
     from mifuse.models.classifier import load_model
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(path, labels).to(device)
-
-    def run(samples: Samples) -> Probs:
-        with torch.inference_mode():
-            probs = model(torch.from_numpy(samples)[None].to(device))
-        return np.asarray(probs[0].cpu(), dtype=np.float64)
-
-    return tuple(model.labels), run
+    model = load_model(path, labels)
+    return tuple(model.labels), Checkpoint(model)
 
 
 def predict(model: Model, clips: Iterable[Clip], cache: AudioCache | None = None, trim: bool = True) -> Probs:
-    """Probabilities (N, C) of the clips, one run of the model a clip: no padding, as on the device."""
+    """Answers (N, C), or (N, C + V), one run of the model a clip: no padding, as on the device."""
     cache = cache or AudioCache()
     return np.stack([model(cache.samples(clip, trim=trim)) for clip in clips])
 
@@ -128,7 +181,7 @@ def predict(model: Model, clips: Iterable[Clip], cache: AudioCache | None = None
 def predict_known(
     device: Device, clips: Sequence[Clip], cache: AudioCache, seed: int = 0, *, trim: bool = True
 ) -> Probs:
-    """Probabilities (N, C) of the clips in a random order, on a device that learns each speaker's statistics.
+    """Answers, as of `predict`, in a random order, on a device that learns each speaker's statistics.
 
     A corpus is sorted by emotion, life is not: hence the order. No label is read.
     """
@@ -151,6 +204,41 @@ def labelled_clips(path: str | Path, naming: Naming, split: str | None = None) -
         where = f" with split {split!r}" if split not in (None, "all") else ""
         raise ManifestError(f"{path}: no row{where} has a label: there is nothing to score")
     return replace(manifest, clips=clips)
+
+
+def judged_clips(
+    path: str | Path,
+    naming: Naming,
+    split: str | None = None,
+    *,
+    dimensions: Ranges,
+    ranges: Ranges | None = None,
+) -> tuple[list[Clip], Probs]:
+    """The rows of one split that have a label or a number, and their numbers (N, V) from 0 to 1, or NaN.
+
+    Args:
+        dimensions: whose columns are looked at, where they are there.
+        ranges: of the columns, where they are not those of the dimensions.
+
+    Raises:
+        ManifestError: as of `labelled_clips`, or a number is out of its range.
+    """
+    rows = read_manifest(path, labels=None).select(split).clips
+    values = known_dimensions(rows, {name: (ranges or dimensions)[name] for name in dimensions}, path)
+    found = {clip.key: row for clip, row in zip(rows, values, strict=True)}
+    kept = [clip for clip in rows if clip.label or np.isfinite(found[clip.key]).any()]
+    clips = named(kept, naming, str(path))
+    if not clips:
+        return [*labelled_clips(path, naming, split).clips], np.empty((0, 0))  # which says what is missing
+    return clips, np.stack([found[clip.key] for clip in clips])
+
+
+def score_values(
+    clips: Sequence[Clip], truth: Probs, found: Probs, dimensions: Ranges, seed: int = 0
+) -> dict[str, DimensionScore]:
+    """Score values (N, V) against what the clips have; the interval is over their speakers."""
+    speakers = [clip.speaker for clip in clips]
+    return score_dimensions(truth, found, dimensions, speakers if any(speakers) else None, seed)
 
 
 def grouped(

@@ -10,10 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mifuse_export.errors import ExportError
-from mifuse_export.onnx import INPUT, OUTPUT
+from mifuse_export.onnx import INPUT
 from mifuse_export.parity import PARITY, Floats, parity_batches
 from mifuse_runtime import engines
-from mifuse_runtime.bundle import EMBEDDING, POWER, Bundle
+from mifuse_runtime.bundle import POWER, Bundle
 from mifuse_runtime.settings import FrontEnd
 
 FILTERS = "frontend.filters"  # the front end's last matrix: a spectrum times it is mel power
@@ -82,7 +82,7 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
     model = onnx.load(source)
     graph = model.graph
     cut = next((node for node in graph.node if FILTERS in node.input), None)
-    needed, kept = {OUTPUT, EMBEDDING}, []
+    needed, kept = {output.name for output in graph.output}, []
     for node in reversed(graph.node):
         if node is not cut and needed & set(node.output):
             kept.append(node)

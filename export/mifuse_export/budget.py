@@ -25,6 +25,7 @@ def estimate(
     clips: Sequence[Floats],
     *,
     labels: Sequence[str],
+    dimensions: Sequence[str] = (),
     sample_rate: int = 16_000,
     window: float = 3.0,
 ) -> Cost:
@@ -32,11 +33,12 @@ def estimate(
 
     Args:
         model, clips, labels, sample_rate, window: as in `export_bundle`, clips as its calibration.
+        dimensions: names of the model's.
     """
     ordered = sorted(clips, key=len)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.onnx"
-        write_onnx(frozen(model), source, labels=labels, sample_rate=sample_rate)
+        write_onnx(frozen(model), source, labels=labels, sample_rate=sample_rate, dimensions=dimensions)
         calibrated = calibrate(onnx.load(source), ordered[:: -(-len(ordered) // _CALIBRATION_CLIPS)])
         int8 = calibrated.int8().SerializeToString()
     session = onnxruntime.InferenceSession(int8, session_options(), providers=["CPUExecutionProvider"])

@@ -27,6 +27,7 @@ from mifuse_export.signing import signer
 from mifuse_export.thresholds import stream_settings
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.dimensions import Ranges
 from mifuse_runtime.settings import FrontEnd
 
 _MODELS = {
@@ -47,6 +48,7 @@ def export_bundle(
     config: ExportConfig | None = None,
     *,
     labels: Sequence[str],
+    dimensions: Ranges | None = None,
     sample_rate: int = 16_000,
     calibration: Sequence[Floats] = (),
     probe: Probe | None = None,
@@ -60,18 +62,16 @@ def export_bundle(
     """Write the bundle `out` of `model`, every file of it checked against the model; returns `out`.
 
     Args:
-        model: forward(samples (batch, n)) -> probabilities (batch, C).
+        model: forward(samples (batch, n)) -> probabilities (batch, C), or a tuple of these and dimensions.
+        dimensions: each with its range, in the order of the model's, which has them from 0 to 1, (batch, V).
         config: what the bundle holds and what int8 may cost; None: fp32 in ONNX.
-        calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them: for the ranges of
-            int8, the thresholds of streams and the parity check.
+        calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them.
         probe: clips that int8 is judged on; None: the calibration clips.
         retrain: asked for a model trained with int8's rounding when int8 in every layer fails the gate. Int8
             is of whichever model can have more layers in it; fp32, and what int8 is held against, is `model`.
-        frontend: of the model; the bundle then holds what follows it, too, as graphs that a stream runs on
-            frames that it has computed once. None: the model has another one.
-        speaker: (C, D + 1) weights and bias of the head for speakers whom the device gets to know, on what
-            the module `head` is given and mean and deviation of each mel bin, as z-scores within the speaker
-            (see `mifuse_runtime.speaker`). None: the device knows nobody.
+        frontend: of the model; streams then run what follows it on frames made once. None: another one.
+        speaker: (C + V, D + 1) weights and bias of the head for speakers whom the device gets to know (see
+            `mifuse_runtime.speaker`), on what `head` is given and the spectrum. None: it knows nobody.
         provenance: what is known of the model's making, JSON values.
         sign: PEM file of a private key that signs the bundle; None leaves it unsigned.
         force: replace an existing bundle.
@@ -87,7 +87,8 @@ def export_bundle(
     if speaker is not None and not frontend:
         raise ExportError("a head for known speakers needs the spectrum of a front end: give `frontend`, too")
     seal = signer(sign) if sign else None
-    bundle = _planned(config, labels, sample_rate, speaker, provenance or {})
+    bundle = replace(_planned(config, labels, sample_rate, speaker), dimensions=dict(dimensions or {}))
+    bundle = replace(bundle, provenance={**(provenance or {}), "versions": _versions(config)})
     with new_folder(out, force) as folder:
         bundle = _write_models(
             frozen(model), folder, bundle, config, calibration, probe=probe, retrain=retrain
@@ -108,7 +109,6 @@ def _planned(
     labels: Sequence[str],
     sample_rate: int,
     speaker: Floats | None,
-    provenance: Mapping[str, Any],
 ) -> Bundle:
     """The bundle before anything is written or measured."""
     return Bundle(
@@ -119,7 +119,6 @@ def _planned(
         models=_files(config),
         files={},
         speaker=None if speaker is None else _SPEAKER,
-        provenance={**provenance, "versions": _versions("openvino" in config.formats)},
     )
 
 
@@ -167,7 +166,13 @@ def _write_models(
 def _write_floats(model: nn.Module, folder: Path, bundle: Bundle) -> None:
     files = bundle.models["fp32"]
     source, embedding = folder / files["onnxruntime"], bundle.speaker is not None
-    write_onnx(model, source, labels=bundle.labels, sample_rate=bundle.sample_rate, embedding=embedding)
+    write_onnx(
+        *(model, source),
+        labels=bundle.labels,
+        sample_rate=bundle.sample_rate,
+        embedding=embedding,
+        dimensions=tuple(bundle.dimensions),
+    )
     write_others(folder, files)
     if "fp16" in bundle.models:
         write_openvino(source, folder / bundle.models["fp16"]["openvino"], half=True)
@@ -176,7 +181,9 @@ def _write_floats(model: nn.Module, folder: Path, bundle: Bundle) -> None:
 def _add_streams(folder: Path, bundle: Bundle, frontend: FrontEnd | None, clips: Sequence[Floats]) -> Bundle:
     """The bundle with thresholds of streams and the graphs behind the front end, held to the whole ones."""
     device = start_unsealed(folder, bundle, "onnxruntime", bundle.default)
-    bundle = replace(bundle, stream=stream_settings(device, bundle.sample_rate, clips))
+    classes = len(bundle.labels)
+    settings = stream_settings(lambda batch: device(batch)[:, :classes], bundle.sample_rate, clips)
+    bundle = replace(bundle, stream=settings)
     if not frontend:
         return bundle
     split = {
@@ -215,6 +222,7 @@ def _parity(reference: Predict, folder: Path, bundle: Bundle, clips: Sequence[Fl
     return {"parity_max_abs_dp": rounded(max(fp32.values())), "parity": fp32, **half}
 
 
-def _versions(openvino: bool) -> dict[str, str]:
-    names = ["torch", "onnx", "onnxscript", "onnxruntime", *(["openvino"] if openvino else [])]
+def _versions(config: ExportConfig) -> dict[str, str]:
+    openvino = ["openvino"] if "openvino" in config.formats else []
+    names = ["torch", "onnx", "onnxscript", "onnxruntime", *openvino]
     return {"mifuse": mifuse_runtime.__version__, **{name: version(name) for name in names}}

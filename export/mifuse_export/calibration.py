@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from mifuse_export.onnx import INPUT, OUTPUT, session_options
+from mifuse_export.onnx import INPUT, answer_of, session_options
 from mifuse_export.parity import Floats
 from mifuse_export.quantize import Ranges, activations, body, quantize
 
@@ -61,12 +61,13 @@ def calibrate(model: onnx.ModelProto, clips: Sequence[Floats]) -> Calibration:
     # Judged on clips that did not correct it, where there are enough.
     correcting = _spread(ordered[::2], CORRECTION_CLIPS)
     judged = _spread(ordered[1::2] or ordered, JUDGING_CLIPS)
-    expected = np.concatenate([probs for (probs,) in _values(model, [OUTPUT], judged)])
+    outputs = answer_of(model.graph)
+    expected = np.concatenate([np.hstack(values) for values in _values(model, outputs, judged)])
     known = means(model, [node.name for node in _biased(model)], correcting)
     int8s = {tail: corrected(model, ranges, known, correcting) for tail, ranges in observed.items()}
     tried = {}
     for tail, int8 in int8s.items():
-        found = np.concatenate([probs for (probs,) in _values(int8, [OUTPUT], judged)])
+        found = np.concatenate([np.hstack(values) for values in _values(int8, outputs, judged)])
         tried[tail] = float(np.abs(found - expected).mean())
     # NaN compares as worst; `min` keeps the first of equals.
     method = min(tried, key=lambda tail: np.nan_to_num(tried[tail], nan=np.inf))

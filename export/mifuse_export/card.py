@@ -23,7 +23,7 @@ tags:
 
 Input: {rate} Hz mono, float32 in [-1, 1], `(batch, samples)` of any length; streams look at {window:g} s.
 Output: probabilities `(batch, {classes})`, in the order above. The front end is part of the graph.
-
+{dimensions}
 ```python
 from mifuse_runtime import Recognizer  # `pip install ./runtime` in a clone of mifuse, or a release's wheel
 
@@ -33,7 +33,7 @@ print(Recognizer.load("path/of/this/folder").predict(samples, sample_rate))
 
 _SPEAKER = """Where it is known who speaks, give each person a `speaker = recognizer.speaker()` and
 `recognizer.predict(samples, speaker=speaker)`: from the eighth clip on it knows the voice, without labels.
-The second output, `embedding`, and `speaker.npy` serve that.
+The last output, `embedding`, and `speaker.npy` serve that.
 """
 
 _LIMITS = """## Use and limits
@@ -58,6 +58,7 @@ def card(folder: Path, bundle: Bundle) -> str:
             rate=bundle.sample_rate,
             window=bundle.window,
             classes=len(bundle.labels),
+            dimensions=_dimensions(bundle),
         ),
         *([_SPEAKER] if bundle.speaker else []),
         _table("Files", ("precision", "engine", "file", "kB"), _files(folder, bundle)),
@@ -67,6 +68,13 @@ def card(folder: Path, bundle: Bundle) -> str:
         _table("Made from", ("what", "value"), _origin(bundle)),
     ]
     return "\n".join(parts)
+
+
+def _dimensions(bundle: Bundle) -> str:
+    named = ", ".join(
+        f"{_cell(name)} ({low:g} to {high:g})" for name, (low, high) in bundle.dimensions.items()
+    )
+    return f"The output `dimensions` has, from 0 to 1 each: {named}.\n" if named else ""
 
 
 def _table(title: str, head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
@@ -104,6 +112,11 @@ def _facts(bundle: Bundle) -> Iterator[tuple[object, ...]]:
         if row["ua"] is not None:
             fp32 = quality["fp32"]["ua"]
             yield f"{where}: unweighted accuracy", f"{row['ua']:.1f} % (fp32 {fp32:.1f} %)"
+        if row.get("concordance") is not None:
+            yield f"{where}: CCC of a dimension with fp32, the lowest", f"{row['concordance']:.4f}"
+        if row.get("ccc") is not None:
+            fp32 = quality["fp32"]["ccc"]
+            yield f"{where}: CCC with the truth, mean", f"{row['ccc']:.3f} (fp32 {fp32:.3f})"
     layers = bundle.provenance["int8"]["layers"]
     floats = [layer for layer, precision in layers.items() if precision != "int8"]
     yield "layers in 8 bits", f"{len(layers) - len(floats)} of {len(layers)}"

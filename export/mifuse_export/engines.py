@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from mifuse_export import mobile, speed
@@ -12,7 +13,7 @@ from mifuse_export.onnx import session_options
 from mifuse_export.parity import Floats, Predict
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
-from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.bundle import DIMENSIONS, Bundle
 
 
 def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
@@ -24,11 +25,12 @@ def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
     if engine != mobile.ENGINE:
         return engines.start(folder, bundle, engine, precision, threads=1)
     path = str(folder / bundle.model(engine, precision))
+    outputs = [bundle.output, *([DIMENSIONS] if bundle.dimensions else [])]
     session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
 
     def predict(samples: Floats) -> Floats:
-        probs: Floats = session.run([bundle.output], {bundle.input: samples})[0]
-        return probs
+        found: Floats = np.concatenate(session.run(outputs, {bundle.input: samples}), axis=-1)
+        return found
 
     return predict
 

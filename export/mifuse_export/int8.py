@@ -34,10 +34,14 @@ Retrain = Callable[[Mapping[str, Rounding]], tuple[nn.Module, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Probe:
-    """Clips on which int8 is judged, with their true classes (N,) where they are known."""
+    """Clips on which int8 is judged, with their true classes (N,) where they are known.
+
+    `values` are their true dimensions (N, V), from 0 to 1; NaN where a clip has none.
+    """
 
     clips: Sequence[Floats]
     labels: NDArray[np.int64] | None = None
+    values: NDArray[np.float64] | None = None
 
 
 def add_int8(
@@ -71,7 +75,7 @@ def add_int8(
     slow = time_int8(folder, bundle, max(calibration, key=len), config.budget)
     if config.force_int8 or config.budget or not slow:
         bundle = replace(bundle, default="int8")
-    return bundle, _figures(found)
+    return bundle, _figures(found, bundle)
 
 
 def write_others(folder: Path, files: Mapping[str, str]) -> None:
@@ -111,7 +115,8 @@ def fit_int8(
             engine: compare(
                 expected,
                 probabilities(start_unsealed(folder, bundle, engine, "int8"), probe.clips),
-                probe.labels,
+                *(probe.labels, probe.values),
+                dimensions=len(bundle.dimensions),
             )
             for engine in files
         }
@@ -149,6 +154,7 @@ def _calibrations(
             labels=bundle.labels,
             sample_rate=bundle.sample_rate,
             embedding=bundle.speaker is not None,
+            dimensions=tuple(bundle.dimensions),
         )
         yield found.retrained(onnx.load(file), how)
         file.unlink()
@@ -178,18 +184,19 @@ def time_int8(folder: Path, bundle: Bundle, clip: Floats, budget: Budget | None 
     return slow
 
 
-def _figures(found: Int8Choice) -> dict[str, Any]:
+def _figures(found: Int8Choice, bundle: Bundle) -> dict[str, Any]:
     """What int8 loses, as bundle.json keeps it: on ONNX Runtime, and beneath it on other engines."""
+    left_out = {"clips", "fp32_ua", "fp32_ccc"}
+    left_out |= set() if bundle.dimensions else {"concordance", "ccc", "ccc_drop"}
     by_engine = {
-        engine: {
-            key: rounded(value) for key, value in asdict(quality).items() if key not in ("clips", "fp32_ua")
-        }
+        engine: {key: rounded(value) for key, value in asdict(quality).items() if key not in left_out}
         for engine, quality in found.quality.items()
     }
     first = found.quality["onnxruntime"]
+    ccc = {"ccc": rounded(first.fp32_ccc)} if bundle.dimensions else {}
     return {
         "clips": first.clips,
-        "fp32": {"ua": rounded(first.fp32_ua)},
+        "fp32": {"ua": rounded(first.fp32_ua)} | ccc,
         "int8": by_engine.pop("onnxruntime") | by_engine,
     }
 

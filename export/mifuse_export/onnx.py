@@ -1,4 +1,4 @@
-"""PyTorch to ONNX: one clean float graph, waveform in, probabilities out."""
+"""PyTorch to ONNX: one clean float graph, waveform in, probabilities and dimensions out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -22,7 +23,7 @@ from mifuse_export.constants import compact
 from mifuse_export.errors import ExportError
 from mifuse_export.tracing import traced
 from mifuse_runtime import __version__
-from mifuse_runtime.bundle import EMBEDDING, MAX_FILE
+from mifuse_runtime.bundle import DIMENSIONS, EMBEDDING, MAX_FILE
 from mifuse_runtime.graph import onnx_problem
 
 # The opset that torch's exporter writes without a version converter in between; ONNX Runtime >= 1.14,
@@ -57,12 +58,19 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def write_onnx(
-    model: nn.Module, path: Path, *, labels: Sequence[str], sample_rate: int, embedding: bool = False
+    model: nn.Module,
+    path: Path,
+    *,
+    labels: Sequence[str],
+    sample_rate: int,
+    embedding: bool = False,
+    dimensions: Sequence[str] = (),
 ) -> None:
     """Trace `model` and write its graph, BatchNorm folded, with what other runtimes must know as metadata.
 
     Args:
-        model: `frozen` module with forward(samples (batch, n)) -> probabilities (batch, C).
+        model: `frozen` module with forward(samples (batch, n)) -> probabilities (batch, C), and with
+            dimensions also these, from 0 to 1, (batch, V).
         path: file to write.
         embedding: what the module `head` is given is an output, too, float32 (batch, D).
 
@@ -70,10 +78,11 @@ def write_onnx(
         ExportError: the model holds an operation that ONNX or a bundle does not have, fixes batch or length,
             or is larger than what the runtime loads.
     """
+    outputs = [OUTPUT, *([DIMENSIONS] if dimensions else [])]
     example = torch.linspace(-0.1, 0.1, 2 * 3 * sample_rate).reshape(2, -1)
     try:
         with quiet():
-            proto = traced(model, example, _trace).model_proto
+            proto = traced(model, example, partial(_trace, outputs=outputs)).model_proto
     except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error
         raise ExportError(f"{type(model).__name__} does not export to ONNX: {_line(cause)}") from error
@@ -85,6 +94,7 @@ def write_onnx(
     if left:
         raise ExportError(f"the exported graph holds {', '.join(left)}: take them out of forward()")
     facts = {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate), "mifuse": __version__}
+    facts |= {"dimensions": json.dumps(list(dimensions))} if dimensions else {}
     onnx.helper.set_model_props(proto, facts)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString(deterministic=True)
@@ -98,7 +108,7 @@ def write_onnx(
     path.write_bytes(content)
 
 
-def _trace(model: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
+def _trace(model: nn.Module, example: torch.Tensor, outputs: Sequence[str]) -> torch.onnx.ONNXProgram:
     program = torch.onnx.export(
         model,
         (example,),
@@ -107,7 +117,7 @@ def _trace(model: nn.Module, example: torch.Tensor) -> torch.onnx.ONNXProgram:
         opset_version=OPSET,
         dynamic_shapes=({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},),
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=list(outputs),
         verbose=False,
     )
     if program is None:  # torch's signature allows it; it does not happen with dynamo=True
@@ -121,7 +131,7 @@ def tidy(proto: onnx.ModelProto) -> None:
     The exporter's own names count what happened earlier in the process, and its metadata holds file paths.
     """
     graph = proto.graph
-    names = {INPUT: INPUT, OUTPUT: OUTPUT}
+    names = {INPUT: INPUT, **{output.name: output.name for output in graph.output}}
     for i, node in enumerate(graph.node):
         scopes = next((p.value for p in node.metadata_props if p.key.endswith("name_scopes")), "[]")
         # ['', 'blocks.0', 'blocks.0.conv1', 'convolution_3']: the innermost module is the last but one.
@@ -143,7 +153,8 @@ def tidy(proto: onnx.ModelProto) -> None:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
     del graph.value_info[:]
-    for value, dimensions in ((graph.input[0], ("batch", "samples")), (graph.output[0], ("batch",))):
+    outputs = ((output, ("batch",)) for output in graph.output)
+    for value, dimensions in ((graph.input[0], ("batch", "samples")), *outputs):
         for dimension, name in zip(value.type.tensor_type.shape.dim, dimensions, strict=False):
             if dimension.WhichOneof("value") == "dim_value":
                 raise ExportError(f"the model fixes its {name} to {dimension.dim_value}: it must take any")
@@ -156,7 +167,7 @@ def tidy(proto: onnx.ModelProto) -> None:
 
 
 def _reveal_embedding(graph: onnx.GraphProto, model: str) -> None:
-    """Make what the head is given the second output."""
+    """Make what the head is given the last output."""
     head = next((node for node in graph.node if node.name.startswith(f"{HEAD}/")), None)
     if head is None:
         raise ExportError(f"{model} has no module `{HEAD}` that is given an embedding")
@@ -201,6 +212,11 @@ def quiet() -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def answer_of(graph: onnx.GraphProto) -> list[str]:
+    """The outputs that make an answer (batch, C + V) side by side: probabilities, then dimensions."""
+    return [output.name for output in graph.output if output.name in (OUTPUT, DIMENSIONS)]
 
 
 def session_options() -> onnxruntime.SessionOptions:

@@ -12,7 +12,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mifuse_export.errors import ExportError
-from mifuse_export.onnx import OUTPUT, quiet
+from mifuse_export.onnx import answer_of, quiet
 
 Ranges = Mapping[str, tuple[float, float]]  # value of the graph -> lowest, highest
 
@@ -90,13 +90,15 @@ def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
     inside: set[str] = set()  # values that come out of quantised nodes
     reached: set[str] = set()  # values behind the first convolution
-    head = _head(model)
+    heads = _heads(model)
     chosen = []
     for node in graph.node:
         if node.name.startswith(f"{FRONT_END}/") or node.name.startswith(f"{FRONT_END}."):
             continue
         behind = any(name in reached for name in node.input)
-        weighted = node.op_type in _WEIGHTED and node.name != head and any(n in weights for n in node.input)
+        weighted = (
+            node.op_type in _WEIGHTED and node.name not in heads and any(n in weights for n in node.input)
+        )
         weighted = weighted and (node.op_type == "Conv" or behind)
         quantised = weighted and node.name not in floats and not _thin(node, weights)
         follows = node.op_type in _FOLLOWING and any(name in inside for name in node.input)
@@ -119,15 +121,16 @@ def _thin(node: onnx.NodeProto, weights: Mapping[str, Sequence[int]]) -> bool:
     return node.op_type == "Conv" and any(k[0] == 1 and math.prod(k) < THIN for k in kernels)
 
 
-def _head(model: onnx.ModelProto) -> str | None:
-    """The last weighted node before the output."""
+def _heads(model: onnx.ModelProto) -> set[str]:
+    """The last weighted node before each output of the answer."""
     makers = {output: node for node in model.graph.node for output in node.output}
-    front = [OUTPUT]
-    while front:
-        node = makers.get(front.pop(0))
-        if node is not None:
-            if node.op_type in _WEIGHTED:
-                name: str = node.name
-                return name
-            front.extend(node.input)
-    return None
+    heads: set[str] = set()
+    for output in answer_of(model.graph):
+        front = [output]
+        while front:
+            node = makers.get(front.pop(0))
+            if node is not None and node.op_type in _WEIGHTED:
+                heads.add(node.name)
+                break
+            front.extend(node.input if node is not None else ())
+    return heads

@@ -79,7 +79,9 @@ def verify_models(
             signals = {name: _difference(expected[name], predict(batch)) for name, batch in batches.items()}
             quality = None
             if probe and clips is not None:
-                quality = compare(clips, probabilities(predict, probe.clips), probe.labels)
+                found = probabilities(predict, probe.clips)
+                size = len(bundle.dimensions)
+                quality = compare(clips, found, probe.labels, probe.values, dimensions=size)
             yield Row(precision, engine, signals, quality, _failure(precision, signals, quality, max_drop))
 
 

@@ -78,7 +78,8 @@ def epochs(label: str, steps: int) -> Iterator[Callable[[Mapping[str, float]], N
                 update(0, f"{record['encoded']:.0f} clips encoded")
                 return
             ua = f" UA {record['validation_ua']:.1f}" if "validation_ua" in record else ""
-            update(int(record["step"]) - done, f"loss {record['loss']:.3f}{ua}")
+            ccc = f" CCC {record['validation_ccc']:.3f}" if "validation_ccc" in record else ""
+            update(int(record["step"]) - done, f"loss {record['loss']:.3f}{ua}{ccc}")
             done = int(record["step"])
 
         yield progress

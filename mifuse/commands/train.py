@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from mifuse.clips.labels import Naming
+from mifuse.commands.dimensions import dimension_options
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 
@@ -21,6 +22,7 @@ from mifuse.commands.output import echo
     "--encoder", metavar="hf:NAME", help="A frozen WavLM, HuBERT, wav2vec2 or Whisper; its head is trained."
 )
 @naming_options("The labels to tell apart.  [default: those of the manifest]")
+@dimension_options("Columns of numbers to learn beside the labels.")
 @click.option("--size", type=click.Choice(["xs", "s", "m"]), help="Of the student.  [default: s]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, sampling and augmentation.")
 @click.option(
@@ -34,6 +36,7 @@ def train(
     out: Path,
     encoder: str | None,
     naming: Naming,
+    dimensions: dict[str, tuple[float, float]],
     size: str | None,
     seed: int,
     settings: tuple[str, ...],
@@ -47,6 +50,8 @@ def train(
     """
     if encoder is not None and size is not None:
         raise click.UsageError("--size is of a student: leave it out beside --encoder")
+    if encoder is not None and dimensions:
+        raise click.UsageError("--targets are learnt by a student: leave it out beside --encoder")
     if encoder is not None and not encoder.startswith("hf:"):
         raise click.UsageError(f"--encoder {encoder}: write hf:{encoder}, for a folder too")
     from mifuse.commands.progress import epochs
@@ -59,12 +64,15 @@ def train(
     with epochs("train", config.fit.steps) as progress:
         record = train_manifest(
             manifest, out,
-            config=config, seed=seed, encoder=encoder, naming=naming, force=force, progress=progress,
+            config=config, seed=seed, encoder=encoder, naming=naming, dimensions=dimensions, force=force,
+            progress=progress,
         )  # fmt: skip
-    ua, count = record["validation_ua"], len(record["history"])
+    ua, ccc, count = record["validation_ua"], record["validation_ccc"], len(record["history"])
     if not is_main_process():
         return
     if as_json:
-        echo(json.dumps({"out": str(out), "validation_ua": ua, "epochs": count}))
+        found = {"validation_ua": ua} | ({} if ccc is None else {"validation_ccc": ccc})
+        echo(json.dumps({"out": str(out), **found, "epochs": count}))
     else:
-        echo(f"{out}: {ua:.1f} % UA on held-out speakers, {count} epochs")
+        mean = "" if ccc is None else f", CCC {ccc:.3f}"
+        echo(f"{out}: {ua:.1f} % UA{mean} on held-out speakers, {count} epochs")

@@ -70,7 +70,9 @@ def verify(
     if public_key:
         signature.check(bundle, public_key)
     reference = _reference(bundle, content, student)
-    probe = judges(manifest, naming.over(content.labels), bar=reading) if manifest else None
+    probe = (
+        judges(manifest, naming.over(content.labels), content.dimensions, bar=reading) if manifest else None
+    )
     rows = list(verify_models(bundle, content, reference, probe, max_drop))
     name = str(student or bundle / content.model("onnxruntime", "fp32"))
     if as_json:
@@ -98,9 +100,11 @@ def _reference(folder: Path, bundle: Bundle, student: Path | None) -> Predict:
     if student is None:
         return engines.start(folder, bundle, "onnxruntime", "fp32", threads=1)
     model = load_model(student)
-    if tuple(model.labels) != bundle.labels:
+    dimensions = tuple(getattr(model, "dimensions", ()))
+    if tuple(model.labels) != bundle.labels or dimensions != tuple(bundle.dimensions):
         raise ExportError(
-            f"{student} knows {', '.join(model.labels)} and {folder} {', '.join(bundle.labels)}: "
+            f"{student} knows {', '.join((*model.labels, *dimensions))} and {folder} "
+            f"{', '.join((*bundle.labels, *bundle.dimensions))}: "
             "this is not the bundle's student"
         )
     return torch_predict(frozen(model))

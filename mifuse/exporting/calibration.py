@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples, duration
+from mifuse.clips.dimensions import known_dimensions
 from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Clip, Manifest, read_manifest
 from mifuse.errors import AudioError
+from mifuse_runtime.dimensions import Ranges
 
 if TYPE_CHECKING:
     from mifuse.models.hub import HubClassifier
@@ -53,8 +55,8 @@ def predicted_classes(model: Student | HubClassifier, clips: Sequence[Samples]) 
 
     if not clips:
         return np.zeros(0, np.int64)
-    classes: NDArray[np.int64] = probabilities(torch_predict(frozen(model)), clips).argmax(axis=1)
-    return classes
+    answers = probabilities(torch_predict(frozen(model)), clips)
+    return np.asarray(answers[:, : len(model.labels)].argmax(axis=1))
 
 
 def stratified(clips: Sequence[Samples], classes: NDArray[np.int64], count: int) -> list[Samples]:
@@ -86,7 +88,14 @@ def probe_clips(manifest: Manifest, naming: Naming, count: int = PROBE_CLIPS) ->
     return _spread([clip for clip in named if clip.label], count)
 
 
-def judges(source: Path, naming: Naming, *, cache: AudioCache | None = None, bar: Bar = iter) -> Probe:
+def judges(
+    source: Path,
+    naming: Naming,
+    ranges: Ranges | None = None,
+    *,
+    cache: AudioCache | None = None,
+    bar: Bar = iter,
+) -> Probe:
     """Clips of a manifest that judge a bundle: the labelled ones off the adapt split, else any, unlabelled.
 
     Raises:
@@ -95,18 +104,22 @@ def judges(source: Path, naming: Naming, *, cache: AudioCache | None = None, bar
     from mifuse_export import Probe
 
     manifest, cache = read_manifest(source, labels=None), cache or AudioCache()
-    found = labelled_probe(manifest, naming, cache, bar)
+    found = labelled_probe(manifest, naming, ranges or {}, cache, bar)
     return found or Probe(read_clips(calibration_clips(manifest), cache, bar))
 
 
-def labelled_probe(manifest: Manifest, naming: Naming, cache: AudioCache, bar: Bar) -> Probe | None:
+def labelled_probe(
+    manifest: Manifest, naming: Naming, ranges: Ranges, cache: AudioCache, bar: Bar
+) -> Probe | None:
+    """Labelled clips that judge int8, with the dimensions that their columns have; None: there are none."""
     from mifuse_export import Probe
 
     clips = probe_clips(manifest, naming)
     if not clips:
         return None
     classes = [(naming.labels or ()).index(str(clip.label)) for clip in clips]
-    return Probe(read_clips(clips, cache, bar), np.array(classes, dtype=np.int64))
+    values = known_dimensions(clips, ranges, manifest.path)
+    return Probe(read_clips(clips, cache, bar), np.array(classes, dtype=np.int64), values)
 
 
 def read_clips(clips: Sequence[Clip], cache: AudioCache, bar: Bar) -> list[Samples]:

@@ -73,7 +73,8 @@ def narrowed(student: Student, width: int) -> Student:
     A channel is as strong as its filter is long once the batch norm has scaled it: |γ| / σ times the norm of
     its weights. Source: Li et al., "Pruning Filters for Efficient ConvNets" (ICLR 2017), with the batch norm.
     """
-    narrow = Student(student.labels, size_of(width), student.dropout.p).train(student.training)
+    narrow = Student(student.labels, size_of(width), student.dropout.p, student.dimensions)
+    narrow.train(student.training)
     weights, shapes = student.state_dict(), narrow.state_dict()
     kept = torch.zeros(1, dtype=torch.int64)  # the log-mel itself
     for block in range(len(student.blocks)):
@@ -121,9 +122,8 @@ def distilled(
     def loss(index: NDArray[np.int64], logmel: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         view = fit.view(index, logmel)
         with fit.accelerator.autocast():
-            scores = fit.model(*view)
-        log_probs = scores.float().log_softmax(1)
-        return {"loss": fit.imitation(teacher, view, log_probs)}, log_probs
+            scores = fit.model(*view).float()
+        return {"loss": fit.imitation(teacher, view, scores)}, scores[:, : len(student.labels)]
 
     while fit.epoch < fit.epochs:
         progress(fit.run_epoch(labels, loss))

@@ -6,13 +6,15 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mifuse.models.augment import AugmentConfig
+from mifuse.models.dimensions import DimensionTargets
 from mifuse.models.features import Features
 from mifuse.models.student import Student
-from mifuse.models.training import FitConfig, Trainer, predict
+from mifuse.models.training import FitConfig, Trainer, predict_all
 
 if TYPE_CHECKING:
     from mifuse_export.qat import Rounding
@@ -38,11 +40,12 @@ def fine_tuned(
     """
     from mifuse_export.qat import insert, remove
 
-    labels = predict(student, features)
+    labels, values = np.split(predict_all(student, features), [len(student.labels)], axis=1)
     tuned = folded(student)
     insert(tuned, places)
     tuned.dropout.p = 0.0
-    fit = Trainer(tuned, features, config)
+    taught = DimensionTargets(values) if student.dimensions else None
+    fit = Trainer(tuned, features, config, dimensions=taught)
     while fit.epoch < fit.epochs:
         fit.run_epoch(labels)
     remove(fit.average)

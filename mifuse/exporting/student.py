@@ -68,7 +68,7 @@ def export_student(
     source = Path(calibration) if calibration else _adapted_to(student, needed=config.quantised)
     manifest = read_manifest(source, labels=None) if source else Manifest(student, ())  # of no clips
     clips, adapt = calibration_samples(manifest, model, cache, bar), manifest.select("adapt").clips
-    probe = labelled_probe(manifest, naming.over(model.labels), cache, bar) if config.quantised else None
+    probe = _probe(manifest, model, naming, cache, bar) if config.quantised else None
     for candidate in _candidates(model, config, adapt, clips, cache=cache, progress=progress):
         provenance = _provenance(student, model, candidate, probe or Probe(clips))
         with contextlib.suppress(OverBudgetError):
@@ -83,6 +83,13 @@ def export_student(
                 force=force,
             )
     raise MifuseError(f"no student made of {student} holds the budget of {config.budget}: give it more")
+
+
+def _probe(
+    manifest: Manifest, model: Student | HubClassifier, naming: Naming, cache: AudioCache, bar: Bar
+) -> Probe | None:
+    ranges = getattr(model, "dimensions", {})  # of a student; others have none
+    return labelled_probe(manifest, naming.over(model.labels), ranges, cache, bar)
 
 
 def _candidates(
@@ -104,7 +111,12 @@ def _candidates(
         return [model]
     features = partial(Features.of, clips, cache)
     cost = partial(
-        estimate, clips=samples, labels=model.labels, sample_rate=SAMPLE_RATE, window=config.window
+        estimate,
+        clips=samples,
+        labels=model.labels,
+        dimensions=tuple(model.dimensions),
+        sample_rate=SAMPLE_RATE,
+        window=config.window,
     )
     return within(config.budget, model, features, cost, progress)
 
@@ -126,7 +138,7 @@ def _export(
 
     if isinstance(model, Student):
         options["frontend"] = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True)
-        options["speaker"] = model.speaker_head()
+        options["speaker"], options["dimensions"] = model.speaker_head(), model.dimensions
         options["retrain"] = partial(_retrained, model, adapt, cache) if config.qat else None
     return export_bundle(model, out, config, labels=model.labels, sample_rate=SAMPLE_RATE, **options)
 
@@ -206,7 +218,7 @@ def _provenance(
     from mifuse_export.parity import compare, probabilities, rounded, torch_predict
 
     before, after = (probabilities(torch_predict(frozen(m)), probe.clips) for m in (model, exported))
-    quality = compare(before, after, probe.labels)
+    quality = compare(before, after, probe.labels, probe.values, dimensions=len(model.dimensions))
     compressed = {
         "from size": model.size,
         "to size": exported.size,

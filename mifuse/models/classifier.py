@@ -22,19 +22,23 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mifuse.clips.audio import AudioCache
+from mifuse.clips.dimensions import dimension_values
 from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import ANY, Clip, read_manifest
 from mifuse.clips.speech import spoken
 from mifuse.config import require
 from mifuse.errors import MifuseError, TrainingError
 from mifuse.models.checkpoints import first_line
+from mifuse.models.dimensions import DimensionTargets
 from mifuse.models.features import Features
 from mifuse.models.hub import Head, HeadTrainer, HubClassifier, one_thread
 from mifuse.models.student import Student
-from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict
+from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict_all
+from mifuse.runs.concordance import mean_ccc
 from mifuse.runs.folder import close_run, open_run
 from mifuse.runs.metrics import unweighted_accuracy
 from mifuse.runs.processes import on_main_process
+from mifuse_runtime.dimensions import Ranges
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -61,6 +65,7 @@ class Trained:
     model: Student | HubClassifier
     history: list[dict[str, float]]
     validation_ua: float  # %, on speakers that it was not trained on
+    validation_ccc: float | None = None  # mean of the dimensions, likewise; None: there are none
 
 
 def train_classifier(
@@ -70,6 +75,7 @@ def train_classifier(
     config: TrainConfig | None = None,
     seed: int = 0,
     labels: Sequence[str] | None = None,
+    dimensions: Ranges | None = None,
     encoder: str | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Trained:
@@ -78,13 +84,14 @@ def train_classifier(
     Args:
         clips: labelled clips; unlabelled ones are left out.
         labels: the set, in the order of the probabilities; None: the labels of the clips.
+        dimensions: columns of the clips that a student learns beside the labels, each with its range.
         cache: of decoded audio and of what is computed of it; None: the one of this machine.
         encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
         progress: called with the record of each epoch; before, with {"encoded": n} after n clips.
 
     Raises:
         TrainingError: fewer than two classes, or fewer than two speakers.
-        MifuseError: the encoder cannot be used.
+        MifuseError: the encoder cannot be used, or dimensions that are no numbers within their range.
     """
     config, cache = config or TrainConfig(), cache or AudioCache()
     clips = [clip for clip in clips if clip.label is not None]
@@ -93,17 +100,18 @@ def train_classifier(
     train = [clip for clip, held in zip(clips, held_out, strict=True) if not held]
     valid = [clip for clip, held in zip(clips, held_out, strict=True) if held]
     truth, valid_truth = (np.array([labels.index(str(c.label)) for c in part]) for part in (train, valid))
-
-    def ua(probs: Array) -> float:
-        return unweighted_accuracy(valid_truth, probs.argmax(1), len(labels))
-
     torch.manual_seed(seed)
     if encoder is None:
-        student = Student(labels=labels, size=config.size, dropout=config.dropout)
-        fit = Trainer(student, Features.of(train, cache), config.fit, seed)
-        features = Features.of(valid, cache)
-        best = _fit_best(fit, truth, lambda: ua(predict(fit.average, features)), config.patience, progress)
-        return Trained(fit.average.cpu(), fit.history, best)
+        student = Student(labels, config.size, config.dropout, dimensions or ())
+        return _trained_student(
+            *(student, (train, valid), (truth, valid_truth)),
+            cache=cache,
+            config=config,
+            seed=seed,
+            progress=progress,
+        )
+    if dimensions:
+        raise MifuseError("dimensions are learnt by students: leave out --encoder, or --targets")
     hub = HubClassifier(encoder, labels, config.dropout)
     count = itertools.count(1)
     embeddings, valid_embeddings = (
@@ -112,10 +120,39 @@ def train_classifier(
     with one_thread():
         fit = HeadTrainer(hub, embeddings, config.fit, seed)
         best = _fit_best(
-            fit, truth, lambda: ua(fit.average_probs(valid_embeddings)), config.patience, progress
+            *(fit, truth),
+            lambda: {"validation_ua": ua(valid_truth, fit.average_probs(valid_embeddings))},
+            config.patience,
+            progress,
         )
     Head(hub).load_state_dict(fit.average.state_dict())
-    return Trained(hub.cpu(), fit.history, best)
+    return Trained(hub.cpu(), fit.history, **best)
+
+
+def _trained_student(
+    student: Student,
+    clips: tuple[Sequence[Clip], Sequence[Clip]],
+    truth: tuple[NDArray[np.int64], NDArray[np.int64]],
+    *,
+    cache: AudioCache,
+    config: TrainConfig,
+    seed: int,
+    progress: Callable[[dict[str, float]], object],
+) -> Trained:
+    """A student fitted to clips and their classes; the second part of both is held out."""
+    classes = len(student.labels)
+    values, valid_values = (dimension_values(part, student.dimensions, "the clips") for part in clips)
+    taught = DimensionTargets(values) if student.dimensions else None
+    fit = Trainer(student, Features.of(clips[0], cache), config.fit, seed, dimensions=taught)
+    features = Features.of(clips[1], cache)
+
+    def scores() -> dict[str, float]:
+        answers = predict_all(fit.average, features)
+        found = {"validation_ua": ua(truth[1], answers[:, :classes])}
+        return found | ({"validation_ccc": mean_ccc(valid_values, answers[:, classes:])} if taught else {})
+
+    best = _fit_best(fit, truth[0], scores, config.patience, progress)
+    return Trained(fit.average.cpu(), fit.history, **best)
 
 
 def _label_set(clips: Sequence[Clip], labels: Sequence[str] | None) -> Sequence[str]:
@@ -139,27 +176,37 @@ def _label_set(clips: Sequence[Clip], labels: Sequence[str] | None) -> Sequence[
     return labels
 
 
+def ua(truth: NDArray[np.int64], probs: Array) -> float:
+    """UA in % of probabilities (N, C)."""
+    return unweighted_accuracy(truth, probs.argmax(1), probs.shape[1])
+
+
 def _fit_best(
     fit: Trainer,
     truth: NDArray[np.int64],
-    score: Callable[[], float],
+    scores: Callable[[], dict[str, float]],
     patience: int,
     progress: Callable[[dict[str, float]], object],
-) -> float:
-    """Fit until the score of `fit.average` no longer rises; leave the best one there and return its score."""
-    best, best_ua, waited = fit.average.state_dict(), -1.0, 0
+) -> dict[str, float]:
+    """Fit until the scores of `fit.average` no longer rise; leave the best one there and return its scores.
+
+    A UA of 60 % counts as much as a CCC of .6.
+    """
+    best, best_scores, best_sum, waited = fit.average.state_dict(), {}, -math.inf, 0
     targets = np.eye(len(fit.student.labels))[truth]
     while fit.epoch < fit.epochs and waited < patience:
         record = fit.run_epoch(targets)
         # One process decides for all: averages differ a little, and all must stop at the same epoch.
-        record["validation_ua"] = on_main_process(score)
+        found = on_main_process(scores)
+        record |= found
         waited += 1
-        if record["validation_ua"] > best_ua:
-            best_ua, waited = record["validation_ua"], 0
+        total = found["validation_ua"] / 100 + found.get("validation_ccc", 0.0)
+        if total > best_sum:
+            best_scores, best_sum, waited = found, total, 0
             best = {k: v.clone() for k, v in fit.average.state_dict().items()}
         progress(record)
     fit.average.load_state_dict(best)
-    return best_ua
+    return best_scores
 
 
 def train_manifest(
@@ -170,6 +217,7 @@ def train_manifest(
     seed: int = 0,
     encoder: str | None = None,
     naming: Naming = ANY,
+    dimensions: Ranges | None = None,
     force: bool = False,
     cache: AudioCache | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
@@ -177,7 +225,7 @@ def train_manifest(
     """`mifuse train`: from a manifest to a run folder `out`. Returns what run.json holds.
 
     Args:
-        encoder: as of `train_classifier`.
+        encoder, dimensions: as of `train_classifier`.
         naming: of the labels; without a set they are those that the manifest has.
 
     Raises:
@@ -186,10 +234,18 @@ def train_manifest(
     started = time.perf_counter()
     config = config or TrainConfig()
     cache = cache or AudioCache()
-    clips = spoken([clip for clip in read_manifest(manifest, naming).clips if clip.label], cache)
+    labelled = [clip for clip in read_manifest(manifest, naming).clips if clip.label]
+    dimension_values(labelled, dimensions or {}, manifest)  # before minutes of work
+    clips = spoken(labelled, cache)
     with open_run(out, force=force) as partial:
         trained = train_classifier(
-            clips, cache, config=config, seed=seed, labels=naming.labels, encoder=encoder, progress=progress
+            *(clips, cache),
+            config=config,
+            seed=seed,
+            labels=naming.labels,
+            dimensions=dimensions,
+            encoder=encoder,
+            progress=progress,
         )
         record = {
             "kind": "train",
@@ -199,6 +255,7 @@ def train_manifest(
             "source": str(manifest.resolve()),
             "history": trained.history,
             "validation_ua": trained.validation_ua,
+            "validation_ccc": trained.validation_ccc,
             "seconds": time.perf_counter() - started,
         }
         close_run(partial, out, trained.model, record)

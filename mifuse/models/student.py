@@ -1,11 +1,11 @@
-"""The student: a compact convolutional network, waveform in, emotion probabilities out."""
+"""The student: a compact convolutional network, waveform in, emotion probabilities and dimensions out."""
 
 from __future__ import annotations
 
 import copy
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mifuse.clips.labels import LABELS
 from mifuse.errors import MifuseError
 from mifuse.models.frontend import N_MELS, FrontEndOutput, LogMel
 from mifuse.models.speaker_norm import SpeakerNorm
+from mifuse_runtime.dimensions import problems
 
 # The one dial: width of the body. Parameters: xs 29 k, s 113 k, m 1 M. Widths between have names, too: w6.
 SIZES = {"xs": 4, "s": 8, "m": 24}
@@ -73,17 +74,25 @@ class Student(nn.Module, PyTorchModelHubMixin):
         labels: emotions, in the order of the probabilities.
         size: `xs`, `s`, `m`, or a width as `w6`.
         dropout: share of the embedding dropped in training and in MC-dropout draws; 0 is off.
+        dimensions: such as arousal, name -> lowest and highest value; the student itself counts from 0 to 1.
 
     >>> student = Student(size="xs").eval()
     >>> student(torch.zeros(2, 16_000)).shape
     torch.Size([2, 4])
     """
 
-    def __init__(self, labels: Sequence[str] = LABELS, size: str = "s", dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        labels: Sequence[str] = LABELS,
+        size: str = "s",
+        dropout: float = 0.2,
+        dimensions: Mapping[str, Sequence[float]] | tuple[()] = (),
+    ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
             raise MifuseError(f"dropout = {dropout}: it must be at least 0 and below 1")
         self.labels = tuple(labels)
+        self.dimensions = checked_ranges(dict(dimensions), self.labels)
         self.size = size
         channels = [1, *(width_of(size) * widths for widths in CHANNELS)]
         bins = N_MELS // math.prod(stride for stride, _ in STRIDES)
@@ -95,7 +104,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
         self.dropout = nn.Dropout(dropout)
         values = 2 * channels[-1] * bins + 2 * N_MELS
         self.norm = SpeakerNorm(values, spectrum=2 * N_MELS)
-        self.head = nn.Linear(values, len(self.labels))
+        self.head = nn.Linear(values, len(self.labels) + len(self.dimensions))
         # Weights of other strides have the same shapes, so a checkpoint says which ones it was fitted with.
         self.register_buffer("strides", torch.tensor(STRIDES))
         self.register_load_state_dict_pre_hook(_same_strides)  # type: ignore[no-untyped-call]
@@ -127,16 +136,25 @@ class Student(nn.Module, PyTorchModelHubMixin):
         return z
 
     def logits(self, logmel: Tensor, mask: Tensor, spectrum: Tensor, clips_per_speaker: int = 0) -> Tensor:
-        """Scores before the softmax, (batch, C), from `features`; `clips_per_speaker` as in `relative`."""
+        """Scores before the softmax, (batch, C), and with dimensions before their sigmoid, (batch, C + V).
+
+        From `features`; `clips_per_speaker` as in `relative`.
+        """
         scores: Tensor = self.head(self.dropout(self.relative(logmel, mask, spectrum, clips_per_speaker)))
         return scores
 
-    def forward(self, samples: Tensor) -> Tensor:
-        """Probabilities (batch, C) of float32 samples (batch, n) at 16 kHz in [-1, 1]."""
-        return torch.softmax(self.logits(*self.features(samples)), dim=-1)
+    def forward(self, samples: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Probabilities (batch, C) of float32 samples (batch, n) at 16 kHz in [-1, 1].
+
+        With dimensions also these, from 0 to 1, (batch, V).
+        """
+        return answered(self.logits(*self.features(samples)), len(self.labels))
 
     def speaker_head(self) -> NDArray[np.float32]:
-        """Weights and bias of the head, (C, D + 1), for z-scores within a speaker whom the device knows."""
+        """Weights and bias of the head, a row for each label and dimension.
+
+        For z-scores within a speaker whom the device knows.
+        """
         head = torch.cat([self.head.weight, self.head.bias[:, None]], dim=1)
         return np.asarray(head.detach().cpu().numpy())
 
@@ -144,11 +162,47 @@ class Student(nn.Module, PyTorchModelHubMixin):
     def move_prior(self, shares: NDArray[np.float64]) -> None:
         """From equally frequent classes, as in training, to these shares (C,): a constant for each class."""
         moved = torch.from_numpy(np.log(shares * len(shares)))
-        self.head.bias.add_(moved.to(self.head.bias))
+        self.head.bias[: len(self.labels)].add_(moved.to(self.head.bias))
+
+    @torch.no_grad()
+    def begin_as(self, other: Student) -> None:
+        """Take the weights of a student of the same size and labels, whatever dimensions either has."""
+        weights, mine = other.state_dict(), self.state_dict()
+        names, theirs = ((*model.labels, *model.dimensions) for model in (self, other))
+        shared = [name for name in names if name in theirs]
+        for key in ("head.weight", "head.bias"):
+            rows = mine[key].clone()
+            rows[[names.index(name) for name in shared]] = weights[key][
+                [theirs.index(name) for name in shared]
+            ]
+            weights[key] = rows
+        self.load_state_dict(weights)
 
     def standalone(self) -> Standalone:
         """A copy that knows no speaker, for the device: the norm is part of its head."""
         return Standalone(copy.deepcopy(self))
+
+
+def answered(scores: Tensor, classes: int) -> Tensor | tuple[Tensor, Tensor]:
+    """Scores (…, C + V) -> probabilities (…, C), and dimensions (…, V), if there are any, from 0 to 1."""
+    probs = torch.softmax(scores[..., :classes], dim=-1)
+    return (probs, torch.sigmoid(scores[..., classes:])) if scores.shape[-1] > classes else probs
+
+
+def checked_ranges(
+    ranges: Mapping[str, Sequence[float]], labels: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Dimensions as they are kept.
+
+    Raises:
+        MifuseError: a name or a range that is none, or a name that is a label, too.
+    """
+    problem = next(problems(ranges), None)
+    if both := sorted(set(ranges) & set(labels)):
+        problem = f"{both[0]!r} is a label and a dimension: rename one"
+    if problem:
+        raise MifuseError(problem)
+    return {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
 
 
 def _same_strides(_: nn.Module, weights: dict[str, Tensor], prefix: str, *__: object) -> None:
@@ -165,7 +219,7 @@ class Standalone(nn.Module):
 
     def __init__(self, student: Student) -> None:
         super().__init__()
-        self.labels = student.labels
+        self.labels, self.dimensions = student.labels, student.dimensions
         for name, child in student.named_children():
             if name not in ("dropout", "norm", "head"):
                 self.add_module(name, child)
@@ -179,6 +233,6 @@ class Standalone(nn.Module):
         self.head = nn.Linear(weight.shape[1], weight.shape[0])
         self.head.weight.data, self.head.bias.data = weight, student.head.bias.data - weight @ mean
 
-    def forward(self, samples: Tensor) -> Tensor:
+    def forward(self, samples: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         logmel, mask, _ = self.frontend(samples)
-        return torch.softmax(self.head(self._pooled(self, logmel, mask)), dim=-1)
+        return answered(self.head(self._pooled(self, logmel, mask)), len(self.labels))

@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from mifuse.config import require
 from mifuse.errors import TrainingError
 from mifuse.models.augment import AugmentConfig, distort, mask, mix
+from mifuse.models.dimensions import DimensionTargets, concordance_loss
 from mifuse.models.features import Features
 from mifuse.models.speaker_norm import CLIPS_PER_SPEAKER, FEWEST, Sampler
-from mifuse.models.student import Student
+from mifuse.models.student import Student, answered
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -48,6 +49,7 @@ class FitConfig:
     mix: float = 0.0  # share of the other batches in which each clip is mixed with another; 0 is off
     mix_up_to: int = 600  # clips in all: of more each is drawn too seldom to be mixed
     diversity: float = 0.0  # λ of the diversity term; 0 is off
+    dimensions: float = 1.0  # weight of 1 - CCC of the dimensions, where there are any; 0 is off
     momentum: float = 0.998  # m of the moving average of the weights, per step; 0 follows the student
     collapse: float = 0.35  # nats: stop when the predicted classes' entropy stays below; 0 is off
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -56,7 +58,7 @@ class FitConfig:
         one, more = (0, 1), (0, math.inf)
         require(self, steps=(1, math.inf), steps_per_epoch=(1, math.inf), batch_size=(2, math.inf), lr=more)
         require(self, weight_decay=more, label_smoothing=one, balance=one, speakers=one, mix=one)
-        require(self, mix_up_to=more, diversity=more)
+        require(self, mix_up_to=more, diversity=more, dimensions=more)
         require(self, momentum=one, collapse=more)
 
 
@@ -75,6 +77,7 @@ class Trainer:
             forgotten. Source: Li and Hoiem, "Learning without forgetting" (ECCV 2016).
         keep: weight of these labels.
         left_out: clips that are never drawn.
+        dimensions: what the clips are taught of the student's dimensions; None: nothing.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Trainer:
         earlier: Student | None = None,
         keep: float = 1.0,
         left_out: NDArray[np.int64] | None = None,
+        dimensions: DimensionTargets | None = None,
     ) -> None:
         from accelerate import Accelerator
 
@@ -100,7 +104,7 @@ class Trainer:
         )
         self.student = student.to(self.accelerator.device)
         self.average = frozen_copy(self.student)
-        self.keep, self.left_out = keep, left_out
+        self.keep, self.left_out, self.dimensions = keep, left_out, dimensions
         self.earlier = None if earlier is None else frozen_copy(earlier).to(self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(_Logits(self.student), self.optimizer)
         self.step = 0
@@ -227,31 +231,46 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], Tensor]:
         config = self.config
         target, mixture = torch.from_numpy(labels[index]), None
+        values = None if self.dimensions is None else self.dimensions.batch(index)
         # Clips of one speaker are held against each other: mixed ones would move what they are held against.
         if self.mixes and not self.clips_per_speaker and float(torch.rand(())) < config.mix:
-            partners, shares = mixture = self._mixture(len(index))
-            target = shares[:, None] * target + (1 - shares[:, None]) * target[partners]
+            partners, _ = mixture = self._mixture(len(index))
+            target = _mixed(target, mixture)
+            values = values and (_mixed(values[0], mixture), values[1] * values[1][partners])
         view = self.view(index, logmel, mixture)
         target = target.to(view[0])
         target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
         with self.accelerator.autocast():
-            logits = self.model(*view)
-        log_probs = F.log_softmax(logits.float(), dim=1)
+            scores = self.model(*view).float()
+        log_probs = F.log_softmax(scores[:, : target.shape[1]], dim=1)
         cross_entropy = -(target * log_probs).sum(1).mean()
         mean = self._mean_over_processes(log_probs.exp().mean(0))
         diversity = -(mean * mean.clamp(min=1e-9).log()).sum()
         loss = cross_entropy - config.diversity * diversity
         terms = {"loss": loss, "cross_entropy": cross_entropy, "diversity": diversity}
+        if values is not None:
+            terms["dimensions"] = concordance_loss(scores[:, target.shape[1] :].sigmoid(), *values)
+            loss = terms["loss"] = loss + config.dimensions * terms["dimensions"]
         if self.earlier is not None:
-            terms["remembered"] = self.imitation(self.earlier, view, log_probs)
+            terms["remembered"] = self.imitation(self.earlier, view, scores)
             terms["loss"] = loss + self.keep * terms["remembered"]
         return terms, log_probs
 
-    def imitation(self, other: Student, view: View, log_probs: Tensor) -> Tensor:
-        """Cross-entropy of log probabilities (batch, C) with a frozen student's answers to the same view."""
+    def imitation(self, other: Student, view: View, scores: Tensor) -> Tensor:
+        """How far scores (batch, C + V) are from a frozen student's answers to the same view.
+
+        The cross-entropy of the emotions, and 1 - CCC of the dimensions if both have the same ones.
+        """
+        classes = len(other.labels)
         with torch.no_grad(), self.accelerator.autocast():
-            said = other.logits(*view)
-        return -(said.float().softmax(1) * log_probs).sum(1).mean()
+            said = other.logits(*view).float()
+        distance = -(said[:, :classes].softmax(1) * scores[:, :classes].log_softmax(1)).sum(1).mean()
+        if scores.shape == said.shape and scores.shape[1] > classes:
+            theirs, mine = said[:, classes:].sigmoid(), scores[:, classes:].sigmoid()
+            distance = distance + self.config.dimensions * concordance_loss(
+                mine, theirs, torch.ones_like(mine)
+            )
+        return distance
 
     def _mean_over_processes(self, mean: Tensor) -> Tensor:
         """The mean of the whole batch, with this process's gradient (DDP averages the gradients)."""
@@ -288,9 +307,12 @@ def frozen_copy(student: Student) -> Student:
 
 
 def same_shapes(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    """Whether the weights of one fit into the other."""
+    """Whether the weights of one fit into the other, dimensions that only one of them has apart."""
     mine, theirs = a.state_dict(), b.state_dict()
-    return mine.keys() == theirs.keys() and all(mine[k].shape == theirs[k].shape for k in mine)
+    # The head has a row for each dimension: `Student.begin_as` takes those that both have.
+    return mine.keys() == theirs.keys() and all(
+        mine[k].shape[k.startswith("head.") :] == theirs[k].shape[k.startswith("head.") :] for k in mine
+    )
 
 
 class _Logits(torch.nn.Module):
@@ -302,6 +324,12 @@ class _Logits(torch.nn.Module):
 
     def forward(self, *view: Any) -> Tensor:
         return self.student.logits(*view)
+
+
+def _mixed(values: Tensor, mixture: tuple[Tensor, Tensor]) -> Tensor:
+    """Each row mixed with its partner's."""
+    partners, shares = mixture[0], mixture[1][:, None]
+    return shares * values + (1 - shares) * values[partners]
 
 
 def _cpu_has_bf16() -> bool:
@@ -325,20 +353,35 @@ def _one_cycle(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
-@torch.inference_mode()
 def predict(model: Student, features: Features, batch_size: int = 64) -> Array:
     """Probabilities of every clip, (N, C), without dropout."""
-    z = relative(model, features, batch_size)
-    return np.asarray(model.head(z).softmax(-1).double().cpu().numpy())
+    return predict_all(model, features, batch_size)[:, : len(model.labels)]
 
 
 @torch.inference_mode()
+def predict_all(model: Student, features: Features, batch_size: int = 64) -> Array:
+    """Probabilities and dimensions of every clip, (N, C + V), without dropout."""
+    return _answers(model, model.head(relative(model, features, batch_size)))
+
+
 def mc_dropout_draws(model: Student, features: Features, draws: int, seed: int = 0) -> Array:
     """Draws of the classifier: its head with dropout on, (draws, N, C)."""
+    return mc_dropout_all(model, features, draws, seed)[..., : len(model.labels)]
+
+
+@torch.inference_mode()
+def mc_dropout_all(model: Student, features: Features, draws: int, seed: int = 0) -> Array:
+    """The same draws with the dimensions, (draws, N, C + V)."""
     z = relative(model, features)
     torch.manual_seed(seed)
-    drawn = [model.head(F.dropout(z, model.dropout.p, training=True)).softmax(-1) for _ in range(draws)]
-    return np.asarray(torch.stack(drawn).double().cpu().numpy())
+    drawn = [model.head(F.dropout(z, model.dropout.p, training=True)) for _ in range(draws)]
+    return _answers(model, torch.stack(drawn))
+
+
+def _answers(model: Student, scores: Tensor) -> Array:
+    found = answered(scores, len(model.labels))
+    parts = found if isinstance(found, tuple) else (found,)
+    return np.asarray(torch.cat(parts, dim=-1).double().cpu().numpy())
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,7 @@ def score(labels: Ints, probs: Floats, speakers: Sequence[str | None] | None = N
         ece=expected_calibration_error(labels, probs),
         confusion=confusion.tolist(),
         recalls=recalls.tolist(),
-        ua_interval=_interval(labels, predictions, classes, _groups(speakers, len(labels)), seed),
+        ua_interval=_interval(labels, predictions, classes, bootstrap_groups(speakers, len(labels)), seed),
         n=len(labels),
     )
 
@@ -123,7 +123,7 @@ def _recalls(confusion: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     return np.where(counts > 0, 100 * np.diag(confusion) / np.maximum(counts, 1), np.nan)
 
 
-def _groups(speakers: Sequence[str | None] | None, n: int) -> NDArray[np.int64]:
+def bootstrap_groups(speakers: Sequence[str | None] | None, n: int) -> NDArray[np.int64]:
     """The bootstrap unit of every clip, 0..S-1."""
     if speakers is None:
         return np.arange(n)
@@ -138,22 +138,38 @@ def _groups(speakers: Sequence[str | None] | None, n: int) -> NDArray[np.int64]:
 def _interval(
     labels: Ints, predictions: Ints, classes: int, groups: NDArray[np.int64], seed: int
 ) -> tuple[float, float]:
-    """2.5 % and 97.5 % quantile of the UA over bootstrap samples of the groups."""
+    """95 % interval of the UA over bootstrap samples of the groups."""
     count = int(groups.max()) + 1
-    if count < 2:
-        return (float("nan"), float("nan"))
-    # Per group and class: clips, and clips that are right. A sample then is one weighted sum, not a loop.
+    # Per group and class: clips, and clips that are right.
     cells = groups * classes + labels
     clips = np.bincount(cells, minlength=count * classes).reshape(count, classes)
     right = np.bincount(cells, weights=labels == predictions, minlength=count * classes)
+
+    def ua(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        total, hits = sums[:, :classes], sums[:, classes:]
+        return np.asarray(100 * np.nanmean(np.where(total > 0, hits / np.maximum(total, 1), np.nan), axis=1))
+
+    return bootstrap_interval(np.hstack([clips, right.reshape(count, classes)]), ua, seed)
+
+
+def bootstrap_interval(
+    sums: NDArray[np.float64], statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], seed: int
+) -> tuple[float, float]:
+    """2.5 % and 97.5 % quantile of a statistic over bootstrap samples of G groups; NaN of fewer than two.
+
+    Args:
+        sums: of each group, (G, K): a sample then is one weighted sum, not a loop over clips.
+        statistic: sums of samples (rounds, K) -> (rounds,).
+    """
+    count = len(sums)
+    if count < 2:
+        return (float("nan"), float("nan"))
     rng, samples = np.random.default_rng(seed), []
     step = max(1, 4_000_000 // count)  # 32 MB of weights at a time, however many clips stand for themselves
     for start in range(0, BOOTSTRAP_ROUNDS, step):
         rounds = min(step, BOOTSTRAP_ROUNDS - start)
         weights = rng.multinomial(count, np.full(count, 1 / count), size=rounds)
-        total = weights @ clips
-        recalls = np.where(total > 0, weights @ right.reshape(count, classes) / np.maximum(total, 1), np.nan)
-        samples.append(100 * np.nanmean(recalls, axis=1))
+        samples.append(statistic(weights @ sums))
     low, high = np.quantile(np.concatenate(samples), (0.025, 0.975))
     return (float(low), float(high))
 

@@ -16,18 +16,22 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 100.0  # audio in one run of the graph: bounds the memory of many clips or streams
 
-Run = Callable[[Floats], Floats]  # what the graph takes, (batch, …) -> answers (batch, C) or (batch, C + D)
+# What the graph takes, (batch, …) -> answers (batch, C + V), an embedding (batch, D) behind them where it is.
+Run = Callable[[Floats], Floats]
 Steps = Generator[Floats, Floats, list[Prediction]]  # yields what the graph takes, wants its answer
 
 
-def probabilities_of(
-    answer: Floats, classes: int, taken: Floats, speaker: Speaker | None, *, learn: bool = True
+def answer_of(
+    row: Floats, size: int, taken: Floats, speaker: Speaker | None, *, learn: bool = True
 ) -> Shares:
-    """Probabilities (C,) from a graph's answer (C,) or (C + D,) to what it has taken."""
-    probs = answer[:classes]
-    return (
-        speaker.probabilities(probs, answer[classes:], taken, learn) if speaker else probs.astype(np.float64)
-    )
+    """The answer (C + V,) to what the graph has taken, from a row that may have an embedding behind it.
+
+    Args:
+        size: C + V.
+        speaker: who speaks; it may answer otherwise, and learns from the embedding.
+    """
+    answer = row[:size]
+    return speaker.answer(answer, row[size:], taken, learn) if speaker else answer.astype(np.float64)
 
 
 def answers(inputs: Sequence[Floats], run: Run, rate: float) -> list[Floats]:

@@ -7,21 +7,25 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mifuse_runtime.errors import BundleError
 from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, FrontEnd, Settings, problems
+
+if TYPE_CHECKING:
+    from mifuse_runtime.dimensions import Ranges
 
 SCHEMA = 1
 NAME = "bundle.json"
 MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is not one
 MAX_FILE = 1 << 29  # bytes: the largest student has 4 MB, a base model of transformers in float 380
 MAX_NAMES = 1000  # labels, files
-EMBEDDING = "embedding"  # second output of a graph with a head for known speakers: float32 (batch, D)
+EMBEDDING = "embedding"  # last output of a graph with a head for known speakers: float32 (batch, D)
+DIMENSIONS = "dimensions"  # second output of a graph with dimensions: float32 (batch, V), from 0 to 1
 POWER = "power"  # input of a body: float32 (batch, frames, mels)
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
 _OBJECTS = {"input", "output", "models", "bodies", "files", "stream", "frontend"}
-_OBJECTS |= {"calibration", "quality", "provenance"}
+_OBJECTS |= {"calibration", "quality", "provenance", "dimensions"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Bundle:
     window: float = 3.0  # seconds: what a stream looks at
     input: str = "samples"  # float32 (batch, samples)
     output: str = "probs"  # float32 (batch, len(labels))
+    dimensions: Ranges = field(
+        default_factory=dict
+    )  # beside the emotions, such as arousal, each with its range
     stream: Settings = field(default_factory=Settings)
     bodies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     frontend: FrontEnd = field(default_factory=FrontEnd)
@@ -52,6 +59,11 @@ class Bundle:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> int:
+        """Numbers of an answer: C probabilities, then V dimensions."""
+        return len(self.labels) + len(self.dimensions)
 
     @property
     def shares(self) -> dict[str, float] | None:
@@ -70,6 +82,8 @@ class Bundle:
         content |= {"stream": asdict(self.stream), "frontend": asdict(self.frontend)}
         if not self.bodies:  # as runtimes that know none read it
             del content["bodies"], content["frontend"]
+        if not self.dimensions:
+            del content["dimensions"]
         if self.speaker is None:
             del content["speaker"]
         return json.dumps(content, indent=2) + "\n"
@@ -91,6 +105,7 @@ class Bundle:
             values["labels"] = tuple(content["labels"])
             values["stream"] = Settings(**content.get("stream", {}))
             values["frontend"] = FrontEnd(**content.get("frontend", {}))
+            values["dimensions"] = {name: tuple(ends) for name, ends in content.get("dimensions", {}).items()}
             values["input"], values["output"] = content["input"]["name"], content["output"]["name"]
             bundle = cls(**values)
             problem = next(bundle._problems(), None)
@@ -104,6 +119,10 @@ class Bundle:
         """What is wrong with the values."""
         yield from problems("stream", self.stream)
         yield from problems("frontend", self.frontend)
+        if self.dimensions:
+            from mifuse_runtime import dimensions
+
+            yield from dimensions.problems(self.dimensions)
         if self.frontend.low >= self.frontend.high:
             yield f"frontend goes from {self.frontend.low} to {self.frontend.high} Hz"
         graphs = [*self.models.values(), *self.bodies.values()]
@@ -116,6 +135,8 @@ class Bundle:
             yield f"labels are {list(self.labels)}, two or more different names expected"
         if len(self.labels) > MAX_NAMES or len(self.files) > MAX_NAMES:
             yield f"{len(self.labels)} labels and {len(self.files)} files, {MAX_NAMES} at most expected"
+        if both := sorted(set(self.labels) & set(self.dimensions)):
+            yield f"{both[0]!r} is a label and a dimension"
         if {NO_SPEECH, NOT_SURE} & set(self.labels):
             yield f"the labels {NO_SPEECH!r} and {NOT_SURE!r} are the runtime's own"
         if type(self.sample_rate) is not int or not 1000 <= self.sample_rate <= 384_000:

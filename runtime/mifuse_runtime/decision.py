@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, Settings
+
+if TYPE_CHECKING:
+    from mifuse_runtime.dimensions import Ranges
 
 Shares = NDArray[np.float64]
 
@@ -21,7 +26,8 @@ class Prediction:
     `label` is what this audio alone says; in a stream, audio without speech has the label "no speech" and
     equal scores. `state` is what an app shows: an emotion, "not sure" or "no speech"; in a stream it comes
     from the smoothed scores and changes only on a clear lead. `confidence` is the largest of the scores,
-    smoothed in a stream; `speech` is the share of the audio that is speech.
+    smoothed in a stream; `speech` is the share of the audio that is speech. `dimensions` are such as arousal,
+    each in its own range; there are none without speech, and none of a model that says emotions alone.
     """
 
     label: str
@@ -31,6 +37,7 @@ class Prediction:
     state: str = NOT_SURE
     confidence: float = 0.0
     speech: float = 1.0
+    dimensions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class View:
 
 
 class Decider:
-    """Turns the probabilities of one window after the other into predictions."""
+    """Turns the answers to one window after the other into predictions."""
 
     def __init__(
         self,
@@ -51,9 +58,16 @@ class Decider:
         hop: float,
         odds: Shares | None = None,
         view: View | None = None,
+        *,
+        dimensions: Ranges | None = None,
     ) -> None:
         self._settings, self._odds, self._view = settings, odds, view
         self._labels = view.labels if view else labels
+        self._classes, self._in_range = len(labels), None
+        if dimensions:
+            from mifuse_runtime.dimensions import in_range
+
+            self._in_range = functools.partial(in_range, ranges=dimensions)
         self._keep = math.exp(-hop / settings.smoothing) if settings.smoothing else 0.0
         self.reset()
 
@@ -62,12 +76,14 @@ class Decider:
         self._smooth: list[float] | None = None
         self._state: int | None = None  # index of an emotion
 
-    def decide(self, probs: Shares | None, start: float, end: float, speech: float = 1.0) -> Prediction:
-        """The prediction from the probabilities (C,) of the audio from `start` to `end`; None: no speech."""
-        if probs is None:
+    def decide(self, answer: Shares | None, start: float, end: float, speech: float = 1.0) -> Prediction:
+        """The prediction from the answer (C + V,) to the audio from `start` to `end`; None: no speech."""
+        if answer is None:
             self.reset()
             equal = dict.fromkeys(self._labels, 1 / len(self._labels))
             return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech)
+        probs = answer[: self._classes]
+        dimensions = self._in_range(answer[self._classes :].tolist()) if self._in_range else {}
         probs = probs if self._odds is None else probs * self._odds
         # Lists: on a handful of numbers NumPy takes three times as long.
         values: list[float] = (probs @ self._view.matrix if self._view else probs).tolist()
@@ -81,7 +97,7 @@ class Decider:
         scores = dict(zip(self._labels, values, strict=True))
         state = NOT_SURE if self._state is None else self._labels[self._state]
         label = self._labels[values.index(max(values))]
-        return Prediction(label, scores, start, end, state, max(self._smooth), speech)
+        return Prediction(label, scores, start, end, state, max(self._smooth), speech, dimensions)
 
     def _next(self, smooth: list[float]) -> int | None:
         top, now = smooth.index(max(smooth)), self._state

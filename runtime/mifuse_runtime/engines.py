@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.bundle import EMBEDDING, POWER, Bundle, read
+from mifuse_runtime.bundle import DIMENSIONS, EMBEDDING, POWER, Bundle, read
 from mifuse_runtime.errors import BundleError, MifuseError
 from mifuse_runtime.frontend import MelPower
 from mifuse_runtime.graph import Ceiling, Engine, Graph, onnx_network, openvino_network
@@ -49,10 +49,10 @@ class OnnxRuntime:
         self.graph = graph
 
     def __call__(self, batch: Floats) -> Floats:
-        return self._run(batch, self.graph.outputs[:1])[0]
+        return beside(self._run(batch, self.graph.answer), self.graph)[0]
 
     def answers(self, batch: Floats) -> list[Floats]:
-        return self._run(batch, self.graph.outputs)
+        return beside(self._run(batch, self.graph.outputs), self.graph)
 
     def _run(self, batch: Floats, outputs: Sequence[str]) -> list[Floats]:
         check(self, self._ceiling, batch)
@@ -109,9 +109,16 @@ class OpenVino:
                 self._request.set_tensor(self.graph.input, self._tensor(shared, shared_memory=True))
                 self._request.infer(share_outputs=True)
                 # A copy: the next call reuses it.
-                return [np.array(self._request.get_tensor(name).data) for name in self.graph.outputs]
+                found = [np.array(self._request.get_tensor(name).data) for name in self.graph.outputs]
         except Exception as error:  # as above
             raise _failed(self, error) from error
+        return beside(found, self.graph)
+
+
+def beside(found: list[Floats], graph: Graph) -> list[Floats]:
+    """The outputs of the answer as one (batch, C + V), then the others."""
+    size = len(graph.answer)
+    return found if size == 1 else [np.concatenate(found[:size], axis=-1), *found[size:]]
 
 
 # Each is given the graph, threads, and the contents of its files.
@@ -151,7 +158,11 @@ def start(
         file, front = bundle.model(name, precision), None
         if body and (cut := bundle.body(name, precision)):
             file, front = cut, MelPower(bundle.frontend, bundle.sample_rate)
-        outputs = (bundle.output, EMBEDDING) if bundle.speaker else (bundle.output,)
+        outputs = (
+            bundle.output,
+            *([DIMENSIONS] if bundle.dimensions else []),
+            *([EMBEDDING] if bundle.speaker else []),
+        )
         graph = Graph(folder / file, POWER if front else bundle.input, outputs, front, bundle.sample_rate)
         contents = [read(folder, bundle, part) for part in files(name, file)]
         return ENGINES[name](graph, threads, *contents)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mifuse_runtime.audio import Floats
+from mifuse_runtime.bundle import EMBEDDING
 from mifuse_runtime.frontend import MelPower
 from mifuse_runtime.known import known
 from mifuse_runtime.onnx_model import read_onnx
@@ -39,7 +40,10 @@ ONNX_OPERATORS = frozenset(_ONNX.split())
 
 
 class Engine(Protocol):
-    """Runs a graph: samples (batch, n), or what its front end makes of them -> probabilities (batch, C)."""
+    """Runs a graph: samples (batch, n), or what its front end makes of them -> answers (batch, C + V).
+
+    An answer is probabilities of C emotions and, beside them, V dimensions from 0 to 1, if there are any.
+    """
 
     name: str
     graph: Graph
@@ -47,7 +51,7 @@ class Engine(Protocol):
     def __call__(self, batch: Floats) -> Floats: ...
 
     def answers(self, batch: Floats) -> list[Floats]:
-        """Every output of the graph: probabilities, and an embedding (batch, D) if there is one."""
+        """Answers, and an embedding (batch, D) if there is one."""
         ...
 
 
@@ -57,9 +61,14 @@ class Graph:
 
     path: Path
     input: str
-    outputs: tuple[str, ...]  # probabilities first; an embedding, if there is one
+    outputs: tuple[str, ...]  # probabilities first; dimensions and an embedding, if there are any
     front: MelPower | None  # what makes its input of samples; None: it takes samples
     rate: int = 16_000  # Hz, of the samples
+
+    @property
+    def answer(self) -> tuple[str, ...]:
+        """The outputs that make an answer (batch, C + V), side by side."""
+        return tuple(name for name in self.outputs if name != EMBEDDING)
 
     @property
     def taken_rate(self) -> float:

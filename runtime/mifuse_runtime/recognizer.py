@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 from mifuse_runtime.audio import MAX_PEAK, Channel, Floats, checked, frame_energy, mono, trim_silence
-from mifuse_runtime.batching import answers, probabilities_of, together
+from mifuse_runtime.batching import answer_of, answers, together
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares, View
 from mifuse_runtime.errors import AudioError, BundleError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mifuse_runtime.timeline import Timeline
 
 SUM_TOLERANCE = 0.02  # of probabilities to 1: int8 rounds to 1/256
+MOST = 1 + SUM_TOLERANCE  # of any number of an answer
 SHORTEST = 0.1  # seconds: shorter audio is followed by silence, so that any graph has a frame to look at
 
 
@@ -125,6 +126,11 @@ class Recognizer:
     def labels(self) -> tuple[str, ...]:
         """The emotions, in the order of the model's output; of a subset or groups, theirs."""
         return self._view.labels if self._view else self.bundle.labels
+
+    @property
+    def dimensions(self) -> dict[str, tuple[float, float]]:
+        """Such as arousal, name -> lowest and highest value; none of a model that says emotions alone."""
+        return dict(self.bundle.dimensions)
 
     def subset(self, labels: Sequence[str]) -> Recognizer:
         """The same recogniser asked about some of its emotions alone: their scores sum to 1.
@@ -328,26 +334,29 @@ class Recognizer:
         return Clip(engine.graph.front.clip(ready) if engine.graph.front else ready, end, speech)
 
     def _decided(self, clip: Clip, answer: Floats | None, speaker: Speaker | None) -> Prediction:
-        """The prediction from a graph's answer (C,) or (C + D,) to a clip; None where nobody speaks."""
+        """The prediction from a row of the graph's answers to a clip; None where nobody speaks."""
         probs = None
         if answer is not None and clip.taken is not None:
-            probs = probabilities_of(answer, len(self.bundle.labels), clip.taken, speaker)
-        decider = Decider(self.bundle.labels, self.bundle.stream, 1.0, self._odds, self._view)
+            probs = answer_of(answer, self.bundle.answers, clip.taken, speaker)
+        settings, ranges = self.bundle.stream, self.bundle.dimensions
+        decider = Decider(self.bundle.labels, settings, 1.0, self._odds, self._view, dimensions=ranges)
         return decider.decide(probs, 0.0, clip.end, clip.speech)
 
     def _ask(self, engine: Engine, batch: Floats) -> Floats:
-        """Probabilities (batch, C) of what the graph takes; and the embedding of a body behind them."""
-        probs, *embedding = engine.answers(batch) if engine is self._body else [engine(batch)]
-        fits = probs.shape == (len(batch), len(self.bundle.labels)) and all(
+        """Answers (batch, C + V) to what the graph takes; and the embedding of a body behind them."""
+        found, *embedding = engine.answers(batch) if engine is self._body else [engine(batch)]
+        fits = found.shape == (len(batch), self.bundle.answers) and all(
             part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in embedding
         )
         # Lists: NumPy takes three times as long on a row. Not a number is in no range either.
-        rows = probs.tolist() if fits else []
-        if not fits or not all(min(row) >= 0 and abs(sum(row) - 1) < SUM_TOLERANCE for row in rows):
-            raise BundleError(
-                f"{self._card}: the model's answer is not probabilities; export the bundle again"
-            )
-        return np.hstack([probs, *embedding]) if embedding else probs
+        rows, classes = found.tolist() if fits else [], len(self.bundle.labels)
+        if not fits or not all(
+            min(row) >= 0 and abs(sum(row[:classes]) - 1) < SUM_TOLERANCE and sum(row) < MOST * len(row)
+            for row in rows
+        ):
+            what = "probabilities" + (" and numbers from 0 to 1" if self.bundle.dimensions else "")
+            raise BundleError(f"{self._card}: the model's answer is not {what}; export the bundle again")
+        return np.hstack([found, *embedding]) if embedding else found
 
 
 def _reloaded(

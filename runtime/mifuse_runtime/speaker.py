@@ -37,18 +37,18 @@ class Speaker:
     that a voice was held against were as often of each, and people are neutral most of the time.
     """
 
-    def __init__(self, head: Floats, student: str) -> None:
+    def __init__(self, head: Floats, student: str, classes: int) -> None:
         self._head, self._student = head, student
         self.learning = True
         self.clips = 0
-        self._counts = np.zeros(len(head))  # clips of each emotion
-        self._sums = self._squares = np.zeros((len(head), head.shape[1] - 1))
+        self._counts = np.zeros(classes)  # clips of each emotion
+        self._sums = self._squares = np.zeros((classes, head.shape[1] - 1))
 
     def __repr__(self) -> str:
         return f"<Speaker {self.clips} clips>"
 
-    def probabilities(self, probs: Floats, embedding: Floats, power: Floats, learn: bool = True) -> Shares:
-        """Probabilities (C,) of a clip of this speaker, from those of an unknown one.
+    def answer(self, unknown: Floats, embedding: Floats, power: Floats, learn: bool = True) -> Shares:
+        """The answer (C + V,) to a clip of this speaker, from that to one of an unknown speaker.
 
         Args:
             embedding: of the clip, (D,), the second output of the graph.
@@ -64,22 +64,24 @@ class Speaker:
                 f"the head for speakers takes {self._sums.shape[1]} values, the model gives {values.size}: "
                 "export the bundle again"
             )
-        shares = probs.astype(np.float64)
+        classes = len(self._counts)
+        known = unknown.astype(np.float64)
+        shares = known[:classes]
         if self.learning and learn:
             self.clips += 1
             self._counts = self._counts + shares
             self._sums = self._sums + np.outer(shares, values)
             self._squares = self._squares + np.outer(shares, values**2)
         if self.clips < FEWEST:
-            return shares
+            return known
         weights = 1 / (self._counts + 1)  # one clip more of each: what hardly occurred counts for less
         weights /= weights @ self._counts
         mean = weights @ self._sums
         variance = np.maximum(weights @ self._squares - mean**2, 0)
         z = (values - mean) / np.sqrt(variance + EPS)
         scores = self._head[:, :-1] @ z + self._head[:, -1]
-        known = np.exp(scores - scores.max())
-        return np.asarray(known / known.sum())
+        odds = np.exp(scores[:classes] - scores[:classes].max())
+        return np.concatenate([odds / odds.sum(), 0.5 + 0.5 * np.tanh(scores[classes:] / 2)])
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, whole or not at all."""
@@ -123,12 +125,12 @@ def new_speaker(folder: Path, bundle: Bundle) -> Speaker:
     if bundle.speaker is None:
         raise BundleError(f"{folder / NAME} names no head for known speakers: export the student again")
     head = _array(read(folder, bundle, bundle.speaker))
-    if head is None or len(head) != len(bundle.labels) or not np.isfinite(head).all():
+    if head is None or len(head) != bundle.answers or not np.isfinite(head).all():
         raise BundleError(
-            f"{folder / bundle.speaker} is no head for {len(bundle.labels)} labels, "
+            f"{folder / bundle.speaker} is no head for {bundle.answers} labels and dimensions, "
             "float32 (labels, values), all of them finite: export the bundle again"
         )
-    return Speaker(head, bundle.files[bundle.speaker])
+    return Speaker(head, bundle.files[bundle.speaker], len(bundle.labels))
 
 
 def _array(content: bytes) -> Floats | None:

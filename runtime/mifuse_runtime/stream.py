@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mifuse_runtime.audio import Channel, Floats, Mixer, checked, mono, peak
-from mifuse_runtime.batching import Run, Steps, probabilities_of, together
+from mifuse_runtime.batching import Run, Steps, answer_of, together
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares, View
 from mifuse_runtime.errors import AudioError, MifuseError
@@ -63,8 +63,9 @@ class Stream:
         self._hop = max(1, round(hop * self._rate))
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
         self._eager = vad is not None  # one's own gate is called for each frame as it comes
-        self._speaker, self._classes = speaker, len(bundle.labels)
-        self._decider = Decider(bundle.labels, bundle.stream, self._hop / self._rate, odds, view)
+        self._speaker, self._size = speaker, bundle.answers
+        hop, ranges = self._hop / self._rate, bundle.dimensions
+        self._decider = Decider(bundle.labels, bundle.stream, hop, odds, view, dimensions=ranges)
         self._frames = Frames(front) if front else None
         self._grid = front.hop if front else 1  # samples: where windows begin
         self._busy = threading.Lock()
@@ -184,15 +185,15 @@ class Stream:
         start = self._next
         self._sense()
         speech = self._voice.share(start, end)
-        probs = None
+        answer = None
         if speech >= self._needed:
             first = start // self._grid
             ago = self._filled - self._received
             samples = self._buffer[first * self._grid + ago : end + ago]
             taken = self._frames.window(samples, first) if self._frames else samples
             new = start >= self._learnt
-            probs = probabilities_of((yield taken), self._classes, taken, self._speaker, learn=new)
+            answer = answer_of((yield taken), self._size, taken, self._speaker, learn=new)
             self._learnt = end if new else self._learnt
         self._next += self._hop
         self._done = end
-        return [self._decider.decide(probs, start / self._rate, end / self._rate, speech)]
+        return [self._decider.decide(answer, start / self._rate, end / self._rate, speech)]

@@ -43,8 +43,17 @@ class Timeline:
             spent[segment.state] = spent.get(segment.state, 0.0) + segment.end - segment.start
         return {state: spent[state] / self.speech for state in sorted(spent, key=lambda s: -spent[s])}
 
+    @property
+    def dimensions(self) -> dict[str, float]:
+        """Mean of each dimension over the time within segments; empty without speech."""
+        names = self.segments[0].dimensions if self.segments else ()
+        return {
+            name: sum(one.dimensions[name] * (one.end - one.start) for one in self.segments) / self.speech
+            for name in names
+        }
+
     def summary(self, labels: Iterable[str]) -> Prediction:
-        """The segments as one prediction: scores weighted by time, the state of the largest share."""
+        """The segments as one prediction: scores, dimensions weighted by time, the state of most of it."""
         names = tuple(labels)
         if not self.segments:
             equal = dict.fromkeys(names, 1 / len(names))
@@ -55,7 +64,8 @@ class Timeline:
         scores = dict(zip(names, mean.tolist(), strict=True))
         state, share = next(iter(self.shares)), min(1.0, self.speech / self.duration)
         return Prediction(
-            names[int(mean.argmax())], scores, 0.0, self.duration, state, float(mean.max()), share
+            *(names[int(mean.argmax())], scores, 0.0, self.duration, state, float(mean.max()), share),
+            dimensions=self.dimensions,
         )
 
     def to_dict(self, labels: Iterable[str]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines, signature
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.command.output import say
+from mifuse_runtime.decision import Prediction
+from mifuse_runtime.dimensions import in_unit
 from mifuse_runtime.errors import BundleError
 from mifuse_runtime.frontend import MelPower
 from mifuse_runtime.recognizer import Recognizer
@@ -43,6 +45,8 @@ def info(arguments: argparse.Namespace) -> int:
             if body := bundle.body(engine, precision):
                 size = (Path(arguments.bundle) / body).stat().st_size
                 say(f"  body      of it: {body}, {size / 1000:.0f} kB; streams take it")
+    for name, (low, high) in bundle.dimensions.items():
+        say(f"  dimension {name}, from {low:g} to {high:g}")
     if bundle.speaker:
         say(f"  speaker   can be known: {bundle.speaker}")
     parts = {"stream": asdict(bundle.stream)}
@@ -95,8 +99,8 @@ def _self_test(folder: str, bundle: Bundle, engine: str, precision: str, threads
         (0.3 * np.sin(900 * time)).astype(np.float32),
     ]
     clips += [np.zeros(rate, np.float32), clips[0][: rate // 10], np.sign(clips[0])]
-    alone = [list(recognizer.predict(clip, gate=False).scores.values()) for clip in clips]
-    together = [list(found.scores.values()) for found in recognizer.predict_batch(clips, gate=False)]
+    alone = [_numbers(recognizer.predict(clip, gate=False), bundle) for clip in clips]
+    together = [_numbers(found, bundle) for found in recognizer.predict_batch(clips, gate=False)]
     worst = _difference(alone, together)
     if worst > TOLERANCE:
         raise BundleError(
@@ -117,6 +121,10 @@ def _self_test(folder: str, bundle: Bundle, engine: str, precision: str, threads
                 f"{folder}: {precision} on {engine}: the body differs by {worst:.2g}; export again"
             )
     return alone
+
+
+def _numbers(found: Prediction, bundle: Bundle) -> list[float]:
+    return [*found.scores.values(), *in_unit(found.dimensions, bundle.dimensions)]
 
 
 def _difference(left: list[list[float]], right: list[list[float]]) -> float:

@@ -43,7 +43,7 @@ def predict(arguments: argparse.Namespace) -> int:
     channel_index("mix" if arguments.channel == EACH else arguments.channel)  # refuse what is none, once
     form = next((form for form in FORMS if getattr(arguments, form)), None)
     whole = arguments.timeline or form in ("rttm", "vtt")
-    heading(form, recognizer.labels)
+    heading(form, recognizer)
     with known(recognizer, arguments.speaker) as speaker:
         here = (_answer(recognizer, path, arguments, speaker) for path in paths)
         answers = _in_processes(arguments, paths, jobs) if jobs > 1 else here

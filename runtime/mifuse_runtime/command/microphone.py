@@ -112,5 +112,5 @@ def _show(prediction: Prediction, channel: Channel, *, as_json: bool, live: bool
         sys.stdout.flush()
     else:
         where = "" if channel == "mix" else f"channel {channel}  "
-        said = f"{prediction.state}; {scored(prediction.label, prediction.scores)}"
+        said = f"{prediction.state}; {scored(prediction)}"
         say(f"{prediction.end:7.1f} s  {where}{said}")

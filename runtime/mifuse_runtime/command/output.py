@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from mifuse_runtime.decision import Prediction
 from mifuse_runtime.shown import shown
 
 T = TypeVar("T")
@@ -29,10 +30,12 @@ def warn(text: str) -> None:
     sys.stderr.write(shown(f"mifuse-runtime: {text}") + "\n")
 
 
-def scored(label: str, scores: Mapping[str, float]) -> str:
-    """A label with the probabilities of all."""
+def scored(found: Prediction) -> str:
+    """A label with the probabilities of all, and the dimensions."""
+    label, scores = found.label, found.scores
     all_of_them = ", ".join(f"{name} {share:.2f}" for name, share in scores.items())
-    return f"{label} {scores[label]:.2f} ({all_of_them})" if label in scores else label
+    said = f"{label} {scores[label]:.2f} ({all_of_them})" if label in scores else label
+    return "; ".join([said, *(f"{name} {value:.2f}" for name, value in found.dimensions.items())])
 
 
 def progress(results: Iterable[T], total: int) -> Iterator[T]:

@@ -195,6 +195,7 @@ class Server:
 
         bundle = self._recognizer.bundle
         card = {"labels": self._recognizer.labels, "sample_rate": bundle.sample_rate, "window": bundle.window}
+        card |= {"dimensions": bundle.dimensions} if bundle.dimensions else {}
         return web.json_response({**card, "version": __version__})
 
     async def _predict(self, request: web.Request) -> web.Response:

@@ -19,11 +19,11 @@ from mifuse_runtime.timeline import UNKNOWN, Timeline
 FORMS = ("json", "csv", "rttm", "vtt")  # options; text without
 
 
-def heading(form: str | None, labels: Sequence[str]) -> None:
+def heading(form: str | None, recognizer: Recognizer) -> None:
     """What comes before the first result."""
     if form == "csv":
-        columns = ("path", "label", "state", "confidence", "start", "end", *labels, "speech", "channel")
-        say(_csv_line(columns))
+        columns = ("path", "label", "state", "confidence", "start", "end", *recognizer.labels, "speech")
+        say(_csv_line((*columns, "channel", *recognizer.dimensions)))
     elif form == "vtt":
         say("WEBVTT")
 
@@ -37,7 +37,7 @@ def write(found: Found, form: str | None, recognizer: Recognizer, *, whole: bool
     segments = answer.segments if isinstance(answer, Timeline) else (answer,)
     if form == "csv":
         for segment in segments or (_nothing(answer, recognizer),):
-            say(_csv_line(_csv_row(found, segment)))
+            say(_csv_line(_csv_row(found, segment, recognizer)))
     elif form == "rttm":
         number = (channel_index(found.channel) or 0) + 1
         name = Path(found.path).stem.replace(" ", "_")
@@ -58,22 +58,24 @@ def _text(found: Found, *, whole: bool) -> None:
     answer = found.answer
     where = found.path if found.channel == "mix" else f"{found.path} ({_voice(found.channel)})"
     if isinstance(answer, Prediction):
-        say(f"{where}: {scored(answer.label, answer.scores)}")
+        say(f"{where}: {scored(answer)}")
         return
     shares = ", ".join(f"{100 * share:.0f} % {state}" for state, share in answer.shares.items())
     what = f"{shares} of {answer.speech:.1f} s of speech" if shares else "no speech"
     say(f"{where}: {what} in {answer.duration:.1f} s")
     for row in answer.segments if whole else ():
-        say(f"  {row.start:8.2f} {row.end:8.2f} s  {row.state}; {scored(row.label, row.scores)}")
+        say(f"  {row.start:8.2f} {row.end:8.2f} s  {row.state}; {scored(row)}")
 
 
 def _nothing(answer: Prediction | Timeline, recognizer: Recognizer) -> Prediction:
     return answer.summary(recognizer.labels) if isinstance(answer, Timeline) else answer
 
 
-def _csv_row(found: Found, row: Prediction) -> tuple[object, ...]:
+def _csv_row(found: Found, row: Prediction, recognizer: Recognizer) -> tuple[object, ...]:
     numbers = (row.confidence, row.start, row.end, *row.scores.values(), row.speech)
-    return found.path, row.label, row.state, *(f"{number:.6g}" for number in numbers), found.channel
+    cells = (f"{number:.6g}" for number in numbers)
+    dimensions = (f"{row.dimensions[name]:.6g}" if row.dimensions else "" for name in recognizer.dimensions)
+    return found.path, row.label, row.state, *cells, found.channel, *dimensions
 
 
 def _csv_line(values: Sequence[object]) -> str:
