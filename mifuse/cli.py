@@ -16,6 +16,7 @@ from mifuse_runtime.shown import shown
 COMMANDS = {
     "doctor": "Check this installation and say what to run when something is broken.",
     "demo": "Run the whole way on two synthetic domains, or on your own manifests.",
+    "fetch": "Fetch a public corpus from its makers, and prepare it.",
     "prepare": "Turn a folder or a known corpus into a manifest.",
     "train": "Train a source classifier from a labelled manifest.",
     "label": "Get draws from a LALM for every clip of a manifest.",

@@ -49,7 +49,7 @@ def test_bad_use_is_exit_code_2(arguments):
     ("words", "says"),
     [
         (["trian"], "No such command 'trian'. Did you mean 'train'?"),
-        (["xyzzy"], "There are doctor, demo, prepare,"),
+        (["xyzzy"], "There are doctor, demo,"),
         (["xy\x1b[2J"], "No such command"),
         (["train", "a.csv", "--sede", "1"], "--seed"),
         (["draws", "inof"], "Did you mean 'info'?"),
