@@ -51,6 +51,7 @@ format: $(READY) ## rewrite the sources as `make lint` wants them
 wheel: $(READY) ## dist/: mifuse (workstation) and mifuse-runtime (device only), each with its list of parts
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime/demo
 	$(BIN)/python -m benchmarks.supply sbom dist/*.whl
 
 licences: $(READY) ## the licence of every dependency; fails at one that is not allowed

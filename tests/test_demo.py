@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,9 +14,10 @@ from mifuse.cli import main
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import read_manifest
 from mifuse.demo.demo import KNOWN, QUICK, DemoConfig, Row, given_inputs, make_inputs, run_demo, table_row
+from mifuse.demo.ready import light, write_call
 from mifuse.errors import MifuseError
 from mifuse.runs.report import read_run
-from mifuse_runtime import Recognizer
+from mifuse_runtime import Recognizer, read_audio
 
 TINY = DemoConfig(
     source_speakers=3,
@@ -141,6 +143,27 @@ def test_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_manifests_come_with_draws() -> None:
     result = CliRunner().invoke(main, ["demo", "--source", "a.csv"])
     assert result.exit_code == 2 and "all of --source, --target and --draws" in result.output
+
+
+def test_its_bundle_says_that_it_is_a_demo_and_can_be_made_light(
+    done: tuple[Path, list, Path], tmp_path: Path
+) -> None:
+    made = light(done[0] / "bundle", tmp_path / "light")
+    assert {file.name for file in made.iterdir()} == {
+        *("bundle.json", "README.md", "model.int8.onnx", "body.int8.onnx", "speaker.npy"),
+    }
+    whole, small = Recognizer.load(done[0] / "bundle"), Recognizer.load(made)
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    assert small.predict(samples, gate=False) == whole.predict(samples, gate=False)
+    assert whole.predict(samples).demo
+    assert "synthetic speech alone" in (done[0] / "bundle" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_call_of_the_ready_bundle_is_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_call(tmp_path / name)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    assert read_audio(tmp_path / "a.wav", 16_000).size == round(15.2 * 16_000)
 
 
 def test_quick_is_smaller() -> None:

@@ -33,7 +33,7 @@ def build(source, folder):
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         if (source / name).exists():
             shutil.copy(source / name, copy / name)
-    for name in ("mifuse", "export", "runtime", "mifuse_runtime"):
+    for name in ("mifuse", "export", "runtime", "mifuse_runtime", "mifuse_demo"):
         if (source / name).exists():
             shutil.copytree(source / name, copy / name, ignore=ignore)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
@@ -43,11 +43,12 @@ def build(source, folder):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         info = next(name.split("/")[0] for name in names if ".dist-info/" in name)
+        points = f"{info}/entry_points.txt"
         return {
             "name": wheel.name,
             "files": {name for name in names if not name.startswith(info)},
             "metadata": archive.read(f"{info}/METADATA").decode(),
-            "entry_points": archive.read(f"{info}/entry_points.txt").decode(),
+            "entry_points": archive.read(points).decode() if points in names else "",
         }
 
 
@@ -96,6 +97,14 @@ def test_device_wheel_holds_the_runtime_and_needs_two_packages(device_wheel):
     assert device_wheel["files"] == in_tree("mifuse_runtime")
     assert scripts(device_wheel["entry_points"]) == {"mifuse-runtime": "mifuse_runtime.__main__:main"}
     assert requirements(device_wheel["metadata"]) == {"numpy", "onnxruntime"}
+
+
+def test_demo_wheel_holds_the_ready_bundle(tmp_path):
+    wheel = build(ROOT / "runtime" / "demo", tmp_path)
+    folder = ROOT / "runtime" / "demo" / "mifuse_demo"
+    files = [file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert wheel["files"] == {f"mifuse_demo/{file.relative_to(folder).as_posix()}" for file in files}
+    assert requirements(wheel["metadata"]) == {"mifuse-runtime"}
 
 
 def test_one_version(wheel, device_wheel):

@@ -174,6 +174,17 @@ def test_without_a_bundle_it_asks_for_one(browser: Page, address: str) -> None:
     assert browser.run("document.querySelector('#file').disabled")
 
 
+def test_without_any_bundle_it_opens_with_the_demo(browser: Page, tmp_path: Path) -> None:
+    with served(tmp_path) as elsewhere:
+        browser.open(elsewhere)
+        browser.until(said("demo/bundle/: int8, loaded in"))
+        assert browser.run("document.querySelector('#demo').checkVisibility()")
+        browser.run("document.querySelector('#example').click()")
+        browser.until(said("call.wav: 15.2 s"))
+        states = [row[2] for row in rows(browser)]
+    assert {"sad", "neutral"} <= set(states)
+
+
 def test_nothing_can_leave(page: Page) -> None:
     elsewhere = "http://127.0.0.1:9/"
     sent = f"fetch('{elsewhere}', {{method: 'POST', body: 'x'}}).then(() => 'sent', (error) => error.name)"
@@ -199,6 +210,8 @@ def test_every_control_has_a_name(page: Page) -> None:
     }
     assert all(names["image"])
     assert page.run("document.documentElement.lang") == "en"
+    for part in ("#demo", "#example"):  # of the ready bundle alone
+        assert not page.run(f"document.querySelector('{part}').checkVisibility()")
 
 
 def test_it_fits_a_phone_and_has_its_picture_taken(page: Page, place: Path, tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ _SPEAKER = """Where it is known who speaks, give each person a `speaker = recogn
 The last output, `embedding`, and `speaker.npy` serve that.
 """
 
+_DEMO = """**A demo: it was trained on synthetic speech alone.** It is there to build an app with before
+there is a student of one's own. It says nothing about real voices, and each prediction has `demo: true`.
+"""
+
 _LIMITS = """## Use and limits
 
 It says how a voice sounds, not what a person feels, and it errs, more often for some languages, ages,
@@ -60,6 +64,7 @@ def card(folder: Path, bundle: Bundle) -> str:
             classes=len(bundle.labels),
             dimensions=_dimensions(bundle),
         ),
+        *([_DEMO] if bundle.demo else []),
         *([_SPEAKER] if bundle.speaker else []),
         _table("Files", ("precision", "engine", "file", "kB"), _files(folder, bundle)),
         *_verdict(bundle),

@@ -117,13 +117,27 @@ def run_demo(
     Raises:
         MifuseError: `out` holds something else, or a stage fails.
     """
-    config = config or DemoConfig()
-    _prepare_folder(out)
-    cache = AudioCache()
-    inputs = inputs or make_inputs(out / "data", config, cache, stage)
+    config, cache = config or DemoConfig(), AudioCache()
+    inputs = build(out, inputs, config, cache, stage)
     target = read_manifest(inputs.target)
+    predictions = _predict(inputs, target, out, cache, stage)
+    with stage("bench", 1):
+        times = bench(out / "bundle", seconds=(3.0,), calls=config.calls)
+    rows = _rows(predictions, target, out, times)
+    _record(inputs, out, config, predictions, rows)
+    with stage("report", 1):
+        return rows, write_report(out)
+
+
+def build(
+    out: Path, inputs: Inputs | None, config: DemoConfig, cache: AudioCache, stage: Stage = _silent
+) -> Inputs:
+    """From nothing, or from given manifests, to `out`/bundle; returns what it was made from."""
+    _prepare_folder(out)
+    synthetic = inputs is None
+    inputs = inputs or make_inputs(out / "data", config, cache, stage)
     _train(inputs, out, config, cache, stage)
-    _label(inputs, target, out / "draws.db", cache, stage)
+    _label(inputs, read_manifest(inputs.target), out / "draws.db", cache, stage)
     _adapt(inputs, out, config, cache, stage)
     with stage("export", 1):
         from mifuse_export import ExportConfig
@@ -133,15 +147,10 @@ def run_demo(
             out / "bundle",
             ExportConfig(int8=True, force_int8=True),
             calibration=inputs.target,
+            demo=synthetic,
             cache=cache,
         )
-    predictions = _predict(inputs, target, out, cache, stage)
-    with stage("bench", 1):
-        times = bench(out / "bundle", seconds=(3.0,), calls=config.calls)
-    rows = _rows(predictions, target, out, times)
-    _record(inputs, out, config, predictions, rows)
-    with stage("report", 1):
-        return rows, write_report(out)
+    return inputs
 
 
 def _prepare_folder(out: Path) -> None:

@@ -33,6 +33,7 @@ def export_student(
     naming: Naming = ANY,
     sign: Path | None = None,
     force: bool = False,
+    demo: bool = False,
     cache: AudioCache | None = None,
     bar: Bar = iter,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
@@ -49,6 +50,7 @@ def export_student(
         naming: of the labels of `calibration`; the set is the student's.
         sign: PEM file of a private key that signs the bundle.
         force: replace an existing bundle.
+        demo: the student was trained on synthetic speech; card and predictions of the bundle say so.
         bar: wraps the decoding of clips.
         progress: called with the record of each epoch in which a narrower student is taught.
 
@@ -65,12 +67,11 @@ def export_student(
         signer(sign)
     model, cache = load_model(student), cache or AudioCache()
     _check_exportable(student, model, config)
-    source = Path(calibration) if calibration else _adapted_to(student, needed=config.quantised)
-    manifest = read_manifest(source, labels=None) if source else Manifest(student, ())  # of no clips
+    manifest = _target(student, calibration, needed=config.quantised)
     clips, adapt = calibration_samples(manifest, model, cache, bar), manifest.select("adapt").clips
     probe = _probe(manifest, model, naming, cache, bar) if config.quantised else None
     for candidate in _candidates(model, config, adapt, clips, cache=cache, progress=progress):
-        provenance = _provenance(student, model, candidate, probe or Probe(clips))
+        provenance = _provenance(student, model, candidate, probe or Probe(clips), demo)
         with contextlib.suppress(OverBudgetError):
             return _export(
                 *(candidate, out, config),
@@ -184,6 +185,11 @@ def _run(student: Path) -> dict[str, Any]:
     return run if isinstance(run, dict) else {}
 
 
+def _target(student: Path, calibration: str | Path | None, *, needed: bool) -> Manifest:
+    source = Path(calibration) if calibration else _adapted_to(student, needed=needed)
+    return read_manifest(source, labels=None) if source else Manifest(student, ())  # of no clips
+
+
 def _adapted_to(student: Path, *, needed: bool) -> Path | None:
     """The target manifest of the run, if it is still there."""
     target = _run(student).get("target")
@@ -198,7 +204,7 @@ def _adapted_to(student: Path, *, needed: bool) -> Path | None:
 
 
 def _provenance(
-    folder: Path, model: Student | HubClassifier, exported: Student | HubClassifier, probe: Probe
+    folder: Path, model: Student | HubClassifier, exported: Student | HubClassifier, probe: Probe, demo: bool
 ) -> dict[str, Any]:
     """The student's settings, and what of its run is neither a path nor a time: bundles stay reproducible.
 
@@ -209,7 +215,11 @@ def _provenance(
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "model_type" in settings:  # the hundred others are defaults of transformers
         settings = {key: settings[key] for key in _HUB_SETTINGS if key in settings}
-    found = {"student": settings} | {key: run[key] for key in known if run.get(key) is not None}
+    found = (
+        ({"demo": True} if demo else {})
+        | {"student": settings}
+        | {key: run[key] for key in known if run.get(key) is not None}
+    )
     from mifuse.models.student import Student
 
     if exported is model or not isinstance(model, Student) or not isinstance(exported, Student):

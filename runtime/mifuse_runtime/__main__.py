@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mifuse_runtime.errors import MifuseError
 
 EXAMPLE = """examples:
+  mifuse-runtime demo
   mifuse-runtime predict bundle/ a.wav b.wav
   mifuse-runtime predict bundle/ recordings/ --jobs 0 --csv > emotions.csv
   mifuse-runtime predict bundle/ call.wav --timeline --channel each
@@ -20,6 +21,7 @@ EXAMPLE = """examples:
 """
 # name -> module of `command`, help, example
 COMMANDS = {
+    "demo": ("demo", "Try the ready bundle, trained on synthetic speech, on its call.", "demo -o try/"),
     "predict": (
         "files",
         "Recognise audio: files, folders, patterns, raw samples.",
@@ -82,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog = f"example: mifuse-runtime {example}"
         command = commands.add_parser(name, help=text, description=text, epilog=epilog)
         command.set_defaults(run=name)
+        if name == "demo":
+            command.add_argument("-o", "--out", metavar="FOLDER", help="copy bundle and call into it, new")
+            command.add_argument("--json", action="store_true", help="print JSON")
+            continue
         command.add_argument("bundle", metavar="BUNDLE", help="folder made by `mifuse export`")
         if name != "info":
             command.add_argument("--threads", type=_whole, default=1, help="threads of the engine (1)")

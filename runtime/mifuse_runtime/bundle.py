@@ -73,6 +73,11 @@ class Bundle:
             return None
         return {name: found[name] for name in self.labels}
 
+    @property
+    def demo(self) -> bool:
+        """Whether the model was trained on synthetic speech, as every prediction of it then says."""
+        return self.provenance.get("demo") is True
+
     def to_json(self) -> str:
         """The text of `bundle.json`, keys in a fixed order."""
         content: dict[str, Any] = {"schema": SCHEMA}

@@ -28,6 +28,7 @@ class Prediction:
     from the smoothed scores and changes only on a clear lead. `confidence` is the largest of the scores,
     smoothed in a stream; `speech` is the share of the audio that is speech. `dimensions` are such as arousal,
     each in its own range; there are none without speech, and none of a model that says emotions alone.
+    `demo` is true of a bundle that was trained on synthetic speech: it says nothing about real voices.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Prediction:
     confidence: float = 0.0
     speech: float = 1.0
     dimensions: Mapping[str, float] = field(default_factory=dict)
+    demo: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class Decider:
         view: View | None = None,
         *,
         dimensions: Ranges | None = None,
+        demo: bool = False,
     ) -> None:
-        self._settings, self._odds, self._view = settings, odds, view
+        self._settings, self._odds, self._view, self._demo = settings, odds, view, demo
         self._labels = view.labels if view else labels
         self._classes, self._in_range = len(labels), None
         if dimensions:
@@ -81,7 +84,7 @@ class Decider:
         if answer is None:
             self.reset()
             equal = dict.fromkeys(self._labels, 1 / len(self._labels))
-            return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech)
+            return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech, {}, self._demo)
         probs = answer[: self._classes]
         dimensions = self._in_range(answer[self._classes :].tolist()) if self._in_range else {}
         probs = probs if self._odds is None else probs * self._odds
@@ -97,7 +100,8 @@ class Decider:
         scores = dict(zip(self._labels, values, strict=True))
         state = NOT_SURE if self._state is None else self._labels[self._state]
         label = self._labels[values.index(max(values))]
-        return Prediction(label, scores, start, end, state, max(self._smooth), speech, dimensions)
+        found = (label, scores, start, end, state, max(self._smooth), speech)
+        return Prediction(*found, dimensions, self._demo)
 
     def _next(self, smooth: list[float]) -> int | None:
         top, now = smooth.index(max(smooth)), self._state

@@ -338,8 +338,8 @@ class Recognizer:
         probs = None
         if answer is not None and clip.taken is not None:
             probs = answer_of(answer, self.bundle.answers, clip.taken, speaker)
-        settings, ranges = self.bundle.stream, self.bundle.dimensions
-        decider = Decider(self.bundle.labels, settings, 1.0, self._odds, self._view, dimensions=ranges)
+        parts = (self.bundle.labels, self.bundle.stream, 1.0, self._odds, self._view)
+        decider = Decider(*parts, dimensions=self.bundle.dimensions, demo=self.bundle.demo)
         return decider.decide(probs, 0.0, clip.end, clip.speech)
 
     def _ask(self, engine: Engine, batch: Floats) -> Floats:

@@ -64,8 +64,8 @@ class Stream:
         self._voice = VoiceGate(bundle.stream, self._rate, vad)
         self._eager = vad is not None  # one's own gate is called for each frame as it comes
         self._speaker, self._size = speaker, bundle.answers
-        hop, ranges = self._hop / self._rate, bundle.dimensions
-        self._decider = Decider(bundle.labels, bundle.stream, hop, odds, view, dimensions=ranges)
+        parts = (bundle.labels, bundle.stream, self._hop / self._rate, odds, view)
+        self._decider = Decider(*parts, dimensions=bundle.dimensions, demo=bundle.demo)
         self._frames = Frames(front) if front else None
         self._grid = front.hop if front else 1  # samples: where windows begin
         self._busy = threading.Lock()

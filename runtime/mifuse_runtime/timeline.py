@@ -29,6 +29,7 @@ class Timeline:
 
     duration: float
     segments: tuple[Prediction, ...]
+    demo: bool = False  # as of `Prediction`
 
     @property
     def speech(self) -> float:
@@ -57,7 +58,7 @@ class Timeline:
         names = tuple(labels)
         if not self.segments:
             equal = dict.fromkeys(names, 1 / len(names))
-            return Prediction(NO_SPEECH, equal, 0.0, self.duration, NO_SPEECH, 0.0, 0.0)
+            return Prediction(NO_SPEECH, equal, 0.0, self.duration, NO_SPEECH, 0.0, 0.0, demo=self.demo)
         weights = np.array([segment.end - segment.start for segment in self.segments])
         rows = np.array([[segment.scores[name] for name in names] for segment in self.segments])
         mean = weights @ rows / weights.sum()
@@ -66,6 +67,7 @@ class Timeline:
         return Prediction(
             *(names[int(mean.argmax())], scores, 0.0, self.duration, state, float(mean.max()), share),
             dimensions=self.dimensions,
+            demo=self.demo,
         )
 
     def to_dict(self, labels: Iterable[str]) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def timeline(recognizer: Recognizer, blocks: Iterable[Floats]) -> Timeline:
         for start, samples, speech in segmenter.feed(block)
     ]
     found += [recognizer.segment(*rest) for rest in segmenter.flush()]
-    return Timeline(segmenter.taken / rate, tuple(found))
+    return Timeline(segmenter.taken / rate, tuple(found), recognizer.bundle.demo)
 
 
 class Segmenter:

@@ -7,6 +7,7 @@ import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 const HOP = 0.25; // seconds between predictions
 const WHOLE = 60; // seconds: longer recordings are only looked at window by window
 const ROWS = 1000; // of the table
+const DEMO = "demo/"; // the ready bundle and its call, for who has no bundle yet
 
 const page = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (node) => [node.id, node]));
 const chart = new Chart(page.wave, page.track, page.lines);
@@ -32,6 +33,8 @@ async function load(source, name) {
   await recognizer?.release();
   recognizer = loaded;
   for (const input of [page.file, page.microphone]) input.disabled = false;
+  page.demo.hidden = !recognizer.demo;
+  page.example.hidden = name !== `${DEMO}bundle/`;
   const spent = Math.round(performance.now() - begin);
   clear();
   say(`${name}: ${recognizer.precision}, loaded in ${spent} ms. Open a recording, drop one here, or speak.`);
@@ -188,5 +191,18 @@ document.addEventListener("drop", (event) => {
   if (file && recognizer) trying(() => recognise(file));
 });
 
-const address = new URLSearchParams(location.search).get("bundle") ?? "bundle/";
-trying(() => load(address, address)).then(() => recognizer || say(`${page.message.textContent} Choose a bundle.`));
+page.example.addEventListener("click", () =>
+  trying(async () => {
+    const response = await fetch(`${DEMO}call.wav`);
+    if (!response.ok) throw new Error(`${response.url}: ${response.status} ${response.statusText}`);
+    await recognise(new File([await response.blob()], "call.wav"));
+  }),
+);
+
+/** The bundle that the address names, or the one beside the page, or the demo. */
+async function open() {
+  const named = new URLSearchParams(location.search).get("bundle");
+  const beside = named ?? ((await fetch("bundle/bundle.json", { method: "HEAD" })).ok ? "bundle/" : `${DEMO}bundle/`);
+  await load(beside, beside);
+}
+trying(open).then(() => recognizer || say(`${page.message.textContent} Choose a bundle.`));

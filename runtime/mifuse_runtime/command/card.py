@@ -15,6 +15,7 @@ import numpy as np
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines, signature
 from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.command.loading import DEMO
 from mifuse_runtime.command.output import say
 from mifuse_runtime.decision import Prediction
 from mifuse_runtime.dimensions import in_unit
@@ -36,6 +37,8 @@ def info(arguments: argparse.Namespace) -> int:
         say(json.dumps(json.loads(bundle.to_json())))
         return 0
     say(f"{arguments.bundle}: {', '.join(bundle.labels)}; all {len(bundle.files)} files are as exported")
+    if bundle.demo:
+        say(f"  demo      {DEMO}")
     say(f"  input     {bundle.sample_rate} Hz mono, streams look at {bundle.window:g} s")
     for precision, models in bundle.models.items():
         for engine, name in models.items():

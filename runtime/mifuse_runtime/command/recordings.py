@@ -159,7 +159,7 @@ def _found(  # noqa: PLR0917, one call site a line above
     # One utterance: what `predict` says of the clip.
     [segment], clip = found.segments, recognizer.predict(samples, gate=False)
     clip = replace(clip, start=segment.start, end=segment.end, speech=segment.speech)
-    return Timeline(found.duration, (clip,))
+    return Timeline(found.duration, (clip,), found.demo)
 
 
 def _mono(sound: Sound, channel: Channel, rate: int, limits: Limits) -> Iterator[Floats]:

@@ -27,7 +27,7 @@ export const SETTINGS = {
  * @param {string | URL | ((name: string) => Promise<BufferSource>)} source address or folder, or what reads a file
  * @param {string} [precision] "fp32" or "int8"; the bundle's default if left out
  * @returns {Promise<{content: object, settings: Record<string, number>, precision: string, grid: number,
- *   model: Uint8Array}>} `grid`: samples between the places where a stream's windows may begin
+ *   model: Uint8Array, demo: boolean}>} `grid`: samples between the places where a stream's windows may begin
  */
 export async function loadBundle(source, precision) {
   const read = reader(source);
@@ -49,7 +49,7 @@ export async function loadBundle(source, precision) {
   // Python runs the part behind the front end where a bundle has it apart, and windows then begin with a frame.
   // The whole model, which runs here, says the same of the same samples.
   const grid = content.bodies?.[precision]?.onnxruntime ? (content.frontend?.hop ?? HOP) : 1;
-  return { content, settings, precision, grid, model };
+  return { content, settings, precision, grid, model, demo: content.provenance?.demo === true };
 }
 
 function parsed(bytes) {

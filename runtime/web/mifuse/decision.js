@@ -14,6 +14,7 @@ export const NOT_SURE = "not sure"; // state while no emotion is likely enough
  * @property {string} state an emotion, "not sure" or "no speech"; in a stream it changes only on a clear lead
  * @property {number} confidence the largest of the scores, smoothed in a stream
  * @property {number} speech share of the audio that is speech
+ * @property {boolean} demo true of a bundle that was trained on synthetic speech: it says nothing about real voices
  */
 
 /** Turns the probabilities of one window after the other into predictions. */
@@ -23,9 +24,11 @@ export class Decider {
   #keep;
   #smooth = null;
   #state = -1; // index of an emotion; -1: none
+  #demo;
 
   /** `hop` is in seconds. */
-  constructor(labels, settings, hop) {
+  constructor(labels, settings, hop, demo = false) {
+    this.#demo = demo;
     this.#labels = labels;
     this.#settings = settings;
     this.#keep = settings.smoothing ? Math.exp(-hop / settings.smoothing) : 0;
@@ -43,7 +46,7 @@ export class Decider {
     if (!probs) {
       this.reset();
       const equal = this.#labels.map(() => 1 / this.#labels.length);
-      return { label: NO_SPEECH, scores: scored(equal), start, end, state: NO_SPEECH, confidence: 0, speech };
+      return { label: NO_SPEECH, scores: scored(equal), start, end, state: NO_SPEECH, confidence: 0, speech, demo: this.#demo };
     }
     const sum = probs.reduce((total, value) => total + value, 0);
     const shares = Array.from(probs, (value) => value / sum);
@@ -58,6 +61,7 @@ export class Decider {
       state: this.#labels[this.#state] ?? NOT_SURE,
       confidence: Math.max(...this.#smooth),
       speech,
+      demo: this.#demo,
     };
   }
 

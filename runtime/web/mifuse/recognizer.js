@@ -69,6 +69,11 @@ export class Recognizer {
     return this.#bundle.content.window;
   }
 
+  /** Whether the bundle was trained on synthetic speech, as each prediction of it then says. */
+  get demo() {
+    return this.#bundle.demo;
+  }
+
   /** "fp32" or "int8": which of the bundle's models runs. */
   get precision() {
     return this.#bundle.precision;
@@ -88,7 +93,7 @@ export class Recognizer {
     const { settings } = this.#bundle;
     const speech = speechShare(trimmed, settings, this.sampleRate);
     const probs = speech < settings.speech ? null : await this.#run(trimmed);
-    return new Decider(this.labels, settings, 1).decide(probs, 0, ready.length / this.sampleRate, speech);
+    return new Decider(this.labels, settings, 1, this.demo).decide(probs, 0, ready.length / this.sampleRate, speech);
   }
 
   /**

@@ -49,7 +49,7 @@ export class Stream {
     this.#grid = grid;
     this.#hop = Math.max(1, Math.round(hop * this.#rate));
     this.#voice = new VoiceGate(settings, this.#rate, vad);
-    this.#decider = new Decider(content.labels, settings, this.#hop / this.#rate);
+    this.#decider = new Decider(content.labels, settings, this.#hop / this.#rate, bundle.demo);
     this.#buffer = new Float32Array(2 * this.#window + grid - 1);
     this.#restart();
   }
