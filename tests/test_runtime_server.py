@@ -171,6 +171,10 @@ def test_stream(address: str, bundle: Path) -> None:
         assert row["scores"] == pytest.approx(dict(prediction.scores), abs=1e-5)
 
 
+def test_text_that_a_stream_does_not_know(address: str) -> None:
+    assert "reset or close" in stream(address, "rate=8000", ["Reset", "close"])[0]["error"]
+
+
 def test_channels(address: str, bundle: Path) -> None:
     recognizer, rate = Recognizer.load(bundle), 8000
     sides = [(speech(2, rate, pitch) * 32767).astype(np.int16) for pitch in (150.0, 210.0)]

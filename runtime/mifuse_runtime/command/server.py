@@ -293,7 +293,7 @@ class Server:
                 return
             if message.type == WSMsgType.BINARY:
                 for answer in await loop.run_in_executor(
-                    self._streams, self._heard, streams, message.data, raw
+                    self._streams, self._fed, streams, message.data, raw
                 ):
                     await socket.send_json(answer)
             elif message.data == "reset":
@@ -303,8 +303,10 @@ class Server:
                 for answer in await loop.run_in_executor(self._streams, _closed, streams):
                     await socket.send_json(answer)
                 return
+            else:
+                await socket.send_json({"error": "a text message is reset or close; samples are binary"})
 
-    def _heard(self, streams: Sequence[Stream], data: bytes, raw: Raw) -> list[dict[str, Any]]:
+    def _fed(self, streams: Sequence[Stream], data: bytes, raw: Raw) -> list[dict[str, Any]]:
         """What a message adds to the streams, one for each channel that is looked at."""
         try:
             if is_file(data[:16]):
