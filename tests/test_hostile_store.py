@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -179,6 +180,19 @@ def test_damaged_stores(tmp_path: Path, damage: str, command: list[str]) -> None
     done = CliRunner().invoke(main, ["draws", *command, str(tmp_path / "d.db"), *more])
     assert isinstance(done.exception, SystemExit | None), done.exception
     assert done.exit_code == 0 or len(done.output.strip().splitlines()) <= 4, done.output
+
+
+def test_an_index_that_differs_from_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "d.db"
+    with DrawsStore(path) as made:
+        made.add(StoredDraw(Source("listed"), f"c{i}", 0, Answer(probs(0, 0))) for i in range(300))
+    content, outputs = path.read_bytes(), []
+    for found in list(re.finditer(b"listed", content))[::20]:
+        path.write_bytes(content[: found.start()] + b"Listed" + content[found.end() :])
+        done = CliRunner().invoke(main, ["draws", "info", str(path)])
+        assert isinstance(done.exception, SystemExit | None), done.exception
+        outputs.append(done.output)
+    assert any("listed but not found" in output for output in outputs)
 
 
 @pytest.mark.parametrize("end", [0, 32, 4000, -1, None])

@@ -64,6 +64,8 @@ def info(
             )  # fmt: skip
         echo(json.dumps([*rows, *([dataclasses.asdict(scored)] if scored else [])]))
         return
+    if not sources:
+        echo(f"{path}: no draws")
     for source in sources:
         _show(source, summaries.get(source), paid.get(source))
     if scored:

@@ -141,7 +141,12 @@ def summarise(path: Path | str) -> list[Summary]:
     found = []
     for source in sources:
         labels = draws_labels(path, str(source))
-        found.append(_summary(source, labels, read(path, str(source), Naming(labels))))
+        draws = read(path, str(source), Naming(labels))
+        if not draws:
+            raise DrawsError(
+                f"{path}: draws of {source} are listed but not found: it is damaged, take a copy"
+            )
+        found.append(_summary(source, labels, draws))
     return found
 
 
