@@ -13,7 +13,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web test learning lint types format wheel licences lock release clean
+.PHONY: help setup demo web docs test learning lint types format wheel licences lock release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: $(READY) ## the whole way on two synthetic domains: train, adapt, export, 
 # The page's one dependency, with the versions of package-lock.json; no script of a package is run.
 web: ## runtime/web: what the page and the module need, for its tests too; then `npm start` in that folder
 	cd runtime/web && npm ci --ignore-scripts --no-audit --no-fund
+
+docs: $(READY) ## build/site: the documentation as pages; every warning is an error, dead links too
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 
 # `-n logical`: a process for each core; every process has one torch thread. `worksteal` leaves the tests of a file to
 # one process, mostly: what they share is made once.
