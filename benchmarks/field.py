@@ -37,13 +37,16 @@ from mifuse.adaptation import adapt
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest
+from mifuse.clips.shards import Joined
 from mifuse.config import override
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.teaching import Teaching
 from mifuse.models.classifier import TrainConfig, load_student
 from mifuse.models.features import Features
+from mifuse.models.hub import HubClassifier
 from mifuse.models.training import mc_dropout_draws, predict
 from mifuse.teachers.draws import load_draws
+from mifuse.voices.states import StatisticsAndStates
 from mifuse.voices.statistics import voice_statistics
 from mifuse_runtime.shares import smoothed
 
@@ -68,6 +71,7 @@ class Cell:
     seed: int = 0
     asked: int | None = None  # draws of each clip that are used; None: all
     settings: tuple[str, ...] = ()  # that differ from the recipe's, as of `mifuse adapt --set`
+    encoder: Path | None = None  # of transformers; refinement looks at its states, too
 
     @property
     def classifier(self) -> Unit:
@@ -83,6 +87,7 @@ class Cell:
         target = self.corpora / self.transfer.target
         sources = [self.corpora / name / "source.csv" for name in self.transfer.sources]
         files = [*code_files(), Path(archives.__file__), target / "target.csv", target / self.draws, *sources]
+        files += [] if self.encoder is None else sorted(self.encoder.glob("*.safetensors"))
         for file in files:
             digest.update(units.file_hash(file).encode())
         return self.work / "field" / f"{digest.hexdigest()[:24]}.npz"
@@ -99,7 +104,8 @@ class Cell:
     def how(self) -> str:
         """The method, the draws that it uses where these are not all, and its settings."""
         asked = () if self.asked is None else (f"K = {self.asked}",)
-        return ", ".join([self.method, *asked, *self.settings])
+        encoder = () if self.encoder is None else (f"with {self.encoder.name}",)
+        return ", ".join([self.method, *asked, *encoder, *self.settings])
 
 
 def cut(clips: Sequence[Clip], archive: str) -> list[Clip]:
@@ -148,6 +154,9 @@ def _result(cell: Cell) -> dict[str, Any]:
     method, _, given = cell.method.partition(" + ")
     shares = smoothed(np.bincount(truth, minlength=len(LABELS)) / len(truth)) if given else None
     config = cell.config
+    encoder = (
+        None if cell.encoder is None else HubClassifier(str(cell.encoder), LABELS, TrainConfig().dropout)
+    )
     found: dict[str, Any] = {
         "truth": truth,
         "test_truth": test_truth,
@@ -156,9 +165,11 @@ def _result(cell: Cell) -> dict[str, Any]:
         "test classifier": mc_dropout_draws(model, anonymous, config.classifier_draws).mean(axis=0),
     }
     if method == "labels":
-        teaching = Teaching(
-            clips, [draws], model, voice_statistics(clips, cache), cache=cache, config=config, shares=shares
-        )
+        statistics = voice_statistics(clips, cache)
+        measured: Joined | StatisticsAndStates = statistics
+        if encoder is not None:
+            measured = StatisticsAndStates(statistics, encoder.embeddings(clips, cache))
+        teaching = Teaching(clips, [draws], model, measured, cache=cache, config=config, shares=shares)
         labels = teaching.refined(teaching.draws).labels
         return found | {"labels": labels, "classifier": teaching.draws.mean(axis=0)}
     if method == "LALM-only":
@@ -166,7 +177,9 @@ def _result(cell: Cell) -> dict[str, Any]:
         student = BASELINES["lalm-only"](task)
         found["student"] = predict(student, Features.of(clips, cache))
     else:
-        adapted = adapt(clips, draws, model, cache, config=config, seed=cell.seed, shares=shares)
+        adapted = adapt(
+            *(clips, draws, model, cache), config=config, seed=cell.seed, shares=shares, encoder=encoder
+        )
         student, verdict = adapted.student, adapted.verdict
         found |= {"labels": adapted.targets, "classifier": adapted.classifier, "student": adapted.probs}
         found["verdict"] = np.array(json.dumps(None if verdict is None else verdict.as_json()))
@@ -183,7 +196,7 @@ def cells(options: argparse.Namespace) -> list[Cell]:
         options.archives, methods, options.asked, options.draws, transfers
     ):
         transfer = Transfer.parse(text)
-        more: dict[str, Any] = {"asked": asked, "settings": tuple(options.set)}
+        more: dict[str, Any] = {"asked": asked, "settings": tuple(options.set), "encoder": options.encoder}
         found.append(Cell(options.corpora, options.work, transfer, draws, archive, method, **more))
         if archive in SKEWED and method in ("labels", "default"):
             found.append(replace(found[-1], method=f"{method} + shares"))
@@ -229,6 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", nargs="+", default=list(DRAWS), metavar="FILE", help="of each corpus")
     parser.add_argument("--asked", nargs="+", type=int, default=[None], metavar="K", help="draws a clip")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as of `mifuse adapt`")
+    parser.add_argument("--encoder", type=Path, metavar="FOLDER", help="as of `mifuse adapt --encoder`")
     parser.add_argument("--transfers", nargs="+", metavar="SOURCE>TARGET", help="all, unless named")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--no-compute", action="store_true", help="show what is finished")

@@ -20,7 +20,7 @@ from mifuse.clips.speech import spoken
 from mifuse.errors import MifuseError
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import check_agrees, parse_shares
-from mifuse.models.classifier import load_model
+from mifuse.models.classifier import TrainConfig, load_model
 from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
 from mifuse.runs.folder import close_run, open_run
@@ -42,6 +42,7 @@ class AdaptInputs:
     teachers: Sequence[str] = ()  # of one file, as many as wanted; of several, one each
     labelled: Path | None = None  # manifest of the few target clips whose labels may be learnt from
     check: Path | None = None  # random check set with labels, see `mifuse choose --random`
+    encoder: str | None = None  # name or folder of a transformers encoder that refinement looks at, too
     shares: str | None = None  # class shares, as in "neutral=.7,angry=.1"
     naming: Naming = (
         ANY  # of labels in draws, check set and labelled clips; its set, if any, is the student's
@@ -74,6 +75,7 @@ def adapt_manifest(
     if config.keep > 0 and isinstance(classifier, Student):
         config = replace(config, size=classifier.size)
     labels = _labels(inputs, classifier)
+    encoder = None if inputs.encoder is None else HubClassifier(inputs.encoder, labels, TrainConfig().dropout)
     naming = inputs.naming.over(labels)
     clips = spoken(read_manifest(inputs.target, labels=None).select("adapt").clips, cache)
     lalms = _lalms(inputs, clips, naming, cache)
@@ -94,6 +96,7 @@ def adapt_manifest(
             known=known,
             check=check,
             shares=shares,
+            encoder=encoder,
             state=partial,
             progress=progress,
         )
@@ -127,6 +130,7 @@ def _record(
         "labels": labels,
         "config": asdict(config),
         "source": inputs.source,
+        "encoder": inputs.encoder,
         "target": str(inputs.target.resolve()),
         "draws": [str(path.resolve()) for path in inputs.draws],
         "clips": len(clips),

@@ -6,6 +6,7 @@ follow the student, fuse again. Source: Huang, Lin, Lee, "MI-Fuse", arXiv 2509.2
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,7 @@ from mifuse.models.student import Student
 from mifuse.models.training import Trainer, predict, same_shapes
 from mifuse.models.training_state import TrainingState, digest
 from mifuse.runs.processes import on_main_process
+from mifuse.voices.states import StatisticsAndStates
 from mifuse.voices.statistics import features_and_statistics
 
 _LOGGER = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ def adapt(
     known: NDArray[np.int64] | None = None,
     check: NDArray[np.int64] | None = None,
     shares: Array | None = None,
+    encoder: HubClassifier | None = None,
     student: Callable[[], Student] | None = None,
     state: Path | None = None,
     progress: Progress = lambda _: None,
@@ -85,6 +88,7 @@ def adapt(
         check: class of each clip of a random check set, -1 of all others, (N,): it corrects the verdict, and
             the student does not learn from it.
         shares: of the classes in the archive, (C,), where they are known.
+        encoder: labels are held against its states of the clips, too, beside the statistics of the voice.
         student: makes the student before its first step; None: as `config` says.
         state: folder of the run's state: written after each epoch, continued from when it holds one.
         progress: called with the record of each epoch.
@@ -96,16 +100,18 @@ def adapt(
     lalms = [lalm_draws] if isinstance(lalm_draws, np.ndarray) else list(lalm_draws)
     labels = (labels or LABELS) if classifier is None else classifier.labels
     _check(clips, lalms, labels, classifier, config)
+    if encoder is not None and config.refine.rounds == 0:
+        raise TrainingError("an encoder is of use to refinement: leave it out where refine.rounds = 0")
     if shares is None and check is not None:
         shares = estimated_shares(np.mean([draws.mean(axis=0) for draws in lalms], axis=0), check)[0]
-    features, voices = _measured(clips, cache, config)
+    features, voices = _measured(clips, cache, config, encoder, progress)
     teaching = Teaching(
         clips, lalms, classifier, voices, cache=cache, config=config, seed=seed, known=known, shares=shares
     )
     features = features.spoken_by(on_main_process(lambda: teaching.speakers))
     first = student or partial(first_student, classifier, labels, config, seed)
     trainer = _trainer(teaching, first(), features)
-    saved = TrainingState(state, _settings(teaching, clips, cache))
+    saved = TrainingState(state, _settings(teaching, clips, cache, encoder))
     adapted = _adapted(teaching, trainer, _fit(teaching, trainer, saved, progress))
     if not config.verdict or config.refine.rounds == 0:
         return adapted
@@ -139,12 +145,21 @@ def _fit(teaching: Teaching, trainer: Trainer, saved: TrainingState, progress: P
 
 
 def _measured(
-    clips: Sequence[Clip], cache: AudioCache, config: AdaptConfig
-) -> tuple[Features, Joined | None]:
+    clips: Sequence[Clip],
+    cache: AudioCache,
+    config: AdaptConfig,
+    encoder: HubClassifier | None,
+    progress: Progress,
+) -> tuple[Features, Joined | StatisticsAndStates | None]:
     """What the student sees of the clips, and what refinement does, if there is any."""
-    if config.refine.rounds > 0:
-        return features_and_statistics(clips, cache)
-    return Features.of(clips, cache), None
+    if config.refine.rounds == 0:
+        return Features.of(clips, cache), None
+    features, statistics = features_and_statistics(clips, cache)
+    if encoder is None:
+        return features, statistics
+    count = itertools.count(1)
+    states = encoder.embeddings(clips, cache, lambda: progress({"encoded": next(count)}))
+    return features, StatisticsAndStates(statistics, states)
 
 
 def _verdict(
@@ -201,7 +216,9 @@ def _check(
         raise TrainingError(f"keep = {config.keep:g} needs an earlier student: give one, or set keep=0")
 
 
-def _settings(teaching: Teaching, clips: Sequence[Clip], cache: AudioCache) -> dict[str, Any]:
+def _settings(
+    teaching: Teaching, clips: Sequence[Clip], cache: AudioCache, encoder: HubClassifier | None
+) -> dict[str, Any]:
     """What must be the same when the run is continued."""
     classifier = teaching.classifier
     weights = () if classifier is None else classifier.state_dict().values()
@@ -210,6 +227,7 @@ def _settings(teaching: Teaching, clips: Sequence[Clip], cache: AudioCache) -> d
         "draws": digest(np.ascontiguousarray(draws).tobytes() for draws in teaching.lalms),
         "labelled": _digest_of(teaching.known),
         "shares": _digest_of(teaching.shares),
+        "encoder": "" if encoder is None else encoder.encoder_digest(),
         "source": digest(weight.cpu().numpy().tobytes() for weight in weights),
     }
 

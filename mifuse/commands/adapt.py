@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mifuse.clips.labels import Naming
+from mifuse.commands.encoders import encoder_option
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Manifest of a few target clips with labels that may be used; 5 a class help much.",
 )
+@encoder_option(
+    "A frozen WavLM, HuBERT, wav2vec2 or Whisper: labels are held against its states of the clips, too."
+)
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the student, new."
 )
@@ -87,6 +91,7 @@ def adapt(
     shares: str | None,
     check: Path | None,
     labelled: Path | None,
+    encoder: str | None,
     out: Path,
     recipe: str,
     size: str | None,
@@ -120,7 +125,7 @@ def adapt(
     config = override(RECIPES[recipe], [start, *settings])
     if not is_main_process():
         tensorboard = None
-    inputs = AdaptInputs(source or earlier, target, draws, teachers, labelled, check, shares, naming)
+    inputs = AdaptInputs(source or earlier, target, draws, teachers, labelled, check, encoder, shares, naming)
     with epochs("adapt", config.steps) as progress:
         record = adapt_manifest(
             inputs,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mifuse.commands.encoders import encoder_option
 from mifuse.commands.output import echo
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ LENGTH = 4.0  # s, of a clip of the archive that --clips stands for
 
 @click.command(epilog="Example: mifuse doctor --encoder hf:microsoft/wavlm-base-plus")
 @click.option("--fix", is_flag=True, help="Make torchaudio importable beside a CPU-only torch, then check.")
-@click.option(
-    "--encoder", metavar="hf:NAME", help="Instead: what a checkpoint is good for, and how long it takes here."
-)
+@encoder_option("Instead: what a checkpoint is good for, and how long it takes here.")
 @click.option(
     "--clips", type=click.IntRange(min=1), default=10_000, show_default=True,
     help="With --encoder: clips of an archive, 4 s each.",
@@ -40,8 +39,6 @@ def doctor(fix: bool, encoder: str | None, clips: int, as_json: bool) -> None:
     if encoder is not None:
         if fix:
             raise click.UsageError("--fix is of the installation: leave it out beside --encoder")
-        if not encoder.startswith("hf:"):
-            raise click.UsageError(f"--encoder {encoder}: write hf:{encoder}, for a folder too")
         _show(_of_encoder(encoder, clips), as_json)
         return
     for line in checks.fix() if fix else []:
@@ -67,7 +64,7 @@ def _of_encoder(name: str, clips: int) -> list[Check]:
     from mifuse.doctor import Check
     from mifuse.models.trial import tried
 
-    encoder, classifier = tried(name.removeprefix("hf:"))
+    encoder, classifier = tried(name)
     missing = "broken" if encoder.missing and classifier.missing else "absent"
     checks = []
     if encoder.missing:
@@ -75,7 +72,9 @@ def _of_encoder(name: str, clips: int) -> list[Check]:
     else:
         kept = f"{encoder.layers} layers x {encoder.width} are kept, {clips * encoder.kept / 1e6:,.0f} MB"
         detail = f"{_size(encoder)}; {_time(encoder, clips)}; {kept}"
-        checks.append(Check("as encoder", "ok", detail, f"mifuse train MANIFEST --encoder {name} -o source/"))
+        checks.append(
+            Check("as encoder", "ok", detail, f"mifuse train MANIFEST --encoder hf:{name} -o source/")
+        )
     if classifier.missing:
         checks.append(Check("as classifier", missing, classifier.missing))
     else:
@@ -83,7 +82,9 @@ def _of_encoder(name: str, clips: int) -> list[Check]:
             f"{_size(classifier)}; says {', '.join(classifier.words)}; a draw: {_time(classifier, clips)}"
         )
         checks.append(
-            Check("as classifier", "ok", detail, f"mifuse label MANIFEST --teacher {name} --store draws.db")
+            Check(
+                "as classifier", "ok", detail, f"mifuse label MANIFEST --teacher hf:{name} --store draws.db"
+            )
         )
     return checks
 

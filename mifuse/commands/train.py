@@ -9,6 +9,7 @@ import click
 
 from mifuse.clips.labels import Naming
 from mifuse.commands.dimensions import dimension_options
+from mifuse.commands.encoders import encoder_option
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 
@@ -18,9 +19,7 @@ from mifuse.commands.output import echo
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the classifier, new."
 )
-@click.option(
-    "--encoder", metavar="hf:NAME", help="A frozen WavLM, HuBERT, wav2vec2 or Whisper; its head is trained."
-)
+@encoder_option("A frozen WavLM, HuBERT, wav2vec2 or Whisper; its head is trained.")
 @naming_options("The labels to tell apart.  [default: those of the manifest]")
 @dimension_options("Columns of numbers to learn beside the labels.")
 @click.option("--size", type=click.Choice(["xs", "s", "m"]), help="Of the student.  [default: s]")
@@ -52,15 +51,12 @@ def train(
         raise click.UsageError("--size is of a student: leave it out beside --encoder")
     if encoder is not None and dimensions:
         raise click.UsageError("--targets are learnt by a student: leave it out beside --encoder")
-    if encoder is not None and not encoder.startswith("hf:"):
-        raise click.UsageError(f"--encoder {encoder}: write hf:{encoder}, for a folder too")
     from mifuse.commands.progress import epochs
     from mifuse.config import override
     from mifuse.models.classifier import TrainConfig, train_manifest
     from mifuse.runs.processes import is_main_process
 
     config = override(TrainConfig(size=size or "s"), settings)
-    encoder = encoder and encoder.removeprefix("hf:")
     with epochs("train", config.fit.steps) as progress:
         record = train_manifest(
             manifest, out,

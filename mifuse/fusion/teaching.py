@@ -27,6 +27,7 @@ from mifuse.voices.clustering import unnamed_clips, voices_removed
 from mifuse.voices.effects import mixing
 from mifuse.voices.embedding import voice_embeddings
 from mifuse.voices.grouping import named, voices
+from mifuse.voices.states import StatisticsAndStates
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -47,7 +48,8 @@ class Teaching:
         clips: who speaks is read, labels are not. Clips of nobody named are grouped by their voices.
         lalms: draws of each LALM, (K, N, C).
         classifier: another teacher; it is not changed. None: there is none.
-        statistics: (N, D) of each clip's voice; None where labels are not refined.
+        statistics: (N, D) of each clip's voice, an encoder's states beside them or not; None where labels are
+            not refined.
         known: class of each clip that the user has labelled, -1 of all others, (N,).
         shares: of the classes, (C,), where they are known.
     """
@@ -57,7 +59,7 @@ class Teaching:
         clips: Sequence[Clip],
         lalms: Sequence[Array],
         classifier: Student | HubClassifier | None,
-        statistics: Joined | None,
+        statistics: Joined | StatisticsAndStates | None,
         *,
         cache: AudioCache,
         config: AdaptConfig,

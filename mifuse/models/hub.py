@@ -153,16 +153,20 @@ class HubClassifier(HubModel):
         Args:
             progress: called after each clip that the encoder was run for.
         """
+        states = key(("audio", "trim", "encoder"), [runtime_audio], encoder=self.encoder_digest())
+        return Embeddings(
+            table(clips, cache, "encoder", states, lambda part: self._encode(part, cache, progress))
+        )
+
+    def encoder_digest(self) -> str:
+        """Of the encoder's weights and of what it is given, the head left out."""
         encoder = {k: v for k, v in self.model.state_dict().items() if not k.startswith(HEAD)}
         digest = hashlib.sha256(self.extractor.to_json_string().encode())
         if self._own_length:
             digest.update(b"own length")
         for name, weights in sorted(encoder.items()):
             digest.update(name.encode() + weights.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        states = key(("audio", "trim", "encoder"), [runtime_audio], encoder=digest.hexdigest())
-        return Embeddings(
-            table(clips, cache, "encoder", states, lambda part: self._encode(part, cache, progress))
-        )
+        return digest.hexdigest()
 
     def _encode(
         self, clips: Sequence[Clip], cache: AudioCache, progress: Callable[[], object]
