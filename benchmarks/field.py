@@ -3,6 +3,7 @@
     python -m benchmarks.field --corpora ../shared/corpora --labels        # label-only, minutes
     python -m benchmarks.field --corpora ../shared/corpora --out benchmarks/results/field.json
     python -m benchmarks.field --corpora ../shared/corpora --labels --asked 1 2 4 8    # fewer draws a clip
+    python -m benchmarks.field --corpora ../shared/corpora --labels --ablate           # without its parts
 
 A cell is a transfer, a stand-in LALM and an archive cut from the target: as it is, mostly one emotion, one
 emotion absent, speakers of one or two emotions, no speaker names, 200 clips, or "speakers 1 of 3": other
@@ -56,6 +57,10 @@ SKEWED = ("70 % neutral", "85 % neutral", "70 % angry", "no angry")
 ARCHIVES = ("as is", *SKEWED, "one emotion a speaker", "two emotions a speaker", "no names", "200 clips")
 FOLDS = ("speakers 1 of 3", "speakers 2 of 3", "speakers 3 of 3")
 METHODS = ("labels", "default", "paper", "LALM-only")
+ABLATIONS: tuple[tuple[str, ...], ...] = (  # settings
+    (), ("refine.rounds=0",), ("refine.speakers=false",), ("refine.prior=0",),
+    ("weighting=uniform",), ("weighting=mi",),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -192,11 +197,12 @@ def cells(options: argparse.Namespace) -> list[Cell]:
     transfers = options.transfers or [f"{a}>{b}" for b in names for a in names if a != b]
     methods = ("labels",) if options.labels else options.methods
     found = []
-    for archive, method, asked, draws, text in itertools.product(
-        options.archives, methods, options.asked, options.draws, transfers
+    for archive, method, asked, settings, draws, text in itertools.product(
+        *(options.archives, methods, options.asked),
+        *(ABLATIONS if options.ablate else [tuple(options.set)], options.draws, transfers),
     ):
+        more: dict[str, Any] = {"asked": asked, "settings": settings, "encoder": options.encoder}
         transfer = Transfer.parse(text)
-        more: dict[str, Any] = {"asked": asked, "settings": tuple(options.set), "encoder": options.encoder}
         found.append(Cell(options.corpora, options.work, transfer, draws, archive, method, **more))
         if archive in SKEWED and method in ("labels", "default"):
             found.append(replace(found[-1], method=f"{method} + shares"))
@@ -242,6 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", nargs="+", default=list(DRAWS), metavar="FILE", help="of each corpus")
     parser.add_argument("--asked", nargs="+", type=int, default=[None], metavar="K", help="draws a clip")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as of `mifuse adapt`")
+    parser.add_argument("--ablate", action="store_true", help="the recipe, and without each of its parts")
     parser.add_argument("--encoder", type=Path, metavar="FOLDER", help="as of `mifuse adapt --encoder`")
     parser.add_argument("--transfers", nargs="+", metavar="SOURCE>TARGET", help="all, unless named")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
