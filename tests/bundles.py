@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ def make_bundle(
     openvino: bool = False,
     settings: Settings = Settings(voice=0.0),  # noqa: B008, it is frozen
     split: bool = False,
+    dimensions: Mapping[str, tuple[float, float]] | None = None,
 ) -> Path:
     """Write a bundle into `folder` (made if needed) and return it; the default precision is the last one.
 
@@ -32,7 +33,8 @@ def make_bundle(
     models: dict[str, dict[str, str]] = {}
     for precision in precisions:
         stem = "model" if precision == "fp32" else f"model.{precision}"
-        (folder / f"{stem}.onnx").write_bytes(graph(len(labels), scale=1.0 if precision == "fp32" else 0.98))
+        scale = 1.0 if precision == "fp32" else 0.98
+        (folder / f"{stem}.onnx").write_bytes(graph(len(labels), scale, len(dimensions or {})))
         models[precision] = {"onnxruntime": f"{stem}.onnx"}
         if openvino:
             import openvino as ov
@@ -50,6 +52,7 @@ def make_bundle(
     }
     bundle = Bundle(
         labels=tuple(labels),
+        dimensions=dimensions or {},
         default=precisions[-1],
         models=models,
         files=files,
@@ -79,8 +82,8 @@ def expected(samples: np.ndarray, classes: int = 4) -> np.ndarray:
     return share / share.sum()
 
 
-def graph(classes: int = 4, scale: float = 1.0) -> bytes:
-    """ONNX: log power of the samples and of their differences, one dense layer, softmax."""
+def graph(classes: int = 4, scale: float = 1.0, dimensions: int = 0) -> bytes:
+    """ONNX: log power of the samples and of their differences, a dense layer, softmax; sigmoid beside."""
     from onnx import TensorProto, helper, numpy_helper
 
     matrix, bias = weights(classes, scale)
@@ -112,12 +115,20 @@ def graph(classes: int = 4, scale: float = 1.0) -> bytes:
         node("Softmax", ["logits"], ["probs"], axis=-1),
     ]
     value = helper.make_tensor_value_info
+    outputs = [value("probs", TensorProto.FLOAT, ["batch", classes])]
+    if dimensions:
+        constants["second_matrix"], constants["second_bias"] = weights(dimensions, scale)
+        nodes += [
+            node("Gemm", ["features", "second_matrix", "second_bias"], ["values"]),
+            node("Sigmoid", ["values"], ["dimensions"]),
+        ]
+        outputs.append(value("dimensions", TensorProto.FLOAT, ["batch", dimensions]))
     model = helper.make_model(
         helper.make_graph(
             nodes,
             "tiny",
             [value("samples", TensorProto.FLOAT, ["batch", "samples"])],
-            [value("probs", TensorProto.FLOAT, ["batch", classes])],
+            outputs,
             [numpy_helper.from_array(array, name) for name, array in constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", 18)],

@@ -64,6 +64,7 @@ def same(found: dict[str, Any], expected: mifuse_runtime.Prediction, close: floa
     assert list(found["scores"]) == list(wanted["scores"])
     assert found["scores"] == pytest.approx(wanted["scores"], abs=close)
     assert found["confidence"] == pytest.approx(wanted["confidence"], abs=close)
+    assert found["dimensions"] == pytest.approx(wanted["dimensions"], abs=10 * close)
 
 
 def test_version_and_defaults_are_the_runtimes(ask: Ask, bundle: Path) -> None:
@@ -95,6 +96,29 @@ def test_a_clip_is_what_it_is_in_python(ask: Ask, bundle: Path, python: Recogniz
         ends,
     ):
         same(ask("predict", bundle=bundle, **written(samples, tmp_path)), python.predict(samples))
+
+
+def test_dimensions_are_what_they_are_in_python(ask: Ask, tmp_path: Path) -> None:
+    ranges = {"arousal": (1.0, 7.0), "valence": (-1.0, 1.0)}
+    folder = make_bundle(tmp_path / "both", dimensions=ranges)
+    python = Recognizer.load(folder)
+    ask("load", bundle=folder)
+    for samples in (tone(1.0), tone(1.0, level=0.01), np.zeros(16_000, np.float32)):
+        same(
+            ask("predict", bundle=folder, rate=16_000, **written(samples, tmp_path)), python.predict(samples)
+        )
+    assert python.predict(tone(1.0)).dimensions.keys() == ranges.keys()
+    wanted = python.stream().feed(tone(4.0))
+    found = ask("stream", bundle=folder, rate=16_000, hop=0.5, cuts=[9000], **written(tone(4.0), tmp_path))
+    for one, other in zip(found, wanted, strict=False):
+        same(one, other)
+    content = json.loads((folder / "bundle.json").read_text())
+    for ends in ([7, 1], [1], "1:7", [1, None]):
+        (folder / "bundle.json").write_text(json.dumps(content | {"dimensions": {"arousal": ends}}))
+        with pytest.raises(RuntimeError, match="arousal"):
+            ask("load", bundle=folder)
+        with pytest.raises(mifuse_runtime.BundleError, match="arousal"):
+            Recognizer.load(folder)
 
 
 @given(

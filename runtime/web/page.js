@@ -46,9 +46,9 @@ function clear(seconds) {
   page.state.textContent = "-";
   page.clip.textContent = page.latency.textContent = "";
   page.rows.replaceChildren();
-  page.head.replaceChildren(...["from", "to", "state", ...recognizer.labels].map((name) => element("th", name)));
+  page.head.replaceChildren(...["from", "to", "state", ...shown()].map((name) => element("th", name)));
   page.scores.replaceChildren(
-    ...recognizer.labels.map((label, i) => {
+    ...shown().map((label, i) => {
       const row = element("li");
       const track = element("span", "", { class: "track", "aria-hidden": "true" });
       const bar = element("div", "", { class: "bar" });
@@ -60,6 +60,9 @@ function clear(seconds) {
   );
 }
 
+/** What has a bar and a column: the emotions, then the dimensions. */
+const shown = () => [...recognizer.labels, ...Object.keys(recognizer.dimensions)];
+
 /** Feed a chunk; show what comes, in one of the chart's tracks, and how long it took. */
 async function feed(stream, samples, track) {
   const begin = performance.now();
@@ -69,15 +72,17 @@ async function feed(stream, samples, track) {
 }
 
 function show(prediction, track) {
-  const { start, end, state, scores } = prediction;
+  const { start, end, state, scores, dimensions } = prediction;
   chart.addPrediction(prediction, track);
   if (page.state.textContent !== state) page.state.textContent = state; // read aloud when it changes
-  const values = recognizer.labels.map((label) => scores[label]);
+  const all = { ...scores, ...dimensions }; // no dimensions without speech
   for (const [i, row] of Array.from(page.scores.children).entries()) {
-    row.querySelector(".bar").style.width = `${100 * values[i]}%`;
-    row.querySelector("output").value = values[i].toFixed(2);
+    const [name, value] = [shown()[i], all[shown()[i]]];
+    const [low, high] = recognizer.dimensions[name] ?? [0, 1];
+    row.querySelector(".bar").style.width = `${(100 * ((value ?? low) - low)) / (high - low)}%`;
+    row.querySelector("output").value = value?.toFixed(2) ?? "-";
   }
-  const cells = [start.toFixed(2), end.toFixed(2), state, ...values.map((value) => value.toFixed(4))];
+  const cells = [start.toFixed(2), end.toFixed(2), state, ...shown().map((name) => all[name]?.toFixed(4) ?? "")];
   const row = element("tr");
   row.append(...cells.map((text) => element("td", text)));
   page.rows.prepend(row);

@@ -72,7 +72,7 @@ function* problems(content) {
   for (const key of REQUIRED) if (!(key in content)) yield `it has no ${JSON.stringify(key)}`;
   const { schema, labels, sample_rate: rate, window, models, files, stream = {} } = content;
   if (schema !== SCHEMA) yield `it has schema ${JSON.stringify(schema)}, this runtime reads ${SCHEMA}`;
-  for (const key of ["input", "output", "models", "files", "stream"]) {
+  for (const key of ["input", "output", "models", "files", "stream", "dimensions"]) {
     if (!isObject(content[key] ?? {})) yield `${key} is not a JSON object`;
   }
   const named = Array.isArray(labels) && labels.every((label) => typeof label === "string" && label);
@@ -89,6 +89,10 @@ function* problems(content) {
     if (typeof value !== "number" || !(value >= low && value <= high)) {
       yield `stream.${key} is ${JSON.stringify(value)}, ${low} to ${high} expected`;
     }
+  }
+  for (const [name, ends] of Object.entries(content.dimensions ?? {})) {
+    const pair = Array.isArray(ends) && ends.length === 2 && ends.every(Number.isFinite) && ends[0] < ends[1];
+    if (!pair || labels.includes(name)) yield `the dimension ${JSON.stringify(name)} is ${JSON.stringify(ends)}`;
   }
   const { hop = HOP } = content.frontend ?? {};
   if (!Number.isInteger(hop) || hop < 8 || hop > 4096) yield `frontend.hop is ${JSON.stringify(hop)}`;

@@ -14,6 +14,7 @@ export const NOT_SURE = "not sure"; // state while no emotion is likely enough
  * @property {string} state an emotion, "not sure" or "no speech"; in a stream it changes only on a clear lead
  * @property {number} confidence the largest of the scores, smoothed in a stream
  * @property {number} speech share of the audio that is speech
+ * @property {Record<string, number>} dimensions such as arousal, each in its own range; none without speech
  * @property {boolean} demo true of a bundle that was trained on synthetic speech: it says nothing about real voices
  */
 
@@ -25,9 +26,11 @@ export class Decider {
   #smooth = null;
   #state = -1; // index of an emotion; -1: none
   #demo;
+  #ranges; // [name, [lowest, highest]] of each dimension
 
   /** `hop` is in seconds. */
-  constructor(labels, settings, hop, demo = false) {
+  constructor(labels, settings, hop, demo = false, dimensions = {}) {
+    this.#ranges = Object.entries(dimensions);
     this.#demo = demo;
     this.#labels = labels;
     this.#settings = settings;
@@ -40,13 +43,18 @@ export class Decider {
     this.#state = -1;
   }
 
-  /** The prediction from the probabilities of the audio from `start` to `end`; null: no speech. */
-  decide(probs, start, end, speech = 1) {
+  /** The prediction from probabilities, and dimensions behind them, from `start` to `end`; null: no speech. */
+  decide(answer, start, end, speech = 1) {
     const scored = (values) => Object.fromEntries(this.#labels.map((label, i) => [label, values[i]]));
-    if (!probs) {
+    const rest = { speech, dimensions: {}, demo: this.#demo };
+    if (!answer) {
       this.reset();
       const equal = this.#labels.map(() => 1 / this.#labels.length);
-      return { label: NO_SPEECH, scores: scored(equal), start, end, state: NO_SPEECH, confidence: 0, speech, demo: this.#demo };
+      return { label: NO_SPEECH, scores: scored(equal), start, end, state: NO_SPEECH, confidence: 0, ...rest };
+    }
+    const probs = answer.slice(0, this.#labels.length);
+    for (const [i, [name, [low, high]]] of this.#ranges.entries()) {
+      rest.dimensions[name] = low + answer[probs.length + i] * (high - low);
     }
     const sum = probs.reduce((total, value) => total + value, 0);
     const shares = Array.from(probs, (value) => value / sum);
@@ -60,8 +68,7 @@ export class Decider {
       end,
       state: this.#labels[this.#state] ?? NOT_SURE,
       confidence: Math.max(...this.#smooth),
-      speech,
-      demo: this.#demo,
+      ...rest,
     };
   }
 

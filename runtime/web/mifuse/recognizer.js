@@ -7,6 +7,7 @@ import { resample } from "./resample.js";
 import { Stream } from "./stream.js";
 import { speechShare } from "./vad.js";
 
+const DIMENSIONS = "dimensions"; // output of a model that has them, from 0 to 1
 const SHORTEST = 0.1; // seconds: shorter audio is followed by silence, so that any graph has a frame to look at
 
 /** Emotions of speech, from a bundle. One serves many streams. */
@@ -59,6 +60,11 @@ export class Recognizer {
     return this.#bundle.content.labels;
   }
 
+  /** Such as arousal, name -> [lowest, highest]; none of a model that says emotions alone. */
+  get dimensions() {
+    return this.#bundle.content.dimensions ?? {};
+  }
+
   /** The model's sample rate in Hz; `predict` takes it when none is given. */
   get sampleRate() {
     return this.#bundle.content.sample_rate;
@@ -92,8 +98,9 @@ export class Recognizer {
     const trimmed = trimSilence(ready, this.sampleRate); // as of the clips that students learn from
     const { settings } = this.#bundle;
     const speech = speechShare(trimmed, settings, this.sampleRate);
-    const probs = speech < settings.speech ? null : await this.#run(trimmed);
-    return new Decider(this.labels, settings, 1, this.demo).decide(probs, 0, ready.length / this.sampleRate, speech);
+    const answer = speech < settings.speech ? null : await this.#run(trimmed);
+    const decider = new Decider(this.labels, settings, 1, this.demo, this.dimensions);
+    return decider.decide(answer, 0, ready.length / this.sampleRate, speech);
   }
 
   /**
@@ -118,14 +125,14 @@ export class Recognizer {
     await this.#session.release();
   }
 
-  /** Probabilities of samples at the model's rate; one run at a time, whoever asks. */
+  /** Probabilities of samples at the model's rate, dimensions behind them; one run at a time, whoever asks. */
   #run(samples) {
-    const result = this.#turn.then(() => this.#probabilities(samples));
+    const result = this.#turn.then(() => this.#answer(samples));
     this.#turn = result.catch(() => {}); // the caller has it
     return result;
   }
 
-  async #probabilities(samples) {
+  async #answer(samples) {
     const shortest = Math.floor(SHORTEST * this.sampleRate);
     if (samples.length < shortest) {
       const padded = new Float32Array(shortest);
@@ -134,10 +141,13 @@ export class Recognizer {
     }
     const { input, output } = this.#bundle.content;
     const tensor = new this.#ort.Tensor("float32", samples, [1, samples.length]);
-    const probs = (await this.#session.run({ [input.name]: tensor }))[output.name].data;
-    if (probs.length !== this.labels.length || !probs.every(Number.isFinite)) {
-      throw new BundleError("the model's answer is not probabilities: export the bundle again");
+    const found = await this.#session.run({ [input.name]: tensor });
+    const [probs, values] = [found[output.name].data, found[DIMENSIONS]?.data ?? []];
+    const answer = [...probs, ...values];
+    const whole = probs.length === this.labels.length && values.length === Object.keys(this.dimensions).length;
+    if (!whole || !answer.every(Number.isFinite)) {
+      throw new BundleError("the model's answer is not probabilities as bundle.json says: export the bundle again");
     }
-    return probs;
+    return answer;
   }
 }

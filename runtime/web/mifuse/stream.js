@@ -15,7 +15,7 @@ const HOPS = [0.01, 3600]; // seconds
  * How the audio is cut into chunks makes no difference.
  */
 export class Stream {
-  #run; // Float32Array -> promise of its probabilities
+  #run; // Float32Array -> promise of its answer
   #rate;
   #channel;
   #needed; // share of a window that must be speech
@@ -49,7 +49,7 @@ export class Stream {
     this.#grid = grid;
     this.#hop = Math.max(1, Math.round(hop * this.#rate));
     this.#voice = new VoiceGate(settings, this.#rate, vad);
-    this.#decider = new Decider(content.labels, settings, this.#hop / this.#rate, bundle.demo);
+    this.#decider = new Decider(content.labels, settings, this.#hop / this.#rate, bundle.demo, content.dimensions);
     this.#buffer = new Float32Array(2 * this.#window + grid - 1);
     this.#restart();
   }
@@ -150,9 +150,9 @@ export class Stream {
     const speech = this.#voice.share(start, end);
     const offset = this.#filled - this.#received;
     const silent = speech < this.#needed;
-    const probs = silent ? null : await this.#run(this.#buffer.slice(this.#first() + offset, end + offset));
+    const answer = silent ? null : await this.#run(this.#buffer.slice(this.#first() + offset, end + offset));
     this.#next += this.#hop;
     this.#done = end;
-    return this.#decider.decide(probs, start / this.#rate, end / this.#rate, speech);
+    return this.#decider.decide(answer, start / this.#rate, end / this.#rate, speech);
   }
 }
