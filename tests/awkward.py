@@ -126,6 +126,11 @@ def _sizes() -> Iterator[Awkward]:
         yield Awkward(kind, name, wav(VOICE, before=chunk), VOICE)
     yield Awkward(kind, "odd, not padded", wav(VOICE, before=b"LIST\x03\0\0\0abc"), VOICE)
     yield Awkward(kind, "behind the audio", wav(VOICE, after=b"id3 \x04\0\0\0abcd"), VOICE)
+    more = b"data" + struct.pack("<I", whole) + bytes(whole)
+    yield Awkward(kind, "audio twice", wav(VOICE, after=b"LIST\x04\0\0\0abcd" + more), "second chunk")
+    one, empty = wav(VOICE), b"data" + bytes(4)
+    yield Awkward(kind, "an empty data chunk behind the audio", one + empty, VOICE)
+    yield Awkward(kind, "an empty data chunk first", one[:36] + empty + one[36:], VOICE)
     yield Awkward(kind, "fact and bext", wav(VOICE, before=b"fact\x04\0\0\0\0\0\0\0bext\x02\0\0\0ab"), VOICE)
 
 

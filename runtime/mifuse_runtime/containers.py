@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,6 +16,8 @@ from mifuse_runtime.codings import width
 from mifuse_runtime.errors import AudioError
 
 CUT = "copy or record it again"
+MORE = "audio follows in a second chunk data, which most programs pass over: save it again as one"
+CHUNKS = 100_000  # of a file, at most
 SLACK = 1024  # bytes that a declared length may be off, if they are not much of it
 _W64 = bytes.fromhex("2e91cf11a5d628db04c10000")  # behind `riff`
 _EXTENSIBLE = 0xFFFE
@@ -68,20 +71,17 @@ def layout(file: BinaryIO) -> Layout | None:
 
 
 def _wav(file: BinaryIO, size: int, order: str, at: int, w64: bool = False) -> Layout | None:
-    header = 24 if w64 else 8
     found: tuple[int, int, int, int] | None = None
+    audio: Layout | None = None
     long = 0  # what a chunk ds64 says of the length of the audio
-    while at + header <= size:
-        file.seek(at)
-        head = file.read(header)
-        name, length = head[:4], struct.unpack(f"{order}I", head[4:8])[0]
-        if w64:
-            length = max(0, struct.unpack("<q", head[16:])[0] - header)
-        start = at + header
+    for name, start, length in _chunks(file, size, order, at, w64):
         if name == b"fmt ":
             found = _format(file.read(min(length, 40)), order)
         elif name == b"ds64" and length >= 24:
             long = struct.unpack("<8xQ", file.read(16))[0]
+        elif name == b"data" and audio and audio.length:
+            if length:
+                raise AudioError(MORE)
         elif name == b"data" and found:
             tag, channels, rate, each = found
             coding = _TAGS.get((tag, each))
@@ -89,9 +89,27 @@ def _wav(file: BinaryIO, size: int, order: str, at: int, w64: bool = False) -> L
                 coding = order + coding
             declared = long if length == 0xFFFFFFFF and long else length
             there = _there(file, start, declared, size)
-            return Layout(rate, channels, coding, start, there, (at + (16 if w64 else 4), declared))
-        at = _next(file, start, length, 8 if w64 else 2)
-    raise AudioError(f"the file is cut short, it has no audio data: {CUT}")
+            audio = Layout(rate, channels, coding, start, there, (start - (8 if w64 else 4), declared))
+            if there != length:
+                return audio  # nobody knows where the next chunk is
+    if audio is None:
+        raise AudioError(f"the file is cut short, it has no audio data: {CUT}")
+    return audio
+
+
+def _chunks(file: BinaryIO, size: int, order: str, at: int, w64: bool) -> Iterator[tuple[bytes, int, int]]:
+    """Name, where its content starts and how long it says that it is, of each chunk from `at` on."""
+    header = 24 if w64 else 8
+    for _ in range(CHUNKS):
+        file.seek(at)
+        head = file.read(header)
+        if len(head) < header:
+            return
+        length = struct.unpack(f"{order}I", head[4:8])[0]
+        if w64:
+            length = max(0, struct.unpack("<q", head[16:])[0] - header)
+        yield head[:4], at + header, length
+        at = _next(file, at + header, length, 8 if w64 else 2)
 
 
 def _format(body: bytes, order: str) -> tuple[int, int, int, int] | None:

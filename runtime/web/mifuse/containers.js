@@ -5,6 +5,8 @@
 import { AudioError } from "./errors.js";
 
 const CUT = "copy or record it again";
+const MORE = "audio follows in a second chunk data, which most programs pass over: save it again as one";
+const CHUNKS = 100_000; // of a file, at most
 const SLACK = 1024; // bytes that a declared length may be off, if they are not much of it
 const EXTENSIBLE = 0xfffe;
 const W64 = "2e91cf11a5d628db04c10000"; // behind `riff`
@@ -48,23 +50,31 @@ class Reader {
 }
 
 function wav(file, little, at, w64 = false) {
-  const { view, size } = file;
-  const header = w64 ? 24 : 8;
-  let [found, long] = [null, 0]; // long: what a chunk ds64 says of the length of the audio
-  while (at + header <= size) {
-    const name = file.name(at);
-    let length = view.getUint32(at + 4, little);
-    if (w64) length = Math.max(0, Number(view.getBigInt64(at + 16, true)) - header);
-    const start = at + header;
+  let [found, audio, long] = [null, null, 0]; // long: what a chunk ds64 says of the length of the audio
+  for (const [name, start, length] of chunks(file, little, at, w64)) {
     if (name === "fmt ") found = format(file, start, Math.min(length, 40), little);
-    else if (name === "ds64" && length >= 24 && start + 16 <= size) long = Number(view.getBigUint64(start + 8, true));
-    else if (name === "data" && found) {
+    else if (name === "ds64" && length >= 24 && start + 16 <= file.size) long = Number(file.view.getBigUint64(start + 8, true));
+    else if (name === "data" && audio?.length) {
+      if (length) throw new AudioError(MORE);
+    } else if (name === "data" && found) {
       const declared = length === 0xffffffff && long ? long : length;
-      return { ...found, start, length: there(file, start, declared) };
+      audio = { ...found, start, length: there(file, start, declared) };
+      if (audio.length !== length) return audio; // nobody knows where the next chunk is
     }
-    at = next(file, start, length, w64 ? 8 : 2);
   }
-  throw new AudioError(`the file is cut short, it has no audio data: ${CUT}`);
+  if (!audio) throw new AudioError(`the file is cut short, it has no audio data: ${CUT}`);
+  return audio;
+}
+
+/** Name, where its content starts and how long it says that it is, of each chunk from `at` on. */
+function* chunks(file, little, at, w64) {
+  const header = w64 ? 24 : 8;
+  for (let count = 0; count < CHUNKS && at + header <= file.size; count += 1) {
+    let length = file.view.getUint32(at + 4, little);
+    if (w64) length = Math.max(0, Number(file.view.getBigInt64(at + 16, true)) - header);
+    yield [file.name(at), at + header, length];
+    at = next(file, at + header, length, w64 ? 8 : 2);
+  }
 }
 
 function format({ view, size }, at, length, little) {
