@@ -173,7 +173,13 @@ def _others() -> Iterator[Awkward]:
 def _tails() -> Iterator[Awkward]:
     kind = "FLAC, Ogg, Opus, CAF"
     ogg, flac = written(VOICE, "OGG", "VORBIS"), written(VOICE, "FLAC", "PCM_16")
-    yield Awkward(kind, "Ogg of two joined", ogg + ogg, np.tile(VOICE, 2), close=0.1, needs="soundfile")
+    twice = np.tile(VOICE, 2)
+    yield Awkward(kind, "Ogg of two joined", ogg + ogg, twice, close=0.1, needs="soundfile")
+    between = ogg + bytes(500) + ogg
+    yield Awkward(kind, "Ogg of two joined, bytes between", between, twice, close=0.1, needs="soundfile")
+    broken = ogg[: len(ogg) // 2] + bytes(len(ogg) - len(ogg) // 2)
+    damaged = r"part 2 of those joined cannot be decoded \("
+    yield Awkward("cut in the middle", "Ogg of two joined", ogg + broken, damaged, needs="soundfile")
     yield Awkward(kind, "FLAC, ID3v1 behind", flac + b"TAG" + bytes(125), VOICE, needs="soundfile")
     yield Awkward(
         kind, "FLAC, ID3v2 in front", b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + flac, VOICE, needs="soundfile"

@@ -184,9 +184,13 @@ def _joined(soundfile: Any, file: BinaryIO, pieces: Iterable[View], start: float
     for view in pieces:
         try:
             sounds.append(_unsought(soundfile, io.BufferedReader(view)))
-        except soundfile.LibsndfileError as error:  # noqa: PERF203, of the first alone
+        except soundfile.LibsndfileError as error:  # noqa: PERF203, it ends the loop
+            reason = error.error_string.strip(" .")
             if not sounds:
-                return _by_ffmpeg(file, start, error.error_string.strip(" ."))
+                return _by_ffmpeg(file, start, reason)
+            raise AudioError(
+                f"part {len(sounds) + 1} of those joined cannot be decoded ({reason}): {CUT}"
+            ) from error
     rates = sorted({(sound.samplerate, sound.channels) for sound in sounds})
     if len(rates) > 1:
         raise AudioError(
