@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from mifuse.models.student import Student
 from mifuse.runs.folder import close_run, open_run
 from mifuse.runs.predictions import Predictions
 from mifuse.teachers.draws import draws_labels, load_draws
+from mifuse.teachers.numbers import load_numbers
 from mifuse.voices.choosing import DRAWN, doubted, draw
 from mifuse.voices.clustering import unnamed_clips
+from mifuse_runtime.dimensions import Ranges
 
 Indices = NDArray[np.int64]
 
@@ -47,6 +49,7 @@ class AdaptInputs:
     naming: Naming = (
         ANY  # of labels in draws, check set and labelled clips; its set, if any, is the student's
     )
+    dimensions: Ranges = field(default_factory=dict)  # to be taught, too; empty: those of the source, if any
 
 
 def adapt_manifest(
@@ -79,6 +82,7 @@ def adapt_manifest(
     naming = inputs.naming.over(labels)
     clips = spoken(read_manifest(inputs.target, labels=None).select("adapt").clips, cache)
     lalms = _lalms(inputs, clips, naming, cache)
+    ranges, numbers = _numbers(inputs, clips, classifier, cache)
     known = None if inputs.labelled is None else _known(inputs.labelled, clips, naming, cache)
     check = None if inputs.check is None else _check_set(inputs.check, clips, naming, cache)
     shares = None if inputs.shares is None else parse_shares(inputs.shares, labels)
@@ -97,6 +101,8 @@ def adapt_manifest(
             check=check,
             shares=shares,
             encoder=encoder,
+            dimensions=ranges,
+            dimension_draws=numbers,
             state=partial,
             progress=progress,
         )
@@ -115,6 +121,52 @@ def _labels(inputs: AdaptInputs, classifier: Student | HubClassifier | None) -> 
         require_same_labels(classifier.labels, wanted or classifier.labels, "--labels")
         return tuple(classifier.labels)
     return wanted or draws_labels(inputs.draws[0], next(iter(inputs.teachers), None), inputs.naming)
+
+
+def _ranges(inputs: AdaptInputs, classifier: Student | HubClassifier | None) -> Ranges:
+    """The student's dimensions: those asked for, or the source's.
+
+    Raises:
+        MifuseError: the source counts one of them in another range.
+    """
+    own = classifier.dimensions if isinstance(classifier, Student) else {}
+    for name, (low, high) in own.items():
+        asked = inputs.dimensions.get(name, (low, high))
+        if asked != (low, high):
+            raise MifuseError(
+                f"{inputs.source} says {name} from {low:g} to {high:g}, and --range {asked[0]:g} to "
+                f"{asked[1]:g}: state the range of the source, as in --range {name}={low:g}:{high:g}"
+            )
+    return inputs.dimensions or own
+
+
+def _numbers(
+    inputs: AdaptInputs,
+    clips: Sequence[Clip],
+    classifier: Student | HubClassifier | None,
+    cache: AudioCache,
+) -> tuple[Ranges, list[NDArray[np.float64]]]:
+    """The student's dimensions, and the numbers (K, N, V) of each LALM, if there are any."""
+    ranges = _ranges(inputs, classifier)
+    teachers = _teachers(inputs) if ranges else []
+    return ranges, [load_numbers(path, clips, ranges, cache, who) for path, who in teachers]
+
+
+def _means(adapted: Adapted, ranges: Ranges) -> dict[str, dict[str, Any]]:
+    """Of each dimension, in its own range: the means of what was taught and of what the student says."""
+    if adapted.dimensions is None or adapted.values is None:
+        return {}
+    taught, said = np.nanmean(adapted.dimensions.values, axis=0), adapted.values.mean(axis=0)
+    found: dict[str, dict[str, Any]] = {}
+    for column, (name, (low, high)) in enumerate(ranges.items()):
+        taken = {who: float(share[:, column].mean()) for who, share in adapted.dimensions.shares.items()}
+        means = {"taught": low + taught[column] * (high - low), "student": low + said[column] * (high - low)}
+        found[name] = {
+            "range": [low, high],
+            **{who: float(mean) for who, mean in means.items()},
+            "shares": taken,
+        }
+    return found
 
 
 def _record(
@@ -139,6 +191,7 @@ def _record(
         "shares": None if adapted.shares is None else dict(zip(labels, adapted.shares.tolist(), strict=True)),
         "verdict": None if adapted.verdict is None else adapted.verdict.as_json(),
         "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
+        "dimensions": _means(adapted, adapted.student.dimensions),
         "history": adapted.history,
     }
 
@@ -147,16 +200,20 @@ def _lalms(
     inputs: AdaptInputs, clips: Sequence[Clip], naming: Naming, cache: AudioCache
 ) -> list[NDArray[np.float64]]:
     """Draws (K, N, C) of each LALM."""
+    return [load_draws(path, clips, naming, cache, teacher) for path, teacher in _teachers(inputs)]
+
+
+def _teachers(inputs: AdaptInputs) -> list[tuple[Path, str | None]]:
+    """File and name of each LALM."""
     paths = list(inputs.draws)
     teachers: list[str | None] = [*inputs.teachers]
     if len(paths) == 1:
-        return [load_draws(paths[0], clips, naming, cache, teacher) for teacher in teachers or [None]]
+        return [(paths[0], teacher) for teacher in teachers or [None]]
     if teachers and len(teachers) != len(paths):
         raise MifuseError(
             f"{len(teachers)} teachers for {len(paths)} files of draws: name one for each file, in order"
         )
-    pairs = zip(paths, teachers or [None] * len(paths), strict=True)
-    return [load_draws(path, clips, naming, cache, teacher) for path, teacher in pairs]
+    return list(zip(paths, teachers or [None] * len(paths), strict=True))
 
 
 def _known(labelled: Path, clips: Sequence[Clip], naming: Naming, cache: AudioCache) -> Indices:

@@ -23,6 +23,7 @@ from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined
 from mifuse.errors import TrainingError
+from mifuse.fusion.dimensions import FusedDimensions, fuse_dimensions
 from mifuse.fusion.new_voices import held_out, predict_held_out
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import estimated_shares
@@ -32,11 +33,12 @@ from mifuse.fusion.weighting import Fused
 from mifuse.models.features import Features
 from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student
-from mifuse.models.training import Trainer, predict, same_shapes
+from mifuse.models.training import Trainer, mc_dropout_all, predict_all, same_shapes
 from mifuse.models.training_state import TrainingState, digest
 from mifuse.runs.processes import on_main_process
 from mifuse.voices.states import StatisticsAndStates
 from mifuse.voices.statistics import features_and_statistics
+from mifuse_runtime.dimensions import Ranges
 
 _LOGGER = logging.getLogger(__name__)
 Array = NDArray[np.float64]
@@ -57,6 +59,8 @@ class Adapted:
     probs: Array  # (N, C) of the student
     shares: Array | None = None  # of the classes, (C,), where they were known
     verdict: Verdict | None = None  # what to expect; None where the recipe has none
+    dimensions: FusedDimensions | None = None  # what it was taught of them; None: it has none
+    values: Array | None = None  # (N, V) of the student, from 0 to 1
 
 
 def adapt(
@@ -72,6 +76,8 @@ def adapt(
     check: NDArray[np.int64] | None = None,
     shares: Array | None = None,
     encoder: HubClassifier | None = None,
+    dimensions: Ranges | None = None,
+    dimension_draws: Sequence[Array] = (),
     student: Callable[[], Student] | None = None,
     state: Path | None = None,
     progress: Progress = lambda _: None,
@@ -84,11 +90,10 @@ def adapt(
         classifier: the source model; it is not changed. None: the LALMs alone teach.
         cache: of decoded audio and of what is computed of it; None: the one of this machine.
         labels: emotions in the order of the draws, where there is no classifier to ask; the default four.
-        known: class of each clip that the user has labelled, -1 of all others, (N,).
-        check: class of each clip of a random check set, -1 of all others, (N,): it corrects the verdict, and
-            the student does not learn from it.
+        known, check: classes (N,) that the user gives to learn from, or to measure by; -1 of other clips.
         shares: of the classes in the archive, (C,), where they are known.
         encoder: labels are held against its states of the clips, too, beside the statistics of the voice.
+        dimensions, dimension_draws: ranges, and their numbers by each LALM, (K, N, V) from 0 to 1, or NaN.
         student: makes the student before its first step; None: as `config` says.
         state: folder of the run's state: written after each epoch, continued from when it holds one.
         progress: called with the record of each epoch.
@@ -109,17 +114,39 @@ def adapt(
         clips, lalms, classifier, voices, cache=cache, config=config, seed=seed, known=known, shares=shares
     )
     features = features.spoken_by(on_main_process(lambda: teaching.speakers))
-    first = student or partial(first_student, classifier, labels, config, seed)
-    trainer = _trainer(teaching, first(), features)
-    saved = TrainingState(state, _settings(teaching, clips, cache, encoder))
-    adapted = _adapted(teaching, trainer, _fit(teaching, trainer, saved, progress))
+    first = student or partial(first_student, classifier, labels, config, seed, dimensions or {})
+    taught = _dimensions(teaching, features, dimensions or {}, dimension_draws)
+    trainer = _trainer(teaching, first(), features, taught)
+    saved = TrainingState(state, _settings(teaching, clips, cache, encoder, taught))
+    adapted = _adapted(teaching, trainer, _fit(teaching, trainer, saved, progress), taught)
     if not config.verdict or config.refine.rounds == 0:
         return adapted
     verdict = _verdict(adapted, teaching, trainer.features, first(), check=check, progress=progress)
     return replace(adapted, verdict=verdict)
 
 
-def _trainer(teaching: Teaching, student: Student, features: Features) -> Trainer:
+def _dimensions(
+    teaching: Teaching, features: Features, ranges: Ranges, draws: Sequence[Array]
+) -> FusedDimensions | None:
+    """What the student is taught of its dimensions; None: it has none."""
+    if not ranges:
+        return None
+    config, classifier = teaching.config, teaching.classifier
+    said = {"LALM" if len(draws) == 1 else f"LALM {i + 1}": one for i, one in enumerate(draws)}
+    own = classifier.dimensions if isinstance(classifier, Student) else {}
+    if isinstance(classifier, Student) and set(own) & set(ranges):
+        answers = mc_dropout_all(classifier, features, config.classifier_draws, teaching.seed)
+        places = {name: len(classifier.labels) + i for i, name in enumerate(own)}
+        columns = [
+            answers[..., places[n]] if n in own else np.full(answers.shape[:2], np.nan) for n in ranges
+        ]
+        said["classifier"] = np.stack(columns, axis=-1)
+    return fuse_dimensions(said, ranges)
+
+
+def _trainer(
+    teaching: Teaching, student: Student, features: Features, taught: FusedDimensions | None
+) -> Trainer:
     config, classifier = teaching.config, teaching.classifier
     return Trainer(
         student,
@@ -128,6 +155,7 @@ def _trainer(teaching: Teaching, student: Student, features: Features) -> Traine
         *(config.fit, teaching.seed),
         earlier=classifier if isinstance(classifier, Student) and config.keep > 0 else None,
         keep=config.keep,
+        dimensions=None if taught is None else taught.targets,
     )
 
 
@@ -217,7 +245,11 @@ def _check(
 
 
 def _settings(
-    teaching: Teaching, clips: Sequence[Clip], cache: AudioCache, encoder: HubClassifier | None
+    teaching: Teaching,
+    clips: Sequence[Clip],
+    cache: AudioCache,
+    encoder: HubClassifier | None,
+    taught: FusedDimensions | None,
 ) -> dict[str, Any]:
     """What must be the same when the run is continued."""
     classifier = teaching.classifier
@@ -229,6 +261,8 @@ def _settings(
         "shares": _digest_of(teaching.shares),
         "encoder": "" if encoder is None else encoder.encoder_digest(),
         "source": digest(weight.cpu().numpy().tobytes() for weight in weights),
+        "dimensions": {} if taught is None else {name: list(ends) for name, ends in taught.ranges.items()},
+        "numbers": _digest_of(None if taught is None else taught.values),
     }
 
 
@@ -236,13 +270,14 @@ def _digest_of(given: NDArray[Any] | None) -> str:
     return "" if given is None else digest([given.tobytes()])
 
 
-def _adapted(teaching: Teaching, trainer: Trainer, targets: Array) -> Adapted:
+def _adapted(teaching: Teaching, trainer: Trainer, targets: Array, taught: FusedDimensions | None) -> Adapted:
     student = (trainer.average if teaching.config.average else trainer.student).eval()
     if teaching.shares is not None and teaching.config.fit.balance > 0:
         student.move_prior(teaching.shares)
-    fused, classifier, probs = on_main_process(
-        lambda: (teaching.fused(), teaching.draws.mean(axis=0), predict(student, trainer.features))
+    fused, classifier, answers = on_main_process(
+        lambda: (teaching.fused(), teaching.draws.mean(axis=0), predict_all(student, trainer.features))
     )
+    classes = len(student.labels)
     return Adapted(
         student=student.cpu(),
         history=trainer.history,
@@ -250,17 +285,23 @@ def _adapted(teaching: Teaching, trainer: Trainer, targets: Array) -> Adapted:
         targets=targets,
         lalm=teaching.lalm.mean(axis=0),
         classifier=classifier,
-        probs=probs,
+        probs=answers[:, :classes],
         shares=teaching.shares,
+        dimensions=taught,
+        values=answers[:, classes:] if taught else None,
     )
 
 
 def first_student(
-    classifier: Student | HubClassifier | None, labels: Sequence[str], config: AdaptConfig, seed: int
+    classifier: Student | HubClassifier | None,
+    labels: Sequence[str],
+    config: AdaptConfig,
+    seed: int,
+    dimensions: Ranges | None = None,
 ) -> Student:
     """The student before its first step: the classifier's weights, or fresh ones."""
     torch.manual_seed(seed)
-    student = Student(labels=labels, size=config.size, dropout=config.dropout)
+    student = Student(labels, config.size, config.dropout, dimensions or ())
     if classifier is None or not config.warm_start:
         return student
     if isinstance(classifier, Student) and same_shapes(classifier, student):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -22,13 +23,21 @@ QUICK = {
 
 
 def level_decides(request: dict[str, Any], labels: list[str]) -> dict[str, float]:
-    """A LALM of one rule: the louder, the later in the alphabet; its draws differ a little."""
+    """A LALM of one rule: the louder, the later in the alphabet, and the higher each number asked for.
+
+    Its draws differ a little.
+    """
     level = 20 * np.log10(np.sqrt(np.mean(audio_of(request) ** 2)) + 1e-9)
     order = {label: place for place, label in enumerate(sorted(labels))}
     chance = np.random.default_rng(len(request["messages"][1]["content"][0]["text"]))
+    share = float(np.clip((level + 35) / 20 + chance.normal(0, 0.05), 0, 1).round(2))
     scores = np.array([-abs((level + 30) / 2 - order[label]) for label in labels])
     probs = np.exp(scores + chance.normal(0, 0.3, len(labels)))
-    return dict(zip(labels, (probs / probs.sum()).round(4).tolist(), strict=True))
+    asked = re.findall(r'"(\w+)", from ([-.\d]+)[^,]* to ([-.\d]+)', str(request["messages"]))
+    numbers = {
+        name: low + (high - low) * share for name, low, high in ((n, float(a), float(b)) for n, a, b in asked)
+    }
+    return dict(zip(labels, (probs / probs.sum()).round(4).tolist(), strict=True)) | numbers
 
 
 def mifuse(*words: str) -> str:

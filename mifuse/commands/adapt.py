@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mifuse.clips.labels import Naming
+from mifuse.commands.dimensions import dimension_options
 from mifuse.commands.encoders import encoder_option
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     help="Whose draws, when the store holds those of several; once for each that is wanted.",
 )
 @naming_options("Of the student, without a --source, or of hf:NAME.  [default: those of the draws]")
+@dimension_options("Numbers to teach, too, from the draws and the source.  [default: the source's]")
 @click.option(
     "--shares",
     metavar="EMOTION=SHARE,…",
@@ -88,6 +90,7 @@ def adapt(
     draws: tuple[Path, ...],
     teachers: tuple[str, ...],
     naming: Naming,
+    dimensions: dict[str, tuple[float, float]],
     shares: str | None,
     check: Path | None,
     labelled: Path | None,
@@ -125,7 +128,8 @@ def adapt(
     config = override(RECIPES[recipe], [start, *settings])
     if not is_main_process():
         tensorboard = None
-    inputs = AdaptInputs(source or earlier, target, draws, teachers, labelled, check, encoder, shares, naming)
+    given = (source or earlier, target, draws, teachers, labelled, check, encoder, shares, naming, dimensions)
+    inputs = AdaptInputs(*given)
     with epochs("adapt", config.steps) as progress:
         record = adapt_manifest(
             inputs,
@@ -144,12 +148,16 @@ def _show(record: Mapping[str, Any], out: Path, target: Path, config: AdaptConfi
     """What came of it, and what to do about it."""
     if as_json:
         parts = {name: record[name] for name in ("doubted", "shares", "verdict")}
+        parts |= {"dimensions": record["dimensions"]} if record["dimensions"] else {}
         deploy = None if record["verdict"] is None else record["verdict"]["deploy"]
         echo(json.dumps({"out": str(out), "deploy": deploy, **parts, **record["fusion"]}))
         return
     priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
     shown = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
     echo(f"{out}: adapted to {record['clips']} clips; predicted {shown}")
+    for name, one in record["dimensions"].items():
+        taught = " and ".join(f"{who} {share:.0%}" for who, share in one["shares"].items())
+        echo(f"{name}: {one['student']:.2f} on average, taught {one['taught']:.2f} by {taught}")
     if record["verdict"] is not None:
         echo(verdict_text(record["verdict"]))
     for line in _warnings(record, target, config.refine.speakers and config.refine.rounds > 0):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mifuse.commands.dimensions import dimension_options
 from mifuse.commands.labels import naming_options
 from mifuse.commands.output import echo
 from mifuse.commands.progress import bar, reading
@@ -75,6 +76,7 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     "--describe", "descriptions", multiple=True, metavar="LABEL=TEXT",
     help="What a label means, told in each question; once for each label.",
 )  # fmt: skip
+@dimension_options("Numbers to ask for beside the labels.")
 @click.option(
     "--dry-run", is_flag=True, help="Say what there is, what is missing and what it can cost; send nothing."
 )
@@ -113,6 +115,7 @@ def label(
     split: str,
     naming: Naming,
     descriptions: tuple[str, ...],
+    dimensions: dict[str, tuple[float, float]],
     dry_run: bool,
     budget_usd: float | None,
     yes: bool,
@@ -135,9 +138,8 @@ def label(
     if budget_usd is not None and not math.isfinite(budget_usd):
         raise click.UsageError(f"--budget-usd {budget_usd}: give an amount, or leave it out for no bound")
     settings, cache = options | {"logprobs": probs == "logprobs"}, AudioCache()
-    opened, rows = _open(
-        spec, model, manifest, cache, split=split, naming=naming, descriptions=descriptions, options=settings
-    )
+    questions: Any = {"descriptions": descriptions, "dimensions": dimensions, "options": settings}
+    opened, rows = _open(spec, model, manifest, cache, split=split, naming=naming, **questions)
     source, clips = opened.teacher.source, spoken(rows, cache, reading, broken=True)
     count = None if isinstance(draws, str) else draws or opened.teacher.default_draws
     summary: dict[str, Any] = {"teacher": str(source), "store": str(store_path)}

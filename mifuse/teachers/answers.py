@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mifuse.errors import DrawsError
-from mifuse.teachers.base import check_answer
+from mifuse.teachers.base import check_answer, check_dimensions
+from mifuse_runtime.dimensions import Ranges
 
 LEAST_MASS = 0.5  # of a label's tokens; below it the model was about to say something else
 
@@ -26,14 +27,28 @@ def parse(text: str, labels: Sequence[str]) -> dict[str, float]:
     >>> parse('Here: {"angry": 0.8, "sad": 0.2}.', ("angry", "sad"))
     {'angry': 0.8, 'sad': 0.2}
     """
+    return parse_all(text, labels, {})[0]
+
+
+def parse_all(text: str, labels: Sequence[str], ranges: Ranges) -> tuple[dict[str, float], dict[str, float]]:
+    """The probabilities, as of `parse`, and the numbers beside them in the same object.
+
+    Raises:
+        InvalidAnswerError: as of `parse`, or a dimension is missing, no number or out of its range.
+
+    >>> parse_all('{"angry": 0.8, "sad": 0.2, "arousal": 6}', ("angry", "sad"), {"arousal": (1, 7)})
+    ({'angry': 0.8, 'sad': 0.2}, {'arousal': 6.0})
+    """
     if not text.strip():
         raise InvalidAnswerError("the answer is empty")
     found = list(_objects(text))
     if len(found) != 1:
         what = "no JSON object" if not found else f"{len(found)} JSON objects, one is expected"
         raise InvalidAnswerError(f"{what} in the answer")
+    values = {name: value for name, value in found[0].items() if name in ranges}
+    probs = {name: value for name, value in found[0].items() if name not in ranges}
     try:
-        return check_answer(found[0], labels, "the answer")
+        return check_answer(probs, labels, "the answer"), check_dimensions(values, "the answer", ranges)
     except DrawsError as error:
         raise InvalidAnswerError(str(error)) from error
 

@@ -32,6 +32,7 @@ from mifuse.teachers.service import (
 )
 from mifuse.teachers.transport import client, is_open_to_readers, keep_to, within
 from mifuse.voices.prosody import MEASURES
+from mifuse_runtime.dimensions import Ranges
 
 # Tokens of a picture are pixels / 750, or patches of 28 x 28 pixels: the larger of the two.
 PICTURE_TOKENS = max(
@@ -87,6 +88,8 @@ class AnthropicTeacher:
         cache: AudioCache | None = None,
         labels: Sequence[str] = LABELS,
         descriptions: tuple[tuple[str, str], ...] = (),
+        *,
+        dimensions: Ranges | None = None,
     ) -> None:
         check_address(config.base_url)
         self.config = config
@@ -107,7 +110,13 @@ class AnthropicTeacher:
         self._clips, self._cache = clips, cache or AudioCache()
         self._voices: Voices | None = None
         self._measuring = threading.Lock()
-        self.prompts = Prompts(tuple(labels), "evidence", seed=config.seed, descriptions=descriptions)
+        self.dimensions = dict(dimensions or {})
+        self.prompts = Prompts(
+            *(tuple(labels), "evidence"),
+            seed=config.seed,
+            descriptions=descriptions,
+            dimensions=tuple(self.dimensions.items()),
+        )
         shape = {
             "evidence": evidence.VERSION, "effort": config.effort,
             "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,

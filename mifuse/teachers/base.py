@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,6 +11,7 @@ from typing import Protocol
 from mifuse.clips.labels import LONGEST, Naming, folded
 from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
+from mifuse_runtime.dimensions import Ranges
 
 # Verbalised probabilities come in steps of 0.05: a sum further off than two steps is not rounding.
 SUM_TOLERANCE = 0.1
@@ -49,6 +51,8 @@ class Answer:
     price_usd: float | None = None
     """Of the request, at the first of its draws too."""
     request_id: str | None = None
+    dimensions: Mapping[str, float] = field(default_factory=dict)
+    """Numbers beside the probabilities, in the range that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Said:
     """The distribution, where it needs no parsing."""
     problem: str = ""
     """Why the answer cannot be used whatever its text is: refused, cut off."""
+    dimensions: Mapping[str, float] = field(default_factory=dict)
+    """Numbers beside `probs`."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,32 @@ def check_distribution(probs: object, where: str) -> dict[str, float]:
     if abs(total - 1.0) > SUM_TOLERANCE + 1e-6:
         raise DrawsError(f"{where}: the probabilities sum to {total:.4g}, not 1: correct or remove this draw")
     return {name: float(value) for name, value in probs.items()}
+
+
+def check_dimensions(values: object, where: str, ranges: Ranges | None = None) -> dict[str, float]:
+    """Numbers of a draw, name -> value.
+
+    Args:
+        ranges: that were asked for: all of these, each within its range, and no others; None takes any.
+
+    Raises:
+        DrawsError: not a mapping, not numbers, NaN or infinite, or not as asked for.
+    """
+    if not isinstance(values, Mapping):
+        raise DrawsError(f"{where}: dimensions is {str(values)[:40]!r}: expected a number for each")
+    for name, value in values.items():
+        low, high = (ranges or {}).get(name, (-math.inf, math.inf))
+        if ranges is not None and name not in ranges:
+            raise DrawsError(
+                f"{where}: an unknown dimension {str(name)[:40]!r}, expected {', '.join(ranges)}"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DrawsError(f"{where}: {str(name)[:40]} is {str(value)[:40]!r}: expected a number")
+        if not low <= value <= high:
+            raise DrawsError(f"{where}: {name} is {value:g}: expected a number from {low:g} to {high:g}")
+    if absent := [name for name in ranges or () if name not in values]:
+        raise DrawsError(f"{where}: no number for {', '.join(absent)}: every answer must name all dimensions")
+    return {str(name): float(value) for name, value in values.items()}
 
 
 @functools.lru_cache(1024)

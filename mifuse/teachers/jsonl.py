@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip, Key, Manifest
 from mifuse.errors import DrawsError
-from mifuse.teachers.base import Answer, Source, check_distribution
+from mifuse.teachers.base import Answer, Source, check_dimensions, check_distribution
 from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.rows import StoredDraw
 
@@ -25,6 +25,8 @@ class JsonDraw:
     draw: int
     probs: dict[str, float]
     """In the teacher's words; 1 of the one that it voted for where it gave no probabilities."""
+    dimensions: dict[str, float] = field(default_factory=dict)
+    """Numbers beside them, in a range of the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def read_jsonl(file: Path | str) -> list[JsonDraw]:
     Line: `{"path": "clips/x.flac", "teacher": "name", "draw": 0, "probs": {"angry": 0.1, …}}`, optionally
     with `model`, `prompt` and, for clips that are parts of files, `start` and `end` in seconds and `channel`,
     as their row of the manifest has them. A teacher that only votes has `"label": "happy"` instead of
-    `probs`.
+    `probs`; one that says numbers, too, has `"dimensions": {"arousal": 4.5, …}` beside them.
 
     Raises:
         DrawsError: missing or empty file, or a line that is no draw, with its number.
@@ -85,10 +87,14 @@ def import_jsonl(
             "paths in the draws must be written as in the manifest"
         )
     sources = {draw.source for draw in known}
-    stored = {(s, d.clip, d.draw): d.answer.probs for s in sources for d in store.draws(s)}
+    stored = {(s, d.clip, d.draw): _said(d.answer) for s in sources for d in store.draws(s)}
     keys = [(draw.source, hashes[draw.clip], draw.draw) for draw in known]
-    differing = sum(stored.get(key, draw.probs) != draw.probs for key, draw in zip(keys, known, strict=True))
-    added = store.add(StoredDraw(*key, Answer(draw.probs)) for key, draw in zip(keys, known, strict=True))
+    given = [_said(draw) for draw in known]
+    differing = sum(stored.get(key, said) != said for key, said in zip(keys, given, strict=True))
+    added = store.add(
+        StoredDraw(*key, Answer(probs, dimensions=dimensions))
+        for key, (probs, dimensions) in zip(keys, given, strict=True)
+    )
     return Imported(added, len(known) - added, differing, len(draws) - len(known))
 
 
@@ -100,7 +106,7 @@ def export_jsonl(
     for clip in manifest.clips:
         clips.setdefault(cache.hash(clip), []).append(clip)
     lines = [
-        json_line(clip, draw.source, draw.draw, draw.answer.probs)
+        json_line(clip, draw.source, draw.draw, *_said(draw.answer))
         for one in ([source] if source else store.sources())
         for draw in store.draws(one)
         for clip in clips.get(draw.clip, ())
@@ -117,6 +123,10 @@ def export_jsonl(
     finally:
         temporary.unlink(missing_ok=True)
     return len(lines)
+
+
+def _said(draw: JsonDraw | Answer) -> tuple[dict[str, float], dict[str, float]]:
+    return dict(draw.probs), dict(draw.dimensions)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -160,10 +170,17 @@ def _parse(line: str, where: str) -> JsonDraw:
         if probs is not None or not isinstance(label, str):
             raise DrawsError(f"{where}: label is {str(label)[:40]!r}: expected one label, and no probs")
         probs = {label: 1.0}
-    return JsonDraw(Source(*names[1:]), clip, draw, check_distribution(probs, where))
+    dimensions = check_dimensions(row.get("dimensions", {}), where)
+    return JsonDraw(Source(*names[1:]), clip, draw, check_distribution(probs, where), dimensions)
 
 
-def json_line(clip: Clip, source: Source, draw: int, probs: Mapping[str, float] | None) -> str:
+def json_line(
+    clip: Clip,
+    source: Source,
+    draw: int,
+    probs: Mapping[str, float] | None,
+    dimensions: Mapping[str, float] | None = None,
+) -> str:
     """A draw of a clip as `read_jsonl` takes it."""
     row = {
         **dict(zip(("path", "start", "end", "channel"), clip.key, strict=True)),
@@ -172,5 +189,6 @@ def json_line(clip: Clip, source: Source, draw: int, probs: Mapping[str, float] 
         "prompt": source.prompt or None,
         "draw": draw,
         "probs": probs,
+        "dimensions": dimensions or None,
     }
     return json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n"

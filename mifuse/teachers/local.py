@@ -17,6 +17,7 @@ from mifuse.config import require
 from mifuse.errors import MifuseError
 from mifuse.teachers.base import Reply, Said, Source
 from mifuse.teachers.prompts import Prompts, with_transcript
+from mifuse_runtime.dimensions import Ranges
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class LocalTeacher:
         cache: AudioCache | None = None,
         labels: Sequence[str] = LABELS,
         descriptions: tuple[tuple[str, str], ...] = (),
+        *,
+        dimensions: Ranges | None = None,
     ) -> None:
         from transformers import AutoModelForMultimodalLM, AutoProcessor
 
@@ -76,7 +79,13 @@ class LocalTeacher:
             model.disable_talker()
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         self._cache = cache or AudioCache()
-        self.prompts = Prompts(tuple(labels), "audio", seed=config.seed, descriptions=descriptions)
+        self.dimensions = dict(dimensions or {})
+        self.prompts = Prompts(
+            *(tuple(labels), "audio"),
+            seed=config.seed,
+            descriptions=descriptions,
+            dimensions=tuple(self.dimensions.items()),
+        )
         shape = {
             "temperature": config.temperature, "per_request": self.per_request,
             "max_seconds": config.max_seconds, "max_tokens": config.max_tokens,

@@ -36,6 +36,7 @@ from mifuse.teachers.service import (
     service_error,
 )
 from mifuse.teachers.transport import client, is_open_to_readers, keep_to, within
+from mifuse_runtime.dimensions import Ranges
 
 AUDIO_TOKENS_PER_SECOND = (
     40  # the most of any model known: Gemini 32, Qwen2.5-Omni 25, Voxtral 12.5, OpenAI 10
@@ -81,6 +82,8 @@ class OpenAITeacher:
         cache: AudioCache | None = None,
         labels: Sequence[str] = LABELS,
         descriptions: tuple[tuple[str, str], ...] = (),
+        *,
+        dimensions: Ranges | None = None,
     ) -> None:
         check_address(config.base_url)
         self.config = config
@@ -105,8 +108,11 @@ class OpenAITeacher:
         self._cache = cache or AudioCache()
         self._seconds = functools.cache(duration)  # K requests a clip, each would open the file twice
         self._decoding = asyncio.Lock()  # for one long clip at a time: half an hour takes 450 MB
+        self.dimensions = dict(dimensions or {})
         self.prompts = Prompts(
-            tuple(labels), "audio", config.logprobs, config.seed, descriptions=descriptions
+            *(tuple(labels), "audio", config.logprobs, config.seed),
+            descriptions=descriptions,
+            dimensions=tuple(self.dimensions.items()),
         )
         shape = {
             "temperature": config.temperature, "per_request": self.per_request,

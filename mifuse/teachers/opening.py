@@ -14,6 +14,7 @@ from mifuse.errors import MifuseError
 from mifuse.teachers.base import Teacher
 from mifuse.teachers.prices import Price, price_of
 from mifuse.teachers.prompts import Prompts, describe
+from mifuse_runtime.dimensions import Ranges
 
 ROOMY = 8  # labels that the usual length of an answer has room for
 LABEL_TOKENS = 30  # of a label and its number in an answer, at most: foreign words take many
@@ -71,6 +72,7 @@ def open_teacher(
     labels: Sequence[str] = LABELS,
     descriptions: Sequence[str] = (),
     naming: Naming | None = None,
+    dimensions: Ranges | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Opened:
     """The teacher that `--teacher` and `--model` mean.
@@ -79,6 +81,7 @@ def open_teacher(
         labels: that are asked for; a replay and a classifier have their own.
         naming: of a classifier's labels.
         descriptions: of labels, as of `prompts.describe`.
+        dimensions: to ask for beside them; a replay and a classifier have their own.
         options: settings of the teacher's config that differ from their defaults, and `price`, `batch`.
 
     Raises:
@@ -92,6 +95,7 @@ def open_teacher(
     if batch and kind != "anthropic":
         raise OptionError(f"--batch: {kind} has no batches here: leave it out or use --teacher anthropic")
     asked: dict[str, Any] = {"labels": tuple(labels), "descriptions": _meanings(kind, descriptions, labels)}
+    asked["dimensions"] = _numbers(kind, dimensions, labels, given)
     if kind == "replay":
         return _open_replay(rest or manifest.parent / "lalm_draws.jsonl", model, given)
     if kind in CLASSIFIERS and rest:
@@ -127,6 +131,16 @@ def _meanings(kind: str, descriptions: Sequence[str], labels: Sequence[str]) -> 
         return describe(descriptions, labels)
     except MifuseError as error:
         raise OptionError(str(error)) from error
+
+
+def _numbers(kind: str, dimensions: Ranges | None, labels: Sequence[str], given: Mapping[str, Any]) -> Ranges:
+    if kind in UNASKED and dimensions:
+        raise OptionError(f"--targets: {kind} asks nothing and says what it has: leave it out")
+    if given.get("logprobs") and dimensions:
+        raise OptionError("--probs logprobs reads one word, no numbers: leave it out, or --targets")
+    if both := sorted({*labels} & {*(dimensions or {})}):
+        raise OptionError(f"--targets: {both[0]!r} is a label, too: rename one")
+    return dimensions or {}
 
 
 def _open_local(name: str, cache: AudioCache, given: dict[str, Any], asked: Mapping[str, Any]) -> Opened:

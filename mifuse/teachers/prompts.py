@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,13 @@ FORMAT = (
     "Be honest about doubt. Answer with one JSON object and nothing else: {example}, with your own numbers "
     "from 0 to 1 that sum to 1."
 )
+# What their ends mean; of others the number alone says it.
+ENDS = {
+    "arousal": ("very calm", "very excited"),
+    "dominance": ("very weak", "very strong"),
+    "valence": ("very unpleasant", "very pleasant"),
+}
+RATE = "Put into the same object, as numbers of their own that are no probabilities: {dimensions}."
 MEANING = "By {label} is meant: {text}."
 WORD = "Answer with exactly one word, one of: {labels}."
 
@@ -69,13 +76,14 @@ class Prompt:
     text: str
     labels: tuple[str, ...]
     """In the order of this question."""
+    dimensions: tuple[str, ...] = ()
 
     def schema(self) -> dict[str, Any]:
         """JSON schema of the answer."""
         return {
             "type": "object",
-            "properties": {label: {"type": "number"} for label in self.labels},
-            "required": list(self.labels),
+            "properties": {name: {"type": "number"} for name in (*self.labels, *self.dimensions)},
+            "required": [*self.labels, *self.dimensions],
             "additionalProperties": False,
         }
 
@@ -99,6 +107,8 @@ class Prompts:
     seed: int = 0
     descriptions: tuple[tuple[str, str], ...] = ()
     """Label and what it means, in one line."""
+    dimensions: tuple[tuple[str, tuple[float, float]], ...] = ()
+    """Numbers to ask for beside the probabilities, each with its range."""
 
     @functools.lru_cache(4096)  # noqa: B019 - a handful of instances, and what it keeps is small
     def get(self, number: int, attempt: int = 0) -> Prompt:
@@ -118,8 +128,14 @@ class Prompts:
         else:
             example = "{" + ", ".join(f'"{label}": …' for label in labels) + "}"
             parts = [task, scale.format(labels=named), *meanings, FORMAT.format(example=example)]
+            parts += [RATE.format(dimensions=", ".join(self._scales()))] if self.dimensions else []
         text = " ".join(parts)
-        return Prompt(SYSTEM[self.kind], text, labels)
+        return Prompt(SYSTEM[self.kind], text, labels, tuple(name for name, _ in self.dimensions))
+
+    def _scales(self) -> Iterator[str]:
+        for name, (low, high) in self.dimensions:
+            ends = [f" ({word})" for word in ENDS.get(name, ())] or ["", ""]
+            yield f'"{name}", from {low:g}{ends[0]} to {high:g}{ends[1]}'
 
     def hash(self, settings: Mapping[str, Any]) -> str:
         """Hex SHA-256 of all that shapes the questions; `settings` are those of the request."""
@@ -135,6 +151,7 @@ class Prompts:
             self.seed,
             # Without them the hash is what it was before there were any: draws are not bought twice.
             *([MEANING, self.descriptions] if self.descriptions else []),
+            *([RATE, ENDS, self.dimensions] if self.dimensions else []),
         ]
         return hashlib.sha256(json.dumps([shape, settings], sort_keys=True).encode()).hexdigest()
 

@@ -34,14 +34,16 @@ class ReplayTeacher:
         draws = read_jsonl(file)
         self.source = choose_source({draw.source for draw in draws}, name, str(file))
         draws = [draw for draw in draws if draw.source == self.source]
-        self._probs = {(draw.clip, draw.draw): draw.probs for draw in draws}
+        self._said = {
+            (draw.clip, draw.draw): Said(probs=draw.probs, dimensions=draw.dimensions) for draw in draws
+        }
         self._counts = Counter(draw.clip for draw in draws)
         self.default_draws = max(self._counts.values())
 
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
         """The file's draw; DrawsError when it has none."""
         try:
-            return Reply([Said(probs=self._probs[clip.key, draw]) for draw in draws])
+            return Reply([self._said[clip.key, draw] for draw in draws])
         except KeyError:
             count = self._counts[clip.key]
             raise DrawsError(f"{self._file} has {count or 'no'} draws of {clip.name!r}") from None

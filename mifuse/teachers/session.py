@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from mifuse.errors import AudioError, DrawsError
-from mifuse.teachers.answers import parse
+from mifuse.teachers.answers import parse_all
 from mifuse.teachers.base import Answer, Invalid, Reply, Said, Teacher, check_answer, check_distribution
 from mifuse.teachers.pacing import LONGEST_WAIT, Pace, backoff
 from mifuse.teachers.prices import Price
@@ -23,6 +23,7 @@ from mifuse.teachers.store.ledger import Grant, Wanted
 from mifuse.teachers.store.rows import Settled, StoredDraw, StoredInvalid
 from mifuse.teachers.together import Together
 from mifuse.teachers.transport import within
+from mifuse_runtime.dimensions import Ranges
 from mifuse_runtime.shown import shown
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class Run:
         self._room = asyncio.Event()  # one of them was answered
         self._closings = 0  # how many were
         self._deadline: float = getattr(teacher, "deadline", DEADLINE)
+        self._ranges: Ranges = getattr(teacher, "dimensions", {})  # of the numbers that it is asked for
         self._taken: dict[tuple[str, int], float] = {}  # since when another process asks for it, s
         self._failures = 0  # in a row
         self._excessive, self._asked_again = 0, 0.0
@@ -356,7 +358,7 @@ class Run:
                 answer = Invalid(verdict, attempt, raw, *paid, reply.request_id)
                 invalid.append(StoredInvalid(group.clip_hash, draw, answer))
             else:
-                kept = Answer(verdict, raw, *paid, reply.request_id)
+                kept = Answer(verdict[0], raw, *paid, reply.request_id, verdict[1])
                 draws.append(StoredDraw(self.teacher.source, group.clip_hash, draw, kept))
             paid = (None, usd and 0.0)  # the first draw of a request carries its price
         await self.settling.put(Settled(self.teacher.source, grant.id, usd or 0.0, draws, invalid))
@@ -369,16 +371,16 @@ class Run:
         self.progress(len(draws))
         return [draw.draw for draw in draws]
 
-    def _judge(self, said: Said) -> dict[str, float] | str:
-        """The distribution, or why there is none."""
+    def _judge(self, said: Said) -> tuple[dict[str, float], dict[str, float]] | str:
+        """The distribution and the numbers beside it, or why there is none."""
         if said.problem:
             return shown(said.problem, PROBLEM)
         try:
             if self.labels is None:  # draws that were made elsewhere, over whatever set
-                return check_distribution(said.probs, "the answer")
+                return check_distribution(said.probs, "the answer"), dict(said.dimensions)
             if said.probs is not None:
-                return check_answer(said.probs, self.labels, "the answer")
-            return parse(said.text, self.labels)
+                return check_answer(said.probs, self.labels, "the answer"), dict(said.dimensions)
+            return parse_all(said.text, self.labels, self._ranges)
         except DrawsError as error:
             return shown(error, PROBLEM)
 

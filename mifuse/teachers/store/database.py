@@ -20,7 +20,7 @@ from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.store import ledger, schema
 from mifuse.teachers.store.ledger import OF_SOURCE, Grant, Wanted
 from mifuse.teachers.store.room import Room
-from mifuse.teachers.store.rows import OpenBatch, Settled, StoredDraw, key_of, row_of
+from mifuse.teachers.store.rows import OpenBatch, Settled, StoredDraw, dimensions_of, key_of, row_of
 from mifuse_runtime.shown import shown
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ INSERT OR REPLACE INTO invalid
     (teacher, model, prompt, clip, draw, problem, attempt, raw, usage, price_usd, request_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_INSERT_DIMENSIONS = "INSERT OR IGNORE INTO dimensions VALUES (?, ?, ?, ?, ?, ?)"
 _KNOWN_INVALID = f"SELECT count(*) FROM invalid WHERE {OF_SOURCE} AND clip = ? AND draw = ? AND attempt = ?"
 _SPEND = """
 INSERT INTO spending (teacher, model, prompt, usd) VALUES (?, ?, ?, ?)
@@ -177,6 +178,8 @@ class DrawsStore:
                 self._db.executemany(_INSERT, draws)
                 new = self._db.total_changes - before
                 added += new
+                numbers = [dimensions_of(draw) for draw in one.draws if draw.answer.dimensions]
+                self._db.executemany(_INSERT_DIMENSIONS, numbers)
                 known = sum(
                     self._db.execute(_KNOWN_INVALID, (*row[:5], row[6])).fetchone()[0] for row in invalid
                 )
@@ -293,6 +296,8 @@ class DrawsStore:
             sources = [source] if source else self._sources(what)
             self._db.executemany(_SPEND, [(*key_of(one), 0.0) for one in sources])
             self._db.execute(f"UPDATE spending SET prunes = prunes + 1 {where}", key)
+            if what == "draws":
+                self._db.execute(f"DELETE FROM dimensions {where}", key)
             return self._db.execute(f"DELETE FROM {what} {where}", key).rowcount
 
     def prunes(self, source: Source) -> int:
@@ -334,15 +339,20 @@ class DrawsStore:
 
     def draws(self, source: Source) -> Iterator[StoredDraw]:
         """The draws of a source, by clip and number."""
-        columns = "clip, draw, probs, raw, usage, price_usd, request_id"
-        query = f"SELECT {columns} FROM draws WHERE {OF_SOURCE} ORDER BY clip, draw"
+        columns = "clip, draw, probs, raw, usage, price_usd, request_id, said"
+        both = "draws LEFT JOIN dimensions USING (teacher, model, prompt, clip, draw)"
+        query = f"SELECT {columns} FROM {both} WHERE {OF_SOURCE} ORDER BY clip, draw"
         with self._one_line_errors():
-            for clip, draw, probs, raw, usage, price, request in self._db.execute(query, key_of(source)):
+            for clip, draw, probs, raw, usage, price, request, said in self._db.execute(
+                query, key_of(source)
+            ):
                 used = None if usage is None else json.loads(usage)
-                found = json.loads(probs)
+                found, numbers = json.loads(probs), {} if said is None else json.loads(said)
                 if not isinstance(found, dict) or not isinstance(clip, str) or not isinstance(draw, int):
                     raise ValueError(f"draw {draw!r} of clip {clip!r} has the probabilities {probs!r}")
-                yield StoredDraw(source, clip, draw, Answer(found, raw, used, price, request))
+                if not isinstance(numbers, dict):
+                    raise ValueError(f"draw {draw!r} of clip {clip!r} has the dimensions {said!r}")
+                yield StoredDraw(source, clip, draw, Answer(found, raw, used, price, request, numbers))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

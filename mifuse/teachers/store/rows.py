@@ -57,6 +57,11 @@ def key_of(source: Source) -> tuple[str, str, str]:
     return source.teacher, source.model, source.prompt
 
 
+def dimensions_of(row: StoredDraw) -> tuple[object, ...]:
+    """A row of the table `dimensions`."""
+    return (*key_of(row.source), row.clip, row.draw, json.dumps(dict(row.answer.dimensions)))
+
+
 def row_of(source: Source, row: StoredDraw | StoredInvalid) -> tuple[object, ...]:
     answer = row.answer
     usage = None if answer.usage is None else json.dumps(dict(answer.usage))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION_ID = 0x4D694675  # "MiFu", in the header of the file
-SCHEMA = 2
+SCHEMA = 3
 
 _SOURCE = "teacher TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL"  # prompt: hash
 # One statement list a schema; a file of schema n gets all after the n-th.
@@ -77,6 +77,17 @@ CREATE TABLE batches (
     requests INTEGER NOT NULL,
     sender TEXT NOT NULL,      -- host:process
     created REAL NOT NULL
+)
+""",
+    ),
+    (
+        f"""
+CREATE TABLE dimensions (
+    {_SOURCE},
+    clip TEXT NOT NULL,
+    draw INTEGER NOT NULL,
+    said TEXT NOT NULL,        -- JSON, name -> number, as the teacher said it
+    PRIMARY KEY (teacher, model, prompt, clip, draw)
 )
 """,
     ),
