@@ -2,6 +2,7 @@
 
     MIFUSE_CORPORA=… python -m benchmarks.voice            # 60 clips a corpus
     MIFUSE_CORPORA=… python -m benchmarks.voice --clean    # recordings that `predict` refuses as "no speech"
+    MIFUSE_CORPORA=… python -m benchmarks.voice --clean --seconds 0.5    # the same of their loudest part
     python -m benchmarks.voice --fit                       # make vad.json anew (espeak-ng)
 
 silero-vad (MIT) serves this measurement alone: pip install --no-deps silero-vad, for its ONNX file.
@@ -38,9 +39,12 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="dB (20 10 5 0)")
     parser.add_argument("--fit", action="store_true", help="fit the network and write runtime's vad.json")
     parser.add_argument("--clean", action="store_true", help="count clean recordings without speech")
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="with --clean: of the loudest part (0: all)"
+    )
     arguments = parser.parse_args()
     if arguments.clean:
-        _clean()
+        _clean(arguments.seconds)
         return
     if arguments.fit:
         from benchmarks.voice.fit import write
@@ -77,17 +81,27 @@ def main() -> None:
         print(f"{name}: {1e6 * spent[name] / frames:.1f} µs a frame of 32 ms")
 
 
-def _clean() -> None:
-    """Recordings of each corpus, as they are, in which the gate finds no speech: each is an error."""
+def _clean(seconds: float) -> None:
+    """Recordings of each corpus, or their loudest seconds, in which the gate finds no speech: errors."""
     for corpus in CORPORA:
         folder = Path(_corpora()) / corpus
         names = {row["path"] for part in ("source", "target") for row in _rows(folder / f"{part}.csv")}
         refused = []
         for name in sorted(names):
             samples, rate = soundfile.read(folder / name, dtype="float32")
-            if speech_share(trim_silence(samples, rate), Settings(), rate) < Settings().speech:
+            part = _loudest(trim_silence(samples, rate), round(seconds * rate))
+            if speech_share(part, Settings(), rate) < Settings().speech:
                 refused.append(name)
         print(f"{corpus}: {len(refused)} of {len(names)} refused {' '.join(refused)}", flush=True)
+
+
+def _loudest(samples: Floats, size: int) -> Floats:
+    """The loudest part of so many samples; 0: all of them."""
+    if not 0 < size < samples.size:
+        return samples
+    energy = np.cumsum(np.square(samples, dtype=np.float64))
+    start = int(np.argmax(energy[size:] - energy[:-size]))
+    return samples[start : start + size]
 
 
 def _rows(file: Path) -> list[dict[str, str]]:

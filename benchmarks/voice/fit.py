@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from scipy.signal import lfilter, resample_poly
 
 from benchmarks.voice.ports import write_ports
-from benchmarks.voice.sounds import FRAME, mixed
+from benchmarks.voice.sounds import FRAME, Speech, mixed, sound
 from mifuse_runtime import vad
 from mifuse_runtime.audio import Floats
 
@@ -29,9 +30,10 @@ TEXTS = {
     "sw": "Habari za asubuhi, ningependa kuzungumza na meneja wenu kuhusu akaunti yangu.",
 }
 VOICES = ("", "+m1", "+m3", "+m5", "+m7", "+f1", "+f2", "+f3", "+f4", "+f5", "+croak", "+whisper")
-SECONDS, HIDDEN, EPOCHS, BATCH, RATE = 4, 16, 12, 1024, 3e-3
+SECONDS, HIDDEN, SECOND, EPOCHS, BATCH, RATE = 4, 24, 16, 30, 32, 4e-3
 MISSES = 2.0  # what a lost frame of speech costs against a false alarm, beside their shares
 LEVELS = (25, 12, 4)  # dB of the speech over the sounds
+ALONE = {"music": 250, "tones": 60, "hum": 60, "hiss": 60, "breath": 60}  # pieces without speech
 
 
 def voices(count: int, seed: int = 0) -> list[Floats]:
@@ -81,41 +83,112 @@ def plain(count: int, seed: int = 1) -> list[Floats]:
     return clips
 
 
-def fit(count: int = 240) -> dict[str, object]:
-    """Weights and biases, as `vad.json` holds them."""
-    clips, inputs, targets = [*voices(count), *plain(count // 5)], [], []
-    torch.manual_seed(0)
-    rng = np.random.default_rng(1)
+Example = tuple[Floats, Speech, Speech]
+
+
+class Network(torch.nn.Module):
+    """The gate's network, to be fitted: `vad.log_power` (B, T, VALUES) -> log odds of speech (B, T)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        fine = vad.FINE[1] - vad.FINE[0]
+        groups = torch.zeros(vad.VALUES, fine // vad.GROUP + vad.BANDS)
+        for value in range(vad.VALUES):
+            column = value // vad.GROUP if value < fine else value - fine + fine // vad.GROUP
+            groups[value, column] = 1 / vad.GROUP if value < fine else 1
+        self.groups = groups
+        self.power = torch.nn.Linear(vad.VALUES, HIDDEN)
+        self.changes = torch.nn.Linear(groups.shape[1] * len(vad.LAGS), HIDDEN, bias=False)
+        self.second = torch.nn.Linear(2 * HIDDEN, SECOND)
+        self.output = torch.nn.Linear(SECOND, 1)
+
+    def weights(self) -> torch.Tensor:
+        """Of a frame's power: of sum 0, so that a level makes no difference."""
+        return self.power.weight - self.power.weight.mean(dim=1, keepdim=True)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        before = lambda x, count: torch.cat([x[:, :1].expand(-1, count, -1), x], dim=1)  # noqa: E731
+        lead, length = max(vad.LAGS), values.shape[1]
+        known = before(values, lead)
+        changes = [
+            (values - known[:, lead - lag : lead - lag + length]).abs() @ self.groups for lag in vad.LAGS
+        ]
+        hidden = torch.nn.functional.linear(values, self.weights(), self.power.bias)
+        hidden = torch.relu(hidden + self.changes(torch.cat(changes, dim=2)))
+        mean = before(hidden, vad.CONTEXT - 1).unfold(1, vad.CONTEXT, 1).mean(dim=3)
+        return self.output(torch.relu(self.second(torch.cat([hidden, mean], dim=2))))[..., 0]
+
+
+def examples(count: int) -> list[Example]:
+    """Log power (k, VALUES), speech and sure frames (k,) of voices among sounds."""
+    clips, rng, found = [*voices(count), *plain(count // 5)], np.random.default_rng(1), []
     for number, decibels in enumerate(LEVELS):
         for _, made, speech, sure in mixed(clips[number :: len(LEVELS)], decibels, number, telephone=0.4):
             frames = (made * np.float32(10 ** rng.uniform(-1, 0))).reshape(-1, FRAME)
-            values, _ = vad.features(frames, None)
-            inputs.append(values[sure[: len(values)]])
-            targets.append(speech[sure[: len(speech)]])
-    values, wanted = np.concatenate(inputs), torch.from_numpy(np.concatenate(targets).astype(np.float32))
-    mean, spread = values.mean(axis=0), values.std(axis=0) + 1e-3
-    known = torch.from_numpy((values - mean) / spread)
-    network = torch.nn.Sequential(
-        torch.nn.Linear(vad.INPUTS, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 1)
-    )
-    optimizer = torch.optim.Adam(network.parameters(), RATE, weight_decay=1e-5)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * (len(known) // BATCH))
-    loss = torch.nn.BCEWithLogitsLoss(pos_weight=MISSES * (1 - wanted.mean()) / wanted.mean())
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(known)).split(BATCH)[: len(known) // BATCH]:
+            size = min(len(frames), len(speech), len(sure))
+            found.append((vad.log_power(frames[:size]), speech[:size], sure[:size]))
+    return found
+
+
+def alone() -> list[Example]:
+    """The same of sounds in which nobody speaks."""
+    rng, found = np.random.default_rng(3), []
+    for kind, count in ALONE.items():
+        for _ in range(count):
+            made = sound(kind, SECONDS * 16_000, rng) * np.float32(10 ** rng.uniform(-2.5, -0.5))
+            values = vad.log_power(vad.framed(made, 16_000))
+            found.append((values, np.zeros(len(values), bool), np.ones(len(values), bool)))
+    return found
+
+
+def fit(count: int = 360) -> dict[str, object]:
+    """Weights and biases, as `vad.json` holds them."""
+    torch.manual_seed(0)
+    rng, known, network = np.random.default_rng(2), [*examples(count), *alone()], Network()
+    sizes = np.array([len(values) for values, _, _ in known])
+    voiced = np.concatenate([speech[sure] for _, speech, sure in known]).mean()
+    loss = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(MISSES * (1 / voiced - 1)), reduction="none")
+    optimizer = torch.optim.Adam(network.parameters(), weight_decay=1e-5)
+    steps = EPOCHS * -(-len(known) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
+    for epoch in range(EPOCHS):
+        order = np.argsort(sizes + rng.uniform(0, 10, sizes.size))  # of about one length together
+        for rows in rng.permutation(-(-len(known) // BATCH)):
+            values, speech, sure = _batch([known[i] for i in order[rows * BATCH :][:BATCH]], rng)
             optimizer.zero_grad()
-            loss(network(known[rows])[:, 0], wanted[rows]).backward()
+            ((loss(network(values), speech) * sure).sum() / sure.sum()).backward()
             optimizer.step()
             schedule.step()
-    first, last = network[0], network[2]
-    weights = first.weight.detach().numpy() / spread
-    bias = first.bias.detach().numpy() - weights @ mean
-    rounded = lambda array: [float(f"{value:.5g}") for value in np.ravel(array)]  # noqa: E731
+        print(f"epoch {epoch + 1} of {EPOCHS}", flush=True)
+    return _content(network)
+
+
+def _batch(
+    some: Sequence[Example], rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log power (B, T, VALUES) at levels of their own, speech and what counts (B, T)."""
+    shape = (len(some), max(len(values) for values, _, _ in some))
+    values, speech, sure = np.zeros((*shape, vad.VALUES), np.float32), np.zeros(shape), np.zeros(shape)
+    for row, (logs, voiced, counts) in enumerate(some):
+        # A third of them begin anywhere, as clips that are cut out of speech do.
+        start = rng.integers(max(1, len(logs) - vad.CONTEXT)) if rng.random() < 1 / 3 else 0
+        logs, voiced, counts = logs[start:], voiced[start:], counts[start:]  # noqa: PLW2901
+        power = np.maximum(np.exp(logs) - vad.POWER_FLOOR, 0) * 10 ** rng.uniform(-2, 0)
+        values[row, : len(logs)] = np.log(power + vad.POWER_FLOOR)
+        speech[row, : len(logs)], sure[row, : len(logs)] = voiced, counts
+    return torch.from_numpy(values), torch.from_numpy(speech).float(), torch.from_numpy(sure).float()
+
+
+def _content(network: Network) -> dict[str, object]:
+    hidden = torch.cat([network.weights(), network.changes.weight], dim=1)
+    rounded = lambda array: [float(f"{value:.5g}") for value in np.ravel(array.detach())]  # noqa: E731
     return {
-        "hidden": [rounded(row) for row in weights.T],
-        "hidden_bias": rounded(bias),
-        "output": rounded(last.weight.detach().numpy()),
-        "output_bias": rounded(last.bias.detach().numpy())[0],
+        "hidden": [rounded(row) for row in hidden.T],
+        "hidden_bias": rounded(network.power.bias),
+        "second": [rounded(row) for row in network.second.weight.T],
+        "second_bias": rounded(network.second.bias),
+        "output": rounded(network.output.weight),
+        "output_bias": rounded(network.output.bias)[0],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from mifuse_runtime import vad
@@ -30,17 +31,22 @@ def _javascript() -> str:
 
 
 def _cpp() -> str:
-    hidden, hidden_bias, output, output_bias = vad.layers()
-    rows = ",\n".join("{" + ",".join(map(_number, row)) + "}" for row in hidden)
-    lists = [",".join(map(_number, values)) for values in (hidden_bias, output)]
+    content = json.loads(vad.weights())
+    inputs, units, second = len(content["hidden"]), len(content["hidden_bias"]), len(content["second_bias"])
+    lists = {key: ",".join(map(_number, content[key])) for key in ("hidden_bias", "second_bias", "output")}
+    rows = {
+        key: ",\n".join("{" + ",".join(map(_number, row)) + "}" for row in content[key])
+        for key in ("hidden", "second")
+    }
     return (
         f"// The network of gate.h: {HELD}\n#pragma once\n\n"
         "namespace mifuse {\n\n"
-        f"constexpr unsigned INPUTS = {len(hidden)}, UNITS = {len(output)};\n"
-        f"constexpr float OUTPUT_BIAS = {_number(output_bias)};\n"
-        f"constexpr float HIDDEN_BIAS[] = {{{lists[0]}}};\n"
-        f"constexpr float OUTPUT[] = {{{lists[1]}}};\n"
-        f"constexpr float HIDDEN[][UNITS] = {{\n{rows}}};\n\n"
+        f"constexpr float OUTPUT_BIAS = {_number(content['output_bias'])};\n"
+        f"constexpr float HIDDEN_BIAS[{units}] = {{{lists['hidden_bias']}}};\n"
+        f"constexpr float SECOND_BIAS[{second}] = {{{lists['second_bias']}}};\n"
+        f"constexpr float OUTPUT[{second}] = {{{lists['output']}}};\n"
+        f"constexpr float HIDDEN[{inputs}][{units}] = {{\n{rows['hidden']}}};\n"
+        f"constexpr float SECOND[{2 * units}][{second}] = {{\n{rows['second']}}};\n\n"
         "}  // namespace mifuse\n"
     )
 

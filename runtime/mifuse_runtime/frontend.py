@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from mifuse_runtime.audio import Floats
@@ -19,8 +21,7 @@ class MelPower:
         self.hop, self.mels, self._folded = settings.hop, settings.mels, settings.folded
         self._filters = filters(settings, rate)
         self._rows = max(1, ONE_THREAD // self._filters.size)
-        window = np.hanning(2 * self.hop + 1)[:-1]
-        self._rising, self._falling = (window / window.sum()).astype(np.float32).reshape(2, -1)
+        self._rising, self._falling = halves(self.hop)
 
     def clip(self, samples: Floats) -> Floats:
         """Mel power (frames, mels) of samples (n,): one frame for each hop that begins in them, and one."""
@@ -35,8 +36,8 @@ class MelPower:
             first, second = near[:-1] * self._rising, near[1:] * self._falling
             spectra = np.fft.rfft(first + second if self._folded else np.concatenate([first, second], axis=1))
             squares = spectra.real**2 + spectra.imag**2
-            for first in range(0, len(out), self._rows):
-                part = slice(first, first + self._rows)
+            for row in range(0, len(out), self._rows):
+                part = slice(row, row + self._rows)
                 np.matmul(squares[part], self._filters, out=out[part])
         return power
 
@@ -73,6 +74,14 @@ class Frames:
         power[0], power[1 + kept :] = fresh[0], fresh[lead:]
         self._first, self._end, self._power = first, first + samples.size // hop, power
         return power
+
+
+@lru_cache(maxsize=8)
+def halves(hop: int) -> tuple[Floats, Floats]:
+    """Both halves (hop,) of a frame's window, which has the sum 1: a sine has one power at any rate."""
+    window = np.hanning(2 * hop + 1)[:-1]
+    rising, falling = (window / window.sum()).astype(np.float32).reshape(2, -1)
+    return rising, falling
 
 
 def filters(settings: FrontEnd, rate: int) -> Floats:

@@ -1,12 +1,14 @@
-"""The voice-activity gate: which frames of a signal are speech, by a small network on half a second of bands.
+"""The voice-activity gate: which frames of a signal are speech, by a network on half a second of spectra.
 
-Energy and spectral flatness take tones and music for speech, and lose a voice in hiss. The network has 1,265
-numbers (`vad.json`), fitted by `python -m benchmarks.voice --fit` and measured there beside silero-vad.
+Energy and flatness take tones and music for speech, and lose a voice in hiss; mel bands do not tell held
+notes from a voice. The network has 4,473 numbers (`vad.json`), fitted by `python -m benchmarks.voice --fit`
+and measured there beside silero-vad.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -16,20 +18,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.audio import Floats
+from mifuse_runtime.frontend import halves
 from mifuse_runtime.settings import Settings
 
 Vad = Callable[[Floats], float]  # a frame's samples at the model's rate -> probability of speech, or a bool
 
 FRAME = 0.032  # seconds; 512 samples at 16 kHz, the length that silero-vad takes
-SPACING = 1 / FRAME  # Hz between bins
+SPACING = 62.5  # Hz between bins: the halves of a frame are added before the DFT
+BINS = 129  # to 8 kHz; a lower rate has fewer
+FINE = (1, 49)  # bins that are looked at one by one, to 3 kHz
+GROUP = 6  # of them whose changes are averaged
 BANDS, LOW, HIGH = 20, 80.0, 7600.0  # mel bands, and Hz from the first to the last
-OCTAVES = (8, 16, 32, 64, 128, 256)  # bins: 250 Hz, 500 Hz, … 8 kHz
-FINE = (3, 131)  # bins whose pattern is held against that of some frames before
-LAGS = (1, 3, 6)  # frames
-CONTEXT = 16  # frames that means and deviations are taken over, with this one
-INPUTS = 3 * BANDS + 2 * (len(OCTAVES) - 1) + 2 * len(LAGS)
+VALUES = FINE[1] - FINE[0] + BANDS  # of a frame: log power
+LAGS = (1, 3, 6)  # frames that changes are measured over
+CONTEXT = 16  # frames that means are taken over, with this one
 PIECE = 128  # frames at a time
-_FLOOR, _BAND_FLOOR = 1e-12, 1e-9  # power, so that digital silence has a logarithm
+POWER_FLOOR = 1e-9  # so that digital silence has a logarithm
+_FLOOR = 1e-12
 
 
 class VoiceGate:
@@ -37,7 +42,7 @@ class VoiceGate:
 
     def __init__(self, settings: Settings, rate: int, vad: Vad | None = None) -> None:
         self._settings, self._rate, self._vad = settings, rate, vad
-        self._frame = round(FRAME * rate)
+        self._frame = frame_size(rate)
         self.reset()
 
     def reset(self) -> None:
@@ -70,22 +75,27 @@ class VoiceGate:
 
 
 class Past(NamedTuple):
-    """What the network needs of the frames before: their features, and the fine spectra of the last ones."""
+    """What the network needs of the frames before."""
 
-    features: Floats  # (CONTEXT - 1, …)
-    fine: Floats  # (max(LAGS), …)
+    values: Floats  # (max(LAGS), VALUES)
+    hidden: Floats  # (CONTEXT, H)
     passed: bool = False  # whether the last frame passed
+
+
+def frame_size(rate: int) -> int:
+    """Samples of a frame, an even number."""
+    return 2 * round(FRAME / 2 * rate)
 
 
 def framed(samples: Floats, rate: int) -> Floats:
     """The whole frames in samples (n,), (k, frame)."""
-    frame = round(FRAME * rate)
+    frame = frame_size(rate)
     return samples[: samples.size // frame * frame].reshape(-1, frame)
 
 
 def speech_share(samples: Floats, settings: Settings, rate: int) -> float:
     """Share of the frames of a clip (n,) that are speech; what is less than a frame counts as one."""
-    frame = round(FRAME * rate)
+    frame = frame_size(rate)
     padded = np.pad(samples, (0, max(0, frame - samples.size))) if samples.size < frame else samples
     return float(speech_frames(framed(padded, rate), settings)[0].mean())
 
@@ -100,92 +110,82 @@ def speech_frames(
     frames: Floats, settings: Settings, past: Past | None = None
 ) -> tuple[NDArray[np.bool_], Past | None]:
     """Which frames (k, n) of 32 ms are speech, (k,), and what the next call needs of them."""
-    speech = np.zeros(len(frames), np.bool_)
-    network = layers()
-    least = np.log(max(settings.voice, _FLOOR) / max(1 - settings.voice, _FLOOR))
+    speech = np.empty(len(frames), np.bool_)
+    loud = max(0.0, 10 ** (settings.level / 10) - _FLOOR) * frames.shape[1]
+    least = math.log(max(settings.voice, _FLOOR) / max(1 - settings.voice, _FLOOR))
     for at in range(0, len(frames), PIECE):
-        piece = frames[at : at + PIECE]
-        loud = levels(piece)
-        found = loud >= settings.level
+        piece, found = frames[at : at + PIECE], speech[at : at + PIECE]
+        np.greater_equal(np.einsum("ij,ij->i", piece, piece), loud, out=found)
         if settings.voice > 0:
-            before = past.passed if past else False
-            values, past = features(piece, past)
-            hidden = np.maximum(0, values @ network[0] + network[1])
-            found &= hidden @ network[2] + network[3] >= least
-            past = past._replace(passed=bool(found[-1]))
-            found[1:] &= found[:-1].copy()  # a voice lasts longer than a click: two frames or more
-            found[0] &= before
-        speech[at : at + PIECE] = found
+            before = past is not None and past.passed
+            scores, past = network(log_power(piece), past)
+            passed = found & (scores >= least)
+            past = past._replace(passed=bool(passed[-1]))
+            # A voice lasts longer than a click: two frames or more.
+            np.logical_and(passed[1:], passed[:-1], out=found[1:])
+            found[0] = before and passed[0]
     return speech, past
 
 
-def features(frames: Floats, past: Past | None) -> tuple[Floats, Past]:
-    """What the network looks at in frames (k, n), at any level: (k, INPUTS), and what the next call needs.
+def log_power(frames: Floats) -> Floats:
+    """Of frames (k, n): log power of the bins in `FINE` and of the bands, (k, VALUES)."""
+    half = frames.shape[1] // 2
+    rising, falling = halves(half)
+    folded = frames[:, :half] * rising
+    folded += frames[:, half:] * falling
+    spectra = np.fft.rfft(folded)
+    parts = spectra.view(spectra.real.dtype)[:, : 2 * BINS]
+    np.multiply(parts, parts, out=parts)
+    power = (parts[:, ::2] + parts[:, 1::2]).astype(np.float32, copy=False)  # NumPy 1 gives float64
+    if power.shape[1] < BINS:  # a lower rate
+        power = np.pad(power, ((0, 0), (0, BINS - power.shape[1])))
+    values = np.empty((len(frames), VALUES), np.float32)
+    values[:, :-BANDS] = power[:, slice(*FINE)]
+    values[:, -BANDS:] = power @ bands()
+    values += np.float32(POWER_FLOOR)
+    return np.log(values, out=values)
 
-    Log power of the bands against their mean of half a second: now, on average, and its deviation; flatness
-    by octaves (low for harmonics); likeness to spectra some frames before (high for tones).
+
+def network(values: Floats, past: Past | None) -> tuple[Floats, Past]:
+    """Log odds of speech (k,) of what `log_power` made of frames, and what the next call needs.
+
+    A frame's power, and by how much it differs from some frames before: held notes stay as they are. The
+    sums of weights over a frame's power are 0, so that a level makes no difference.
     """
-    now = np.empty((len(frames), BANDS + len(OCTAVES) - 1 + len(LAGS)), np.float32)
-    fine = np.empty((max(LAGS) + len(frames), FINE[1] - FINE[0]), np.float32)
-    _spectral(frames, now[:, : -len(LAGS)], fine[max(LAGS) :])
-    fine[: max(LAGS)] = fine[max(LAGS)] if past is None else past.fine
-    for column, lag in enumerate(LAGS, -len(LAGS)):
-        np.einsum("ij,ij->i", fine[max(LAGS) :], fine[max(LAGS) - lag : -lag], out=now[:, column])
-    all_ = np.concatenate([now[[0] * (CONTEXT - 1)] if past is None else past.features, now])
-    means = _running_mean(np.concatenate([all_, all_[:, :BANDS] ** 2], axis=1))
-    mean, squares = means[:, :-BANDS], means[:, -BANDS:]
-    spread = np.sqrt(np.maximum(squares - mean[:, :BANDS] ** 2, 0))
-    middle = mean[:, :BANDS] @ np.full((BANDS, 1), 1 / BANDS, np.float32)
-    now[:, :BANDS] -= middle
-    mean[:, :BANDS] -= middle
-    inputs = np.concatenate([now, mean, spread], axis=1)
-    return inputs, Past(all_[-(CONTEXT - 1) :].copy(), fine[-max(LAGS) :].copy())
+    hidden_weights, hidden_bias, now, mean, bias, output, output_bias = layers()
+    lead = max(LAGS)
+    known = np.concatenate([values[[0] * lead] if past is None else past.values, values])
+    inputs = np.empty((len(values), (1 + len(LAGS)) * VALUES), np.float32)
+    inputs[:, :VALUES] = values
+    for number, lag in enumerate(LAGS, 1):
+        change = inputs[:, number * VALUES : (number + 1) * VALUES]
+        np.subtract(values, known[lead - lag : -lag], out=change)
+    changes = inputs[:, VALUES:]
+    np.abs(changes, out=changes)
+    hidden = inputs @ hidden_weights
+    hidden += hidden_bias
+    np.maximum(hidden, 0, out=hidden)
+    all_ = np.concatenate([hidden[[0] * CONTEXT] if past is None else past.hidden, hidden])
+    sums = np.cumsum(all_ @ mean, axis=0)
+    second: Floats = np.matmul(hidden, now)
+    second += sums[CONTEXT:] - sums[:-CONTEXT]
+    second += bias
+    np.maximum(second, 0, out=second)
+    scores: Floats = second @ output + output_bias
+    return scores, Past(known[-lead:], all_[-CONTEXT:])
 
 
-def _spectral(frames: Floats, bands_and_octaves: Floats, fine: Floats) -> None:
-    """Of frames (k, n): log power of the bands and flatness of the octaves, and fine spectra of length 1."""
-    hann, bands, octaves = _front(frames.shape[1])
-    spectra = np.fft.rfft(frames * hann)  # of all at once: a call costs as much as ten frames
-    squares = spectra.view(spectra.real.dtype)[:, : 2 * OCTAVES[-1]]
-    np.multiply(squares, squares, out=squares)
-    power: Floats = (squares[:, ::2] + squares[:, 1::2]).astype(np.float32, copy=False)
-    if power.shape[1] < OCTAVES[-1]:  # a lower rate
-        power = np.pad(power, ((0, 0), (0, OCTAVES[-1] - power.shape[1])))
-    np.log(power @ bands + np.float32(_BAND_FLOOR), out=bands_and_octaves[:, :BANDS])
-    lively = power[:, OCTAVES[0] :] + np.float32(_FLOOR)
-    bands_and_octaves[:, BANDS:] = np.log(lively) @ octaves - np.log(lively @ octaves)
-    np.sqrt(power[:, slice(*FINE)], out=fine)
-    fine /= np.sqrt(np.einsum("ij,ij->i", fine, fine))[:, None] + np.float32(1e-7)
-
-
-def _running_mean(values: Floats) -> Floats:
-    """Mean of each row (k + CONTEXT - 1, n) and those before it, (k, n)."""
-    rows = 1
-    while rows < CONTEXT:  # a power of two: sums of 2 rows, of 4, of 8, …
-        values = values[rows:] + values[:-rows]
-        rows *= 2
-    mean: Floats = values / np.float32(CONTEXT)
-    return mean
-
-
-@lru_cache(maxsize=4)
-def _front(size: int) -> tuple[Floats, Floats, Floats]:
-    """Window of a frame, filters of the bands (bins, BANDS), means within the octaves (bins, octaves).
-
-    The window holds the scale: white noise of variance 1 has a power of about 1. Filters have sum 1.
-    """
+@lru_cache(maxsize=1)
+def bands() -> Floats:
+    """Triangular filters of the bands, of sum 1, (BINS, BANDS)."""
     low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (LOW, HIGH))
     centres = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    bins = np.arange(OCTAVES[-1])[:, None] * SPACING
+    bins = np.arange(BINS)[:, None] * SPACING
     rising = (bins - centres[:-2]) / (centres[1:-1] - centres[:-2])
     falling = (centres[2:] - bins) / (centres[2:] - centres[1:-1])
     filters = np.maximum(0, np.minimum(rising, falling))
-    hann = np.hanning(size) / np.sqrt(size)
-    numbers = np.arange(OCTAVES[0], OCTAVES[-1])[:, None]
-    within = (numbers >= OCTAVES[:-1]) & (numbers < OCTAVES[1:])
-    parts = (hann, filters / filters.sum(axis=0), within / within.sum(axis=0))
-    window, bands, octaves = (part.astype(np.float32) for part in parts)
-    return window, bands, octaves
+    found: Floats = (filters / filters.sum(axis=0)).astype(np.float32)
+    return found
 
 
 def weights() -> str:
@@ -195,6 +195,23 @@ def weights() -> str:
 
 @lru_cache(maxsize=1)
 def layers() -> list[Floats]:
-    """Weights (INPUTS, H) and bias of the hidden layer, weights (H,) and bias of the output."""
-    content = json.loads(weights())
-    return [np.array(content[key], np.float32) for key in ("hidden", "hidden_bias", "output", "output_bias")]
+    """Weights ((1 + lags) * VALUES, H) and bias of the first layer; weights of its frame (H, K), of the mean
+    (H, K) and bias of the second; weights (K,) and bias of the output.
+
+    What `vad.json` has for a group of bins is written out for each of them, and the mean is of sums.
+    """
+    content = {key: np.array(value, np.float32) for key, value in json.loads(weights()).items()}
+    rows = np.split(content["hidden"], [VALUES])
+    groups = (FINE[1] - FINE[0]) // GROUP
+    changes = [
+        np.concatenate([part[:groups].repeat(GROUP, axis=0) / np.float32(GROUP), part[groups:]])
+        for part in np.split(rows[1], len(LAGS))
+    ]
+    now, mean = np.split(content["second"], 2)
+    return [
+        np.concatenate([rows[0], *changes]),
+        content["hidden_bias"],
+        now,
+        mean / np.float32(CONTEXT),
+        *(content[key] for key in ("second_bias", "output", "output_bias")),
+    ]

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <complex>
 #include <deque>
+#include <iterator>
 #include <vector>
 
 #include "weights.h"
@@ -13,7 +14,8 @@
 namespace mifuse {
 
 constexpr float NEEDED = 0.1f, LEVEL = -60.0f, VOICE = 0.5f;  // bundle.json's stream.speech, .level and .voice
-constexpr size_t FRAME = 512, BINS = 256, BANDS = 20, CONTEXT = 16;
+constexpr size_t FRAME = 512, HALF = 256, BINS = 129, BANDS = 20, CONTEXT = 16;
+constexpr size_t FINE = 48, GROUP = 6, LAGS[] = {1, 3, 6};  // single bins, of which changes are averaged; frames
 constexpr double PI = 3.14159265358979323846;
 using Row = std::vector<double>;
 
@@ -43,13 +45,14 @@ inline void transform(std::vector<std::complex<double>>& values) {
     }
 }
 
-// Power of the first 256 frequencies of a frame of 512 samples, under a Hann window.
+// Power of every second frequency of a frame of 512 samples, under a Hann window: its halves are added first.
 inline Row power_of(const float* frame) {
-  std::vector<std::complex<double>> values(FRAME);
-  for (size_t i = 0; i < FRAME; i++) values[i] = frame[i] * (0.5 - 0.5 * std::cos(2 * PI * i / (FRAME - 1)));
+  auto windowed = [&](size_t i) { return frame[i] * (0.5 - 0.5 * std::cos(2 * PI * i / FRAME)) / HALF; };
+  std::vector<std::complex<double>> values(HALF);
+  for (size_t i = 0; i < HALF; i++) values[i] = windowed(i) + windowed(i + HALF);
   transform(values);
   Row power(BINS);
-  for (size_t i = 0; i < BINS; i++) power[i] = std::norm(values[i]) / FRAME;
+  for (size_t i = 0; i < BINS; i++) power[i] = std::norm(values[i]);
   return power;
 }
 
@@ -64,7 +67,7 @@ inline const std::vector<Row>& filters() {
     for (size_t band = 0; band < BANDS; band++) {
       double sum = 0;
       for (size_t bin = 0; bin < BINS; bin++) {
-        const double hertz = bin * 31.25, low = edge(band), centre = edge(band + 1), high = edge(band + 2);
+        const double hertz = bin * 62.5, low = edge(band), centre = edge(band + 1), high = edge(band + 2);
         const double height = std::min((hertz - low) / (centre - low), (high - hertz) / (high - centre));
         sum += all[band][bin] = std::max(0.0, height);
       }
@@ -75,6 +78,16 @@ inline const std::vector<Row>& filters() {
   return made;
 }
 
+// Sums of inputs by their rows of weights, over a bias, where above 0.
+template <size_t INPUTS, size_t UNITS>
+Row layer(const Row& inputs, const float (&rows)[INPUTS][UNITS], const float (&bias)[UNITS]) {
+  Row sums(bias, bias + UNITS);
+  for (size_t i = 0; i < INPUTS; i++)
+    for (size_t unit = 0; unit < UNITS; unit++) sums[unit] += inputs[i] * rows[i][unit];
+  for (double& sum : sums) sum = std::max(0.0, sum);
+  return sums;
+}
+
 // The network on one frame after the other.
 class Gate {
  public:
@@ -82,53 +95,42 @@ class Gate {
     double energy = 0;
     for (size_t i = 0; i < FRAME; i++) energy += frame[i] * frame[i];
     const bool loud = 10 * std::log10(energy / FRAME + 1e-12) >= LEVEL;
-    const Row inputs = look(frame);  // also of quiet frames: the next ones look back at it
-    double sum = OUTPUT_BIAS;
-    for (size_t unit = 0; unit < UNITS; unit++) {
-      double value = HIDDEN_BIAS[unit];
-      for (size_t i = 0; i < INPUTS; i++) value += inputs[i] * HIDDEN[i][unit];
-      sum += std::max(0.0, value) * OUTPUT[unit];
-    }
+    const double odds = look(frame);  // also of quiet frames: the next ones look back at it
     const bool before = passed_;
-    passed_ = loud && sum >= std::log(VOICE / (1 - VOICE));
+    passed_ = loud && odds >= std::log(VOICE / (1 - VOICE));
     return before && passed_;  // a voice lasts longer than a click: two frames or more
   }
 
  private:
-  Row look(const float* frame) {
+  double look(const float* frame) {
     const Row power = power_of(frame);
-    Row now;
-    for (const Row& filter : filters()) now.push_back(std::log(dot(filter, power) + 1e-9));
-    for (size_t from = 8; from < BINS; from *= 2) {  // flatness by octaves
-      double logs = 0, sum = 0;
-      for (size_t bin = from; bin < 2 * from; bin++) logs += std::log(power[bin] + 1e-12), sum += power[bin] + 1e-12;
-      now.push_back(logs / from - std::log(sum / from));
+    Row now(power.begin() + 1, power.begin() + 1 + FINE);
+    for (const Row& filter : filters()) now.push_back(dot(filter, power));
+    for (double& value : now) value = std::log(value + 1e-9);
+    if (past_.empty()) past_.assign(6, now);
+    Row inputs = now;
+    for (size_t lag : LAGS) {  // by how much it differs from some frames before: held notes stay as they are
+      Row changes(FINE / GROUP, 0.0);
+      for (size_t i = 0; i < now.size(); i++) {
+        const double change = std::abs(now[i] - past_[6 - lag][i]);
+        if (i < FINE) changes[i / GROUP] += change / GROUP;
+        else changes.push_back(change);
+      }
+      inputs.insert(inputs.end(), changes.begin(), changes.end());
     }
-    Row fine(power.begin() + 3, power.begin() + 131);
-    for (double& value : fine) value = std::sqrt(value);
-    const double size = std::sqrt(dot(fine, fine)) + 1e-7;
-    for (double& value : fine) value /= size;
-    if (fine_.empty()) fine_.assign(6, fine);
-    for (size_t lag : {1, 3, 6}) now.push_back(dot(fine, fine_[6 - lag]));
-    fine_.pop_front(), fine_.push_back(fine);
-    if (past_.empty()) past_.assign(CONTEXT, now);
     past_.pop_front(), past_.push_back(now);
-    Row mean(now.size()), spread(BANDS);
-    for (const Row& row : past_)
+    Row hidden = layer(inputs, HIDDEN, HIDDEN_BIAS);
+    if (hidden_.empty()) hidden_.assign(CONTEXT, hidden);
+    hidden_.pop_front(), hidden_.push_back(hidden);
+    Row mean(hidden.size());
+    for (const Row& row : hidden_)
       for (size_t i = 0; i < row.size(); i++) mean[i] += row[i] / CONTEXT;
-    for (const Row& row : past_)
-      for (size_t i = 0; i < BANDS; i++) spread[i] += row[i] * row[i] / CONTEXT;
-    for (size_t i = 0; i < BANDS; i++) spread[i] = std::sqrt(std::max(0.0, spread[i] - mean[i] * mean[i]));
-    double middle = 0;
-    for (size_t i = 0; i < BANDS; i++) middle += mean[i] / BANDS;
-    for (size_t i = 0; i < BANDS; i++) now[i] -= middle, mean[i] -= middle;
-    now.insert(now.end(), mean.begin(), mean.end());
-    now.insert(now.end(), spread.begin(), spread.end());
-    return now;
+    hidden.insert(hidden.end(), mean.begin(), mean.end());
+    return dot(layer(hidden, SECOND, SECOND_BIAS), Row(std::begin(OUTPUT), std::end(OUTPUT))) + OUTPUT_BIAS;
   }
 
   bool passed_ = false;
-  std::deque<Row> fine_, past_;
+  std::deque<Row> past_, hidden_;
 };
 
 // Share of the frames of a clip that are speech; what is less than a frame counts as one.

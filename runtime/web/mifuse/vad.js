@@ -2,12 +2,17 @@
 import weights from "./vad-weights.js";
 
 const FRAME = 0.032; // seconds; 512 samples at 16 kHz
-const [FLOOR, BAND_FLOOR] = [1e-12, 1e-9]; // power, so that digital silence has a logarithm
+const SPACING = 62.5; // Hz between bins
+const [FLOOR, POWER_FLOOR] = [1e-12, 1e-9]; // power, so that digital silence has a logarithm
 const [BANDS, LOW, HIGH] = [20, 80, 7600]; // mel bands, and Hz from the first to the last
-const OCTAVES = [8, 16, 32, 64, 128, 256]; // bins
-const FINE = [3, 131]; // bins whose pattern is held against that of some frames before
-const LAGS = [1, 3, 6]; // frames
-const CONTEXT = 16; // frames
+const BINS = 129;
+const FINE = [1, 49]; // bins that are looked at one by one
+const GROUP = 6; // of them whose changes are averaged
+const LAGS = [1, 3, 6]; // frames that changes are measured over
+const CONTEXT = 16; // frames that means are taken over
+
+/** Samples of a frame, an even number. */
+const frameSize = (rate) => 2 * Math.round((FRAME / 2) * rate);
 
 /** Finds out once for each frame of a stream whether it is speech; keeps counts, not audio. */
 export class VoiceGate {
@@ -20,7 +25,7 @@ export class VoiceGate {
 
   /** `vad`, if given, is asked instead: a frame's samples in, the probability of speech or a boolean out. */
   constructor(settings, rate, vad = null) {
-    this.#frame = Math.round(FRAME * rate);
+    this.#frame = frameSize(rate);
     this.#make = () => {
       const network = new Network(settings);
       return vad ? (frame) => Number(vad(frame)) >= 0.5 : (frame) => network.isSpeech(frame);
@@ -61,7 +66,7 @@ export class VoiceGate {
 
 /** Share of the frames of a clip that are speech; what is less than a frame counts as one. */
 export function speechShare(samples, settings, rate) {
-  const size = Math.round(FRAME * rate);
+  const size = frameSize(rate);
   if (samples.length < size) {
     const padded = new Float32Array(size);
     padded.set(samples);
@@ -78,9 +83,9 @@ export function speechShare(samples, settings, rate) {
 /** The network of `mifuse_runtime/vad.py` on one frame after the other. */
 class Network {
   #settings;
-  #past = []; // what each of the last frames gave: log bands, flatness, likeness
+  #past = []; // log power of the last frames, the latest last
+  #hidden = []; // what the first layer made of them
   #passed = false;
-  #fine = []; // spectra of the last frames
 
   constructor(settings) {
     this.#settings = settings;
@@ -88,60 +93,61 @@ class Network {
 
   isSpeech(frame) {
     const { level, voice } = this.#settings;
-    let energy = 0;
-    for (const sample of frame) energy += sample * sample;
-    const loud = 10 * Math.log10(energy / frame.length + FLOOR) >= level;
+    const loud = 10 * Math.log10(dot(frame, frame) / frame.length + FLOOR) >= level;
     if (!(voice > 0)) return loud;
-    const inputs = this.#inputs(frame); // also of quiet frames: the next ones look back at it
-    let sum = weights.output_bias;
-    for (let unit = 0; unit < weights.output.length; unit++) {
-      let value = weights.hidden_bias[unit];
-      for (let i = 0; i < inputs.length; i++) value += inputs[i] * weights.hidden[i][unit];
-      sum += Math.max(0, value) * weights.output[unit];
-    }
+    const odds = this.#odds(frame); // also of quiet frames: the next ones look back at it
     const before = this.#passed;
-    this.#passed = loud && sum >= Math.log(Math.max(voice, FLOOR) / Math.max(1 - voice, FLOOR));
+    this.#passed = loud && odds >= Math.log(Math.max(voice, FLOOR) / Math.max(1 - voice, FLOOR));
     return before && this.#passed; // a voice lasts longer than a click: two frames or more
   }
 
-  #inputs(frame) {
-    const power = new Float64Array(OCTAVES.at(-1));
-    power.set(spectrum(frame).subarray(0, power.length).map((value) => value / frame.length));
-    const now = [...bands().map((filter) => Math.log(dot(filter, power) + BAND_FLOOR)), ...flatness(power)];
-    const fine = power.subarray(...FINE).map(Math.sqrt);
-    const size = Math.sqrt(dot(fine, fine)) + 1e-7;
-    const unit = fine.map((value) => value / size);
-    if (!this.#fine.length) this.#fine = Array(Math.max(...LAGS)).fill(unit);
-    for (const lag of LAGS) now.push(dot(unit, this.#fine.at(-lag)));
-    this.#fine = [...this.#fine.slice(1), unit];
-    if (!this.#past.length) this.#past = Array(CONTEXT).fill(now);
+  #odds(frame) {
+    const now = logPower(frame);
+    if (!this.#past.length) this.#past = Array(Math.max(...LAGS)).fill(now);
+    const inputs = [...now, ...LAGS.flatMap((lag) => changes(now, this.#past.at(-lag)))];
     this.#past = [...this.#past.slice(1), now];
-    const mean = now.map((_, i) => this.#past.reduce((sum, row) => sum + row[i], 0) / CONTEXT);
-    const spread = mean.slice(0, BANDS).map((middle, i) => {
-      const square = this.#past.reduce((sum, row) => sum + row[i] * row[i], 0) / CONTEXT;
-      return Math.sqrt(Math.max(0, square - middle * middle));
-    });
-    const middle = mean.slice(0, BANDS).reduce((sum, value) => sum + value, 0) / BANDS;
-    const against = (values) => values.map((value, i) => (i < BANDS ? value - middle : value));
-    return [...against(now), ...against(mean), ...spread];
+    const hidden = layer(inputs, weights.hidden, weights.hidden_bias);
+    if (!this.#hidden.length) this.#hidden = Array(CONTEXT).fill(hidden);
+    this.#hidden = [...this.#hidden.slice(1), hidden];
+    const mean = hidden.map((_, unit) => this.#hidden.reduce((sum, row) => sum + row[unit], 0) / CONTEXT);
+    return dot(layer([...hidden, ...mean], weights.second, weights.second_bias), weights.output) + weights.output_bias;
   }
+}
+
+/** Sums of inputs by their rows of weights, over a bias, where above 0. */
+function layer(inputs, rows, bias) {
+  const sums = Float64Array.from(bias);
+  inputs.forEach((value, i) => {
+    const row = rows[i];
+    for (let unit = 0; unit < sums.length; unit++) sums[unit] += value * row[unit];
+  });
+  return sums.map((sum) => Math.max(0, sum));
+}
+
+/** By how much the log power of two frames differs: means of groups of bins, then each band. */
+function changes(now, before) {
+  const fine = FINE[1] - FINE[0];
+  const found = Array(fine / GROUP + BANDS).fill(0);
+  for (let i = 0; i < now.length; i++) {
+    const change = Math.abs(now[i] - before[i]);
+    if (i < fine) found[Math.floor(i / GROUP)] += change / GROUP;
+    else found[i - fine + fine / GROUP] = change;
+  }
+  return found;
+}
+
+/** Log power of a frame: of the bins in `FINE`, then of the bands. */
+function logPower(frame) {
+  const power = new Float64Array(BINS);
+  power.set(spectrum(frame).subarray(0, BINS));
+  const values = [...power.subarray(...FINE), ...bands().map((filter) => dot(filter, power))];
+  return values.map((value) => Math.log(value + POWER_FLOOR));
 }
 
 function dot(one, other) {
   let sum = 0;
   for (let i = 0; i < one.length; i++) sum += one[i] * other[i];
   return sum;
-}
-
-function flatness(power) {
-  return OCTAVES.slice(1).map((end, i) => {
-    let [logs, sum] = [0, 0];
-    for (let bin = OCTAVES[i]; bin < end; bin++) {
-      logs += Math.log(power[bin] + FLOOR);
-      sum += power[bin] + FLOOR;
-    }
-    return logs / (end - OCTAVES[i]) - Math.log(sum / (end - OCTAVES[i]));
-  });
 }
 
 let filters;
@@ -154,8 +160,8 @@ function bands() {
   const edge = (i) => 700 * (10 ** ((low + ((high - low) * i) / (BANDS + 1)) / 2595) - 1);
   filters = Array.from({ length: BANDS }, (_, i) => {
     const [from, centre, to] = [edge(i), edge(i + 1), edge(i + 2)];
-    const filter = Float64Array.from({ length: OCTAVES.at(-1) }, (_, bin) => {
-      const hertz = bin / FRAME;
+    const filter = Float64Array.from({ length: BINS }, (_, bin) => {
+      const hertz = bin * SPACING;
       return Math.max(0, Math.min((hertz - from) / (centre - from), (to - hertz) / (to - centre)));
     });
     const sum = filter.reduce((total, value) => total + value, 0);
@@ -164,13 +170,18 @@ function bands() {
   return filters;
 }
 
-/** Power of each frequency of a frame under a Hann window. */
+/** Power of every second frequency of a frame under a Hann window of sum 1: its halves are added before the DFT. */
 function spectrum(frame) {
-  const hann = table(frame.length - 1).cos;
-  const windowed = new Float64Array(frame); // a copy
-  for (let i = 0; i < frame.length; i++) windowed[i] *= 0.5 - 0.5 * hann[i % hann.length];
-  const [re, im] = fourier(windowed, new Float64Array(frame.length));
-  return re.map((value, i) => value * value + im[i] * im[i]);
+  const half = frame.length / 2;
+  const { cos } = table(frame.length);
+  const folded = new Float64Array(half);
+  for (let i = 0; i < half; i++) {
+    folded[i] = (frame[i] * (0.5 - 0.5 * cos[i]) + frame[i + half] * (0.5 - 0.5 * cos[i + half])) / half;
+  }
+  const [re, im] = fourier(folded, new Float64Array(half));
+  const power = new Float64Array(Math.floor(half / 2) + 1);
+  for (let k = 0; k < power.length; k++) power[k] = re[k] * re[k] + im[k] * im[k];
+  return power;
 }
 
 /** Discrete Fourier transform, any length: halved while it is even, the odd rest by the definition. */
