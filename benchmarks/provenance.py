@@ -23,7 +23,8 @@ def provenance() -> dict[str, str]:
 def command() -> str:
     """As it was typed."""
     module = Path(sys.argv[0]).resolve()
-    name = f"benchmarks.{module.stem}" if module.parent == HERE else module.name
+    part = module.parent.name if module.stem == "__main__" else module.stem
+    name = f"benchmarks.{part}" if HERE in (module.parent, module.parent.parent) else module.name
     return shlex.join(["python", "-m", name, *sys.argv[1:]])
 
 
