@@ -26,6 +26,7 @@ from mifuse.models.student import Student
 from mifuse.runs.folder import close_run, open_run
 from mifuse.runs.predictions import Predictions
 from mifuse.teachers.draws import draws_labels, load_draws
+from mifuse.teachers.draws_quality import costs
 from mifuse.teachers.numbers import load_numbers
 from mifuse.voices.choosing import DRAWN, doubted, draw
 from mifuse.voices.clustering import unnamed_clips
@@ -185,6 +186,7 @@ def _record(
         "encoder": inputs.encoder,
         "target": str(inputs.target.resolve()),
         "draws": [str(path.resolve()) for path in inputs.draws],
+        "cost": _cost(inputs.draws),
         "clips": len(clips),
         "unnamed": len(unnamed_clips([clip.speaker for clip in clips])),
         "doubted": [labels[c] for c in doubted(adapted.targets, adapted.lalm)],
@@ -193,6 +195,15 @@ def _record(
         "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
         "dimensions": _means(adapted, adapted.student.dimensions),
         "history": adapted.history,
+    }
+
+
+def _cost(draws: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """What the draws of each source took to get; nothing of those in JSONL."""
+    return {
+        str(source): {"usd": one.usd, "unsettled_usd": one.unsettled_usd, "draws": one.draws}
+        for path in draws
+        for source, one in costs(path).items()
     }
 
 

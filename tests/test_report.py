@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from mifuse.cli import main
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
 from mifuse.runs import pictures
+from mifuse.runs.closely import LEAST, players, speakers
 from mifuse.runs.predictions import Predictions, read_predictions, write_predictions
 from mifuse.runs.report import read_run, read_truth, render, separation, write_report
 
@@ -67,8 +69,49 @@ def test_full_run(tmp_path: Path) -> None:
     assert "fit.steps" in text
     assert page.count("<svg") == 6  # confusions of two splits, and four more
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
-    assert "<img" not in page and "src=" not in page
+    sources = re.findall('src="([^"]*)"', page)
+    assert "<img" not in page and len(sources) == LEAST
+    assert all(re.fullmatch(r"\d+\.wav", source) for source in sources), "recordings stay where they are"
     assert [path.name for path in folder.glob("*.part")] == []
+
+
+def test_it_opens_with_the_verdict_and_says_what_was_paid(tmp_path: Path) -> None:
+    one = {"ua": 60.0, "ua_interval": [50, 70], "accuracy": 60.0, "accuracy_interval": [50, 70]}
+    verdict = {"archive": {"student": one}, "new_voices": {"student": one}, "checked": 0, "advice": "Deploy."}
+    cost = {"openai/m": {"usd": 1.234, "draws": 192, "unsettled_usd": 0.0}}
+    page = write_report(make_run(tmp_path / "run", verdict=verdict, cost=cost)).read_text()
+    assert re.findall("<h2>(.*?)</h2>", page)[0] == "Verdict"
+    assert "openai/m" in texts(page) and "$1.23" in texts(page)
+    assert "against correctness" in page
+    manifest = tmp_path / "run" / "target.csv"
+    manifest.write_text("path\n" + "\n".join(f"{i}.wav" for i in range(48)))
+    assert "against correctness" not in write_report(tmp_path / "run").read_text(), (
+        "nothing says what is right"
+    )
+
+
+def test_players_are_of_the_least_certain_and_lead_to_the_recordings(tmp_path: Path) -> None:
+    clips = [
+        Clip("a b#.wav", tmp_path / "calls" / "a b#.wav", start=1.5, end=2.0),
+        None,
+        Clip("c.wav", tmp_path / "c.wav"),
+    ]
+    student = np.array([[0.9, 0.1], [0.5, 0.5], [0.6, 0.4]])
+    probs = {"student": student, "LALM": np.full((3, 2), np.nan)}
+    table = players(clips, probs, ("x", "y"), tmp_path / "out")
+    assert re.findall('src="([^"]*)"', table) == ["../c.wav", "../calls/a%20b%23.wav#t=1.5,2"]
+    assert players([None] * 3, {"student": student}, ("x", "y"), tmp_path) == ""
+
+
+def test_speakers_who_are_served_worst_come_first() -> None:
+    student = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
+    table = speakers(["a", "a", "b", "b"], student, ("x", "y"), np.array([0, 0, 1, -1]))
+    assert re.findall("<td>(.*?)</td>", table) == [
+        *("b", "2", "x (50 %)", "0.65", "0"),
+        *("a", "2", "x (100 %)", "0.85", "100"),
+    ]
+    assert "right" not in speakers(["a", "b", None, None], student, ("x", "y"), None)
+    assert speakers(["a", None, None, None], student, ("x", "y"), None) == ""
 
 
 def test_same_run_same_page(tmp_path: Path) -> None:

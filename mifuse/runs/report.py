@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,35 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.clips.labels import Naming
-from mifuse.clips.manifest import Manifest, read_manifest
-from mifuse.errors import MifuseError
-from mifuse.runs import pictures
+from mifuse.clips.manifest import Clip, Manifest, read_manifest
+from mifuse.errors import ManifestError, MifuseError
+from mifuse.runs import closely, pictures
 from mifuse.runs.metrics import Scores, score
+from mifuse.runs.page import CSS, section, table, text
 from mifuse.runs.predictions import Predictions, read_predictions
-from mifuse_runtime.shown import shown
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-CSS = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: #1f2937;
-       background: #f3f4f6; margin: 0; }
-main { max-width: 1060px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 26px; margin: 0; } h2 { font-size: 18px; margin: 0 0 8px; }
-header p { color: #6b7280; margin: 4px 0 20px; }
-section { background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padding: 20px 24px;
-          margin: 16px 0; }
-section p { max-width: 75ch; color: #4b5563; margin: 6px 0 12px; }
-.note { background: #fffbeb; border-color: #fde68a; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 16px 5px 0; text-align: right; border-bottom: 1px solid #e5e7eb; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-thead th { color: #6b7280; font-weight: 600; }
-.settings th, .settings td { text-align: left; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
-svg { max-width: 100%; height: auto; font-family: inherit; }
-"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +40,7 @@ class Run:
     target: Path | None = None  # manifest that may hold labels
     predictions: Predictions | None = None
     lalm: str = "LALM"  # what to call it
+    cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # source of draws -> usd, draws
     verdict: Mapping[str, Any] | None = None  # what the adaptation expected, see `mifuse.fusion.verdict`
 
 
@@ -95,6 +76,7 @@ def read_run(folder: Path) -> Run:
         target=folder / target if target else None,
         predictions=_predictions(folder, labels, lalm),
         lalm=lalm,
+        cost=content.get("cost") or {},
         verdict=content.get("verdict"),
     )
 
@@ -120,16 +102,21 @@ class Truth:
         return np.flatnonzero((self.splits == split) & (self.labels >= 0))
 
 
+def read_clips(run: Run, manifest: Manifest | None = None) -> list[Clip | None]:
+    """The predicted clips in `manifest`, or in the run's own; None for one that it has no more."""
+    if run.predictions is None:
+        return []
+    if manifest is None and run.target is not None and run.target.exists():
+        # Recordings may have been moved since; the page then has no players.
+        with contextlib.suppress(ManifestError):
+            manifest = read_manifest(run.target, labels=None)
+    clips = {clip.key: clip for clip in manifest.clips} if manifest else {}
+    return [clips.get(name) for name in run.predictions.keys]
+
+
 def read_truth(run: Run, manifest: Manifest | None = None) -> Truth | None:
     """Labels of the predicted clips from `manifest`, or from the run's own; None when there are none."""
-    if run.predictions is None:
-        return None
-    if manifest is None:
-        if run.target is None or not run.target.exists():
-            return None
-        manifest = read_manifest(run.target, labels=None)
-    clips = {clip.key: clip for clip in manifest.clips}
-    found = [clips.get(name) for name in run.predictions.keys]
+    found = read_clips(run, manifest)
     naming = Naming(tuple(run.labels))  # other words of the archive count as no label
     words = [naming.label(clip.label) if clip and clip.label else None for clip in found]
     labels = [run.labels.index(word) if word else -1 for word in words]
@@ -151,7 +138,7 @@ def write_report(folder: Path | str, out: Path | str | None = None, manifest: Ma
     """
     run = read_run(Path(folder))
     out = Path(out) if out else run.folder / "report.html"
-    page = render(run, read_truth(run, manifest))
+    page = render(run, read_truth(run, manifest), read_clips(run, manifest), out.parent)
     temporary = out.with_name(f".{out.name}.part")
     try:
         temporary.write_text(page, encoding="utf-8")
@@ -161,44 +148,41 @@ def write_report(folder: Path | str, out: Path | str | None = None, manifest: Ma
     return out
 
 
-def render(run: Run, truth: Truth | None) -> str:
-    """The page. Every text that comes from outside is escaped."""
+def render(
+    run: Run, truth: Truth | None, clips: Sequence[Clip | None] = (), folder: Path | None = None
+) -> str:
+    """The page. Every text that comes from outside is escaped.
+
+    Args:
+        clips: of each prediction, as `read_clips` gives them.
+        folder: where the page will be, for the players of clips; None: there are none.
+    """
     versions = " · ".join(f"{name} {version}" for name, version in run.versions.items())
     title = f"mifuse {run.kind}: {run.folder.resolve().name}"
     sections = [
-        *(f'<section class="note">{_text(note)}</section>' for note in run.notes),
+        *(f'<section class="note">{text(note)}</section>' for note in run.notes),
         _verdict_section(run),
         _table_section(run),
         _score_section(run, truth),
+        _speaker_section(run, truth, clips),
+        _player_section(run, clips, folder),
         _confusion_section(run, truth),
         _weight_section(run, truth),
         _curve_section(run),
         _reliability_section(run, truth),
         _prior_section(run, truth),
+        _cost_section(run),
         _settings_section(run),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{_text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{_text(title)}</h1><p>{_text(versions)}</p></header>\n"
+        '<link rel="icon" href="data:,"/>\n'
+        f"<title>{text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<header><h1>{text(title)}</h1><p>{text(versions)}</p></header>\n"
         + "\n".join(section for section in sections if section)
         + "\n</main>\n</body>\n</html>\n"
     )
-
-
-def _text(value: object) -> str:
-    return html.escape(shown(value))
-
-
-def _section(title: str, text: str, body: str) -> str:
-    return f'<section>\n<h2>{title}</h2>\n<p>{text}</p>\n<div class="scroll">{body}</div>\n</section>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]], style: str = "") -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f'<table class="{style}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>'
 
 
 def _verdict_section(run: Run) -> str:
@@ -212,8 +196,8 @@ def _verdict_section(run: Run) -> str:
     header = ["speakers", "who", "expected UA, % (95 % interval)", "expected accuracy, %"]
     checked = run.verdict["checked"]
     how = f"corrected by {checked} checked clips" if checked else "estimated without any label"
-    text = f"<strong>{_text(run.verdict['advice'])}</strong> The scores are {how}."
-    return _section("Verdict", text, _table(header, rows))
+    about = f"<strong>{text(run.verdict['advice'])}</strong> The scores are {how}."
+    return section("Verdict", about, table(header, rows))
 
 
 def _table_section(run: Run) -> str:
@@ -221,8 +205,8 @@ def _table_section(run: Run) -> str:
         return ""
     header = list(run.rows[0])
     rows = [["–" if row.get(name) is None else row[name] for name in header] for row in run.rows]
-    return _section(
-        "Result", "UA is the mean of the per-class recalls; latency is of one thread.", _table(header, rows)
+    return section(
+        "Result", "UA is the mean of the per-class recalls; latency is of one thread.", table(header, rows)
     )
 
 
@@ -244,7 +228,7 @@ def _scores(run: Run, truth: Truth, split: str) -> dict[str, Scores]:
 
 def _score_section(run: Run, truth: Truth | None) -> str:
     if truth is None:
-        return _section("Scores", "The run has no labels to compare with.", "")
+        return section("Scores", "The run has no labels to compare with.", "")
     rows = []
     for split in _splits(truth):
         for who, scores in _scores(run, truth, split).items():
@@ -252,8 +236,8 @@ def _score_section(run: Run, truth: Truth | None) -> str:
             numbers = (f"{value:.1f}" for value in (scores.ua, scores.wa, scores.macro_f1))
             rows.append([who, split, *numbers, f"{low:.1f} – {high:.1f}", f"{scores.ece:.3f}", scores.n])
     header = ["who", "split", "UA %", "WA %", "macro-F1 %", "UA, 95 % interval", "ECE", "clips"]
-    text = "Labels were read for this page only. The interval is a bootstrap over speakers."
-    return _section("Scores", text, _table(header, rows))
+    about = "Labels were read for this page only. The interval is a bootstrap over speakers."
+    return section("Scores", about, table(header, rows))
 
 
 def _confusion_section(run: Run, truth: Truth | None) -> str:
@@ -264,7 +248,7 @@ def _confusion_section(run: Run, truth: Truth | None) -> str:
         matrices = {who: scores.confusion for who, scores in _scores(run, truth, split).items()}
         if matrices:
             parts.append(f"<p>{split} split</p>{pictures.confusions(matrices, run.labels)}")
-    return _section("Confusions", "Rows are labels; each number is % of its row.", "\n".join(parts))
+    return section("Confusions", "Rows are labels; each number is % of its row.", "\n".join(parts))
 
 
 def separation(weight: Floats, right: NDArray[np.bool_]) -> float:
@@ -294,7 +278,7 @@ def _weight_section(run: Run, truth: Truth | None) -> str:
     if run.predictions is None or weight is None or np.isnan(weight).all():
         return ""
     fused = np.isfinite(weight)
-    text = _WEIGHTS.get(str(run.config.get("weighting")), _WEIGHTS["evidence"])
+    about = _WEIGHTS.get(str(run.config.get("weighting")), _WEIGHTS["evidence"])
     right = {}
     if truth is not None:
         fused &= truth.labels >= 0
@@ -303,19 +287,20 @@ def _weight_section(run: Run, truth: Truth | None) -> str:
             if probs is not None and not np.isnan(probs[fused]).any():
                 right[who] = probs[fused].argmax(axis=1) == truth.labels[fused]
     if right:
-        text += " A weight that works rises with the LALM's curve and falls with the classifier's."
+        about += " A weight that works rises with the LALM's curve and falls with the classifier's."
     if run.lalm in right:
         chance = separation(weight[fused], right[run.lalm])
-        text += (
+        about += (
             f" The LALM's weight is higher where it is right in {100 * chance:.0f} % of pairs (50 %: no use)."
         )
-    return _section("Fusion weight against correctness", text, pictures.weights(weight[fused], right))
+    title = "Fusion weight against correctness" if right else "Fusion weight"
+    return section(title, about, pictures.weights(weight[fused], right))
 
 
 def _curve_section(run: Run) -> str:
     picture = pictures.curves(run.history, len(run.labels)) if run.history else ""
-    text = "Predicted classes whose entropy falls towards 0 are a student that collapses into one class."
-    return _section("Training", text, picture) if picture else ""
+    about = "Predicted classes whose entropy falls towards 0 are a student that collapses into one class."
+    return section("Training", about, picture) if picture else ""
 
 
 def _reliability_section(run: Run, truth: Truth | None) -> str:
@@ -327,10 +312,10 @@ def _reliability_section(run: Run, truth: Truth | None) -> str:
     for who in _scores(run, truth, split):
         probs = run.predictions.probs[who][rows]
         lines[who] = (probs.max(axis=1), probs.argmax(axis=1) == truth.labels[rows])
-    text = (
+    about = (
         f"{split} split: on the diagonal, confidence equals accuracy; below it, the model is overconfident."
     )
-    return _section("Reliability", text, pictures.reliability(lines)) if lines else ""
+    return section("Reliability", about, pictures.reliability(lines)) if lines else ""
 
 
 def _prior_section(run: Run, truth: Truth | None) -> str:
@@ -339,15 +324,43 @@ def _prior_section(run: Run, truth: Truth | None) -> str:
         shares["labels"] = (np.bincount(truth.labels[rows], minlength=len(run.labels)) / len(rows)).tolist()
     if not run.priors:
         return ""
-    text = (
+    about = (
         "Mean prediction over the adapt clips: a LALM that falls for a few classes shows here without labels."
     )
-    return _section("Class prior", text, pictures.priors(shares, run.labels))
+    return section("Class prior", about, pictures.priors(shares, run.labels))
+
+
+def _speaker_section(run: Run, truth: Truth | None, clips: Sequence[Clip | None]) -> str:
+    student = run.predictions.probs.get("student") if run.predictions else None
+    if student is None or not clips:
+        return ""
+    names = [clip.speaker if clip else None for clip in clips]
+    body = closely.speakers(names, student, run.labels, truth.labels if truth else None)
+    about = "Of the student. Who is worst served comes first; a few clips of a speaker say little."
+    return section("Speakers", about, body) if body else ""
+
+
+def _player_section(run: Run, clips: Sequence[Clip | None], folder: Path | None) -> str:
+    if run.predictions is None or folder is None:
+        return ""
+    body = closely.players(clips, run.predictions.probs, run.labels, folder.resolve())
+    about = "The student is least certain of these. The page plays the recordings where they are."
+    return section("Where to listen", about, body) if body else ""
+
+
+def _cost_section(run: Run) -> str:
+    rows = [
+        [source, one.get("draws", 0), f"${one.get('usd', 0):.2f}", f"${one.get('unsettled_usd', 0):.2f}"]
+        for source, one in run.cost.items()
+    ]
+    about = "As the store noted it when the student was adapted; all clips of the store count."
+    header = ["teacher", "draws", "cost", "at most for requests without an answer"]
+    return section("Cost of the draws", about, table(header, rows)) if rows else ""
 
 
 def _settings_section(run: Run) -> str:
     rows = [[name, json.dumps(value, ensure_ascii=False)] for name, value in _flat(run.config)]
-    return _section("Settings", "", _table(["setting", "value"], rows, "settings")) if rows else ""
+    return section("Settings", "", table(["setting", "value"], rows, "settings")) if rows else ""
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
