@@ -222,8 +222,13 @@ def _verdict(
         part = None if check is None else check[rows]
         asked = {who: probs[rows] for who, probs in sources.items()} | {STUDENT: student}
         new_voices = {who: expected(labels[rows], p, voices[rows], part, seed) for who, p in asked.items()}
-    unknown = adapted.student.labels if teaching.shares is None else ()
-    return judge(archive, new_voices, 0 if check is None else int((check >= 0).sum()), unknown)
+    names = adapted.student.labels if teaching.shares is None else ()
+    called = np.bincount(adapted.lalm.argmax(axis=1), minlength=adapted.lalm.shape[1]) / len(adapted.lalm)
+    return judge(
+        *(archive, new_voices, 0 if check is None else int((check >= 0).sum())),
+        clips=len(adapted.lalm),
+        called=dict(zip(names, called.tolist(), strict=False)),
+    )
 
 
 def _check(

@@ -86,21 +86,47 @@ def test_what_to_do(student, best, deploy, words):
     assert judge(new, {}, 0).best == best  # without new voices the archive decides
 
 
-def test_what_if_one_emotion_prevails():
-    """75 against 60 at equal shares, 50 against 90 where all are of the first class: even at 3 of 7."""
+@pytest.fixture
+def crossing():
+    """75 against 60 at equal shares, 50 against 90 where all are neutral: even at 3 of 7."""
     interval = (0.0, 100.0)
     student = Expected(72.5, interval, 72.5, interval, (50.0, 80.0, 80.0, 80.0))
     lalm = Expected(60.0, interval, 60.0, interval, (90.0, 50.0, 50.0, 50.0))
-    scores = {"LALM": lalm, STUDENT: student}
-    labels = ("neutral", "angry", "happy", "sad")
-    advice = judge(scores, scores, 40, labels).advice
-    assert advice.startswith("Deploy")
-    assert "If more than 43% of the clips are neutral, the LALM is expected to be right more often" in advice
-    assert judge(scores, scores, 40).advice.endswith("of the LALM.")  # the shares are known
-    behind = {"LALM": student, STUDENT: lalm}
-    assert "If more" not in judge(behind, behind, 40, labels).advice  # it is right more often anyway
-    best = {"LALM": lalm, STUDENT: Expected(90.0, interval, 90.0, interval, (90.0,) * 4)}
-    assert "If more" not in judge(best, best, 40, labels).advice
+    return {"LALM": lalm, "classifier": one(20), STUDENT: student}
+
+
+def called(neutral):
+    rest = (1 - neutral) / 3
+    return {"neutral": neutral, "angry": rest, "happy": rest, "sad": rest}
+
+
+def test_what_if_one_emotion_prevails(crossing):
+    found = judge(crossing, crossing, 0, called=called(0.4))
+    assert found.deploy and found.advice.startswith("Deploy")
+    assert "If more than 43% of the clips are neutral, the LALM is expected to be right" in found.advice
+    assert judge(crossing, crossing, 0).advice.endswith("of the LALM.")  # the shares are known
+    behind = crossing | {"LALM": crossing[STUDENT], STUDENT: crossing["LALM"]}
+    assert "If more" not in judge(behind, behind, 0, called=called(0.4)).advice  # right more often anyway
+    best = crossing | {STUDENT: Expected(90.0, (0.0, 100.0), 90.0, (0.0, 100.0), (90.0,) * 4)}
+    assert "If more" not in judge(best, best, 0, called=called(0.9)).advice
+
+
+def test_one_emotion_that_prevails_by_what_the_lalm_says(crossing):
+    """It may be so, or the LALM calls too much neutral: nothing but a check set tells."""
+    found = judge(crossing, crossing, 0, called=called(0.74))
+    assert (found.best, found.deploy) == (STUDENT, False)
+    assert found.advice.startswith("Check before you deploy: the LALM calls 74% of the clips neutral, and if")
+    assert "--shares" in found.advice and "choose --random 40" in found.advice
+    assert judge(crossing, crossing, 40).deploy  # a check set says the shares
+
+
+def test_few_clips_say_too_little(crossing):
+    found = judge(crossing, crossing, 0, clips=80)
+    assert (found.best, found.deploy) == (STUDENT, False)
+    assert found.advice.startswith("Too few clips to say (80, 150 are needed")
+    assert judge(crossing, crossing, 40, clips=80).deploy  # 40 of them with labels
+    behind = crossing | {"LALM": crossing[STUDENT], STUDENT: crossing["LALM"]}
+    assert judge(behind, behind, 0, clips=80).advice.startswith("Keep asking")
 
 
 def test_held_out_voices_are_whole():

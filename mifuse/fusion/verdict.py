@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.fusion.evidence import Evidence
-from mifuse.fusion.reliability import expected_accuracy, tempered
+from mifuse.fusion.reliability import accuracy_together, expected_accuracy, reliabilities, tempered
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -29,6 +29,7 @@ SYSTEMATIC = (
 )
 FOUNDED = 32  # check clips from which their correction is used
 MARGIN = 2.0  # points of UA on new voices by which the student must be ahead to be deployed
+ENOUGH = 150  # clips; of fewer the estimates were off by 12 to 25 points (docs/log/2026-11-30-verdict.md)
 PREVAILING = 0.9  # share of one emotion up to which an archive without known shares is thought of
 STUDENT = "student"
 
@@ -71,18 +72,21 @@ def calibrated(labels: Array, evidence: Evidence, opinions: Sequence[Array]) -> 
     """Refined labels (N, C) no surer than the teachers' reliabilities allow.
 
     One power flattens all rows, chosen so that the labels give each teacher the unweighted accuracy that its
-    reliability stands for.
+    reliability stands for, and themselves no more than teachers and probe can have right together.
 
     Args:
         opinions: the teachers' views with the class prior of the labels, (N, C) each.
     """
     if np.isnan(evidence.reliabilities).any():
         return labels
-    uniform = np.full(labels.shape[1], 1 / labels.shape[1])
+    classes = labels.shape[1]
+    uniform = np.full(classes, 1 / classes)
     wanted = [100 * expected_accuracy(float(one), uniform) for one in evidence.reliabilities]
+    most = 100 * accuracy_together(reliabilities([*opinions, evidence.probe]), classes)
     top = float(labels.max(axis=1).mean())
     confidences = np.linspace(min(uniform.max() + 0.05, top), top, 40)
     softer = [tempered(labels, confidence) for confidence in confidences]
+    softer = [one for one in softer if _ua(one, labels) <= most] or softer[:1]
     errors = [
         sum((_ua(one, view) - goal) ** 2 for view, goal in zip(opinions, wanted, strict=True))
         for one in softer
@@ -140,12 +144,16 @@ def judge(
     archive: Mapping[str, Expected],
     new_voices: Mapping[str, Expected],
     checked: int,
-    prevailing: Sequence[str] = (),
+    *,
+    clips: int = ENOUGH,
+    called: Mapping[str, float] | None = None,
 ) -> Verdict:
     """The verdict that follows from the expected scores of each source.
 
     Args:
-        prevailing: labels, of which one may be that of most clips; none where the class shares are known.
+        clips: in the archive.
+        called: label -> share of the clips that the LALM calls so; None or empty where the class shares are
+            known.
     """
     decisive = new_voices or archive
     if (
@@ -155,13 +163,15 @@ def judge(
     others = {who: scores.ua for who, scores in decisive.items() if who != STUDENT}
     rival = max(others, key=lambda who: others[who])
     ahead = decisive[STUDENT].ua - others[rival]
-    deploy = ahead >= MARGIN
+    breaking = _break_even(decisive, called or {}) if ahead >= 0 else None
+    few = clips < ENOUGH and checked < FOUNDED
+    sure = ahead >= MARGIN and not few and not (breaking and breaking.reached)
     return Verdict(
         archive,
         new_voices,
         STUDENT if ahead >= 0 else rival,
-        deploy,
-        _advice(decisive, rival, ahead) + (_caution(decisive, prevailing) if ahead >= 0 else ""),
+        sure,
+        _advice(decisive, rival, ahead, clips if few else None, breaking),
         checked,
     )
 
@@ -170,47 +180,70 @@ _ALONE = (
     "With a LALM alone nothing says how good the LALM is, and so the student: give a classifier, or a check "
     "set (`mifuse choose --random 40`)."
 )
+_CHECK = "listen to a check set (`mifuse choose --random 40`) before you deploy the student"
 
 
-def _advice(scores: Mapping[str, Expected], rival: str, ahead: float) -> str:
-    """What to do, in one sentence."""
+class BreakEven(NamedTuple):
+    """The share of one emotion from which another source is expected to be right more often."""
+
+    share: float
+    label: str
+    who: str
+    called: float
+    """Share of the clips that the LALM calls so."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether there are so many by what the LALM says; if it is right, the student loses."""
+        return self.called >= self.share
+
+
+def _advice(
+    scores: Mapping[str, Expected], rival: str, ahead: float, few: int | None, breaking: BreakEven | None
+) -> str:
+    """What to do, in a sentence or two; `few`: how many clips there are where they are too few."""
     student = scores[STUDENT].ua
     figures = f"expected UA {student:.0f} % against {scores[rival].ua:.0f} % of the {rival}"
-    if ahead >= MARGIN:
-        return f"Deploy the student: {figures}."
-    if ahead > -MARGIN:
-        return (
-            f"Too close to call ({figures}): listen to a check set "
-            "(`mifuse choose --random 40`) before you deploy the student."
-        )
-    if rival == "classifier":
+    if ahead <= -MARGIN and rival == "classifier":
         return f"Keep the classifier ({figures}), or collect recordings of more speakers and adapt again."
+    if ahead <= -MARGIN:
+        return (
+            f"Keep asking the LALM ({figures}), or collect recordings of more speakers and adapt again; "
+            "the student is not expected to win."
+        )
+    if few is not None or ahead < MARGIN:
+        why = "Too close to call (" if few is None else f"Too few clips to say ({few}, {ENOUGH} are needed; "
+        return f"{why}{figures}): {_CHECK}."
+    if breaking is None:
+        return f"Deploy the student: {figures}."
+    share, label, who, called = breaking
+    then = f"more than {share:.0%} of the clips are {label}, the {who} is expected to be right more often"
+    if breaking.reached:
+        return (
+            f"Check before you deploy: the LALM calls {called:.0%} of the clips {label}, and if {then} than "
+            f"the student ({figures}). Say how often each emotion occurs (--shares), or {_CHECK}."
+        )
     return (
-        f"Keep asking the LALM ({figures}), or collect recordings of more speakers and adapt again; "
-        "the student is not expected to win."
+        f"Deploy the student: {figures}. If {then}: say how often each emotion occurs (--shares), or check "
+        "clips (`mifuse choose --random 40`)."
     )
 
 
-def _caution(scores: Mapping[str, Expected], labels: Sequence[str]) -> str:
-    """From which share of one emotion another source is right more often than the student; "" if from none.
+def _break_even(scores: Mapping[str, Expected], called: Mapping[str, float]) -> BreakEven | None:
+    """The emotion of which another source needs the fewest clips; one that the LALM says is reached first.
 
     With a share p of one class, and the others alike, accuracy is p times its recall and 1 - p times the mean
     of theirs.
     """
-    student, found = scores[STUDENT], [(PREVAILING, "", "")]
+    student, found = scores[STUDENT], []
     for who, other in scores.items():
-        for label, mine, theirs in zip(labels, student.recalls, other.recalls, strict=False):
+        for (label, share), mine, theirs in zip(called.items(), student.recalls, other.recalls, strict=False):
             behind = theirs - mine
-            ahead = (sum(student.recalls) - mine - sum(other.recalls) + theirs) / max(len(labels) - 1, 1)
+            ahead = (sum(student.recalls) - mine - sum(other.recalls) + theirs) / max(len(called) - 1, 1)
             if behind > 0 and ahead > 0:
-                found.append((ahead / (ahead + behind), label, who))
-    share, label, who = min(found)
-    if not label:
-        return ""
-    return (
-        f" If more than {share:.0%} of the clips are {label}, the {who} is expected to be right more often: "
-        "say how often each emotion occurs (--shares), or check clips (`mifuse choose --random 40`)."
-    )
+                found.append(BreakEven(ahead / (ahead + behind), label, who, share))
+    found = [one for one in found if one.reached or one.share < PREVAILING]
+    return min(found, key=lambda one: (not one.reached, one.share), default=None)
 
 
 def _ua(labels: Array, predictions: Array) -> float:
