@@ -115,7 +115,7 @@ def adapt(
     )
     features = features.spoken_by(on_main_process(lambda: teaching.speakers))
     first = student or partial(first_student, classifier, labels, config, seed, dimensions or {})
-    taught = _dimensions(teaching, features, dimensions or {}, dimension_draws)
+    taught = on_main_process(lambda: _dimensions(teaching, features, dimensions or {}, dimension_draws))
     trainer = _trainer(teaching, first(), features, taught)
     saved = TrainingState(state, _settings(teaching, clips, cache, encoder, taught))
     adapted = _adapted(teaching, trainer, _fit(teaching, trainer, saved, progress), taught)

@@ -109,6 +109,24 @@ def test_files_with_other_numbers_are_refused(tmp_path: Path, value: object) -> 
         read_jsonl(tmp_path / "d.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--teacher", "replay"), "asks nothing and says what it has"),
+        (("--teacher", "openai", "--model", "m", "--price", "1,1", "--probs", "logprobs"), "reads one word"),
+        (
+            ("--teacher", "openai", "--model", "m", "--price", "1,1", "--labels", "arousal,calm"),
+            "is a label, too",
+        ),
+    ],
+)
+def test_teachers_that_cannot_be_asked_for_numbers(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    manifest = str(write_draws(tmp_path, [None]))
+    ask = ["label", manifest, "--store", str(tmp_path / "d.db"), "--targets", "arousal", "--dry-run"]
+    done = CliRunner().invoke(main, [*ask, *words])
+    assert done.exit_code == 2 and said in " ".join(done.output.split()), done.output
+
+
 def test_fusion_trusts_draws_that_agree_more() -> None:
     rng = np.random.default_rng(0)
     spread = np.where(np.arange(40) % 2, 0.3, 0.01)[:, None]

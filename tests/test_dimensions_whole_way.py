@@ -143,6 +143,14 @@ def test_verify_holds_the_models_to_their_student(bundle: Path, student: Path, m
     assert "ok" in run("verify", bundle, manifest, "--student", student, "--max-drop", "20")
 
 
+def test_a_column_without_a_number_is_refused(manifest: Path, tmp_path: Path) -> None:
+    head, *rows = [line.split(",") for line in manifest.read_text().splitlines()]
+    empty = manifest.with_name("empty.csv")
+    empty.write_text("\n".join(",".join([*row[:-1], ""]) for row in rows).join([",".join(head) + "\n", "\n"]))
+    said = run("train", empty, "-o", tmp_path / "s", *TARGETS, code=1)
+    assert "has a number of valence" in said and not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

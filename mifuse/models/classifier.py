@@ -142,6 +142,11 @@ def _trained_student(
     """A student fitted to clips and their classes; the second part of both is held out."""
     classes = len(student.labels)
     values, valid_values = (dimension_values(part, student.dimensions, "the clips") for part in clips)
+    empty = [name for v, name in enumerate(student.dimensions) if not np.isfinite(values[:, v]).any()]
+    if empty:
+        raise TrainingError(
+            f"no clip to train on has a number of {empty[0]}: fill it in, or leave it out of --targets"
+        )
     taught = DimensionTargets(values) if student.dimensions else None
     fit = Trainer(student, Features.of(clips[0], cache), config.fit, seed, dimensions=taught)
     features = Features.of(clips[1], cache)
