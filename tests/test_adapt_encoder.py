@@ -31,8 +31,9 @@ def states(clips, layers=7, width=120):
     """States of which the middle layer follows three hidden values, all others are noise."""
     random = np.random.default_rng(0)
     hidden = random.standard_normal((clips, 3))
-    found = random.standard_normal((clips, layers, width))
-    found[:, 4] = hidden @ random.standard_normal((3, width)) + 0.1 * found[:, 4]
+    found = random.standard_normal((clips, layers, 2, width))
+    found[:, 4, 0] = hidden @ random.standard_normal((3, width)) + 0.1 * found[:, 4, 0]
+    found[:, 4, 1] = found[:, 4, 0]
     half = clips // 2
     return hidden, Embeddings(Joined([found[:half].astype(np.float16), found[half:].astype(np.float16)]))
 

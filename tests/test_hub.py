@@ -234,7 +234,7 @@ def test_an_encoder_without_room_for_a_head(tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--encoder", "somewhere"], 2, "--encoder somewhere: write hf:somewhere"),
+        (["--encoder", "somewhere"], 2, "write hf:somewhere, for a folder too"),
         (["--encoder", "hf:x", "--size", "s"], 2, "--size is of a student"),
         (["--encoder", "hf:./absent"], 1, "hf:./absent cannot be loaded as an audio classifier"),
     ],

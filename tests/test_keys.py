@@ -56,7 +56,7 @@ def results(folder: Path) -> dict[str, list[float]]:
         "prosody": prosody.measure(samples).values,
         "spectral": spectral.describe(features)[0],
         "embedding": embed(samples)[::8],
-        "encoder": np.asarray(hub.embeddings([clip], cache).batch([0])).ravel()[:32],
+        "encoder": hub.embeddings([clip], cache).rows[0:1].ravel()[:32],
     }
     return {name: [round(float(value), 5) for value in values] for name, values in found.items()}
 

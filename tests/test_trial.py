@@ -69,4 +69,4 @@ def test_time_grows_with_clips_and_their_length() -> None:
     assert (
         Use(seconds=(0.2, 0.2, 0.1)).hours(3600, 100.0) > 0
     )  # never less than nothing, however it was disturbed
-    assert use.kept == 7168
+    assert use.kept == 14_336

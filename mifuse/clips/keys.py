@@ -18,7 +18,7 @@ VERSIONS = {
     "prosody": 1,  # pitch, energy, tempo, voice quality
     "spectral": 1,  # cepstrum and energy
     "embedding": 1,  # of the speaker's voice
-    "encoder": 1,  # hidden states of a transformer
+    "encoder": 2,  # hidden states of a transformer
 }
 
 

@@ -148,7 +148,7 @@ class HubClassifier(HubModel):
     def embeddings(
         self, clips: Sequence[Clip], cache: AudioCache, progress: Callable[[], object] = lambda: None
     ) -> Embeddings:
-        """Hidden states of the clips, averaged over time; the encoder is run for those that are new.
+        """Hidden states of the clips, pooled over time; the encoder is run for those that are new.
 
         Args:
             progress: called after each clip that the encoder was run for.
@@ -189,7 +189,11 @@ class HubClassifier(HubModel):
                 states = model.states(torch.from_numpy(cache.samples(clip))[None])
             finally:
                 free.put(model)
-            return np.stack([state[0].float().mean(dim=0).half().cpu().numpy() for state in states])
+            kept = [
+                torch.stack([*torch.std_mean(state[0].float(), dim=0, correction=0)][::-1])
+                for state in states
+            ]
+            return np.asarray(torch.stack(kept).half().cpu().numpy())
 
         pool = ThreadPoolExecutor(free.qsize(), initializer=torch.set_num_threads, initargs=(1,))
         rows = []
@@ -249,7 +253,7 @@ def _sources(name: str, theirs: Sequence[str], labels: Sequence[str]) -> list[li
 
 
 class Embeddings:
-    """Hidden states of N clips, averaged over time, (N, layers, hidden) float16, memory-mapped."""
+    """Hidden states of N clips: mean and deviation over time, (N, layers, 2, hidden) float16, on disk."""
 
     def __init__(self, rows: Joined) -> None:
         self.rows = rows
@@ -259,8 +263,9 @@ class Embeddings:
         return len(self.rows)
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
-        """Some of the clips: float32 (batch, layers, hidden)."""
-        return torch.from_numpy(np.concatenate([self.rows[i : i + 1] for i in indices]).astype(np.float32))
+        """Means of some of the clips, which is what a head takes: float32 (batch, layers, hidden)."""
+        means = [self.rows[i : i + 1][:, :, 0] for i in indices]
+        return torch.from_numpy(np.concatenate(means).astype(np.float32))
 
     def batches(self, size: int = 256) -> Iterator[NDArray[np.int64]]:
         """Every clip once, in order."""

@@ -35,8 +35,8 @@ class Use:
 
     @property
     def kept(self) -> int:
-        """Bytes of the states of a clip in the cache."""
-        return 2 * self.layers * self.width
+        """Bytes of the states of a clip in the cache: mean and deviation of each, two bytes a number."""
+        return 2 * 2 * self.layers * self.width
 
     def hours(self, clips: int, length: float) -> float:
         """That `clips` of `length` seconds take here, by a line through the lengths that were tried."""

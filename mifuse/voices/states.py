@@ -1,7 +1,7 @@
 """States of a pretrained encoder beside the statistics of the voice: more for labels to be held against.
 
-Middle layers carry emotion; the first ones carry the voice, the last ones words. Of the mean over time of one
-layer, the principal components of the archive are taken, as many as a probe of so many clips can hold.
+Middle layers carry emotion; the first ones carry the voice, the last ones words. Of mean and deviation over
+time of one layer, the principal components of the archive are taken, as many as a probe of its clips holds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def principal_components(states: Embeddings) -> Array:
     """The first principal components of a middle layer's states, (N, R): at most `MOST`, and N / `CLIPS`."""
     layers = states.rows.files[0].shape[1]
     layer = round(DEPTH * (layers - 1))
-    values = standardised(np.concatenate([file[:, layer] for file in states.rows.files]).astype(np.float32))
+    pooled = np.concatenate([file[:, layer].reshape(len(file), -1) for file in states.rows.files])
+    values = standardised(pooled.astype(np.float32))
     vectors = np.linalg.eigh(values.T @ values)[1]  # (hidden, hidden), by eigenvalue, the largest last
     count = max(1, min(MOST, len(values) // CLIPS, values.shape[1]))
     return np.asarray(values @ vectors[:, ::-1][:, :count], np.float64)
