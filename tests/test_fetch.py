@@ -182,6 +182,7 @@ def test_a_server_that_is_away_and_one_that_says_no(server: Server, tmp_path: Pa
     server.codes = [500] * 20
     assert "the server says 500; run it again" in run(server, tmp_path / "b", code=1).stderr
     assert len(server.asked) == 1 + download.TRIES
+    assert "again later" in run(server, tmp_path / "b", "--url", "http://127.0.0.1:9/", code=1).stderr
 
 
 def fetched(server: Server, folder: Path, **known: Any) -> Path:

@@ -57,7 +57,8 @@ def download(
             reason = str(getattr(error, "reason", error))
         failures = failures + 1 if (part.stat().st_size if part.exists() else 0) <= before else 0
         if failures >= TRIES:
-            raise MifuseError(f"{url}: {reason}; run it again to go on with {part}")
+            rest = f"run it again to go on with {part}" if part.exists() else "run it again later"
+            raise MifuseError(f"{url}: {reason}; {rest}")
         time.sleep(wait if failures else 0)
         wait = min(2 * wait, 30) if failures else WAIT
     part.replace(file)

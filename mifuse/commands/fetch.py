@@ -76,7 +76,7 @@ def _list(as_json: bool) -> None:
         return
     for one in sources().values():
         size = f"{one.size / 1e6:.0f} MB" if one.size else "on request" if one.ask else "size not known"
-        echo(f"{one.name:<12} {one.title} ({size}); {one.licence}")
+        echo(f"{one.name:<12} {one.title} ({size}); licence: {one.licence}")
 
 
 def _agree(chosen: Source, yes: bool) -> None:
