@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -27,11 +28,12 @@ from mifuse.runs.folder import close_run, open_run
 from mifuse.runs.predictions import Predictions
 from mifuse.teachers.draws import draws_labels, load_draws
 from mifuse.teachers.draws_quality import costs
-from mifuse.teachers.numbers import load_numbers
+from mifuse.teachers.numbers import load_numbers, said_by
 from mifuse.voices.choosing import DRAWN, doubted, draw
 from mifuse.voices.clustering import unnamed_clips
 from mifuse_runtime.dimensions import Ranges
 
+_LOGGER = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
 
 
@@ -149,6 +151,10 @@ def _numbers(
 ) -> tuple[Ranges, list[NDArray[np.float64]]]:
     """The student's dimensions, and the numbers (K, N, V) of each LALM, if there are any."""
     ranges = _ranges(inputs, classifier)
+    for path, who in _teachers(inputs):
+        if others := sorted(said_by(path, who) - set(ranges)):
+            names = ", ".join(others)
+            _LOGGER.warning("%s also says %s, which is not taught: --targets would", path, names)
     teachers = _teachers(inputs) if ranges else []
     return ranges, [load_numbers(path, clips, ranges, cache, who) for path, who in teachers]
 

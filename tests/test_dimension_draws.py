@@ -156,6 +156,7 @@ def test_the_commands_of_the_page(
     monkeypatch: pytest.MonkeyPatch,
     server: LlmServer,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_clips(tmp_path).rename("source.csv")
@@ -171,6 +172,12 @@ def test_the_commands_of_the_page(
     with DrawsStore("draws.db", read_only=True) as store:
         (source,) = store.sources()
         assert all(set(draw.answer.dimensions) == set(RANGES) for draw in store.draws(source))
+    plain = [
+        *("adapt", "--target", "target.csv", "--draws", "draws.db", "-o", "plain"),
+        *tutorials.QUICK["adapt"],
+    ]
+    assert CliRunner().invoke(main, plain).exit_code == 0
+    assert "draws.db also says arousal, valence, which is not taught" in caplog.text
     for words, complaint in (
         (("--targets", "arousal", "--range", "1:9"), "state the range of the source"),
         (("--targets", "dominance"), "no teacher says dominance (said by LALM: none)"),

@@ -202,3 +202,15 @@ def test_imports_nothing_else(folder: Path) -> None:
     )
     root = Path(mifuse_runtime.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.5, -0.5])
+def test_dimensions_that_are_none_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    loaded = Recognizer.load(make_bundle(tmp_path / "b", dimensions={"arousal": (1, 7), "valence": (1, 7)}))
+    assert 1 <= loaded.predict(tone()).dimensions["arousal"] <= 7
+    answer = np.array([[0.25, 0.25, 0.25, 0.25, value, 0.5]], np.float32)
+    monkeypatch.setattr(type(loaded._whole), "answers", lambda *_: [answer])
+    with pytest.raises(BundleError, match="not probabilities and numbers from 0 to 1"):
+        loaded.predict(tone())

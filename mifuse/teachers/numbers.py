@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mifuse.teachers.jsonl import read_jsonl
 from mifuse.teachers.store.database import DrawsStore
 from mifuse_runtime.dimensions import Ranges, in_unit
 
+LOOKED_AT = 1000  # draws
 _Said = tuple[object, int, Mapping[str, float]]  # clip (key or content hash), number of the draw, numbers
 
 
@@ -50,6 +52,16 @@ def load_numbers(
         for k, draw in enumerate(sorted(draws)):
             values[k, i] = draws[draw]
     return values
+
+
+def said_by(path: Path | str, teacher: str | None = None) -> set[str]:
+    """The dimensions that the first draws of a teacher have beside their probabilities; mostly none.
+
+    Raises:
+        DrawsError: no file, or several teachers.
+    """
+    said = _stored(path, teacher) if is_store(path) else _written(path, teacher)
+    return {name for _, _, numbers in itertools.islice(said, LOOKED_AT) for name in numbers}
 
 
 def _stored(path: Path | str, teacher: str | None) -> Iterator[_Said]:

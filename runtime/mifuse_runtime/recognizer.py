@@ -348,10 +348,13 @@ class Recognizer:
         fits = found.shape == (len(batch), self.bundle.answers) and all(
             part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in embedding
         )
-        # Lists: NumPy takes three times as long on a row. Not a number is in no range either.
+        # Lists: NumPy takes three times as long on a row. A sum with what is not a number is in no range.
         rows, classes = found.tolist() if fits else [], len(self.bundle.labels)
         if not fits or not all(
-            min(row) >= 0 and abs(sum(row[:classes]) - 1) < SUM_TOLERANCE and sum(row) < MOST * len(row)
+            min(row) >= 0
+            and max(row) < MOST
+            and abs(sum(row[:classes]) - 1) < SUM_TOLERANCE
+            and sum(row) >= 0
             for row in rows
         ):
             what = "probabilities" + (" and numbers from 0 to 1" if self.bundle.dimensions else "")
