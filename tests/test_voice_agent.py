@@ -1,18 +1,42 @@
-"""The guide's Pipecat processor in a real pipeline; `pip install 'mifuse[agents]'`."""
+"""The guide's voice agents in a real Pipecat pipeline and a real LiveKit session; `mifuse[agents]`."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from mifuse_runtime import NO_SPEECH, Recognizer
+from mifuse_runtime import NO_SPEECH, Prediction, Recognizer
 from tests.bundles import make_bundle, speech
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "examples" / "pipecat_emotion.py"
+EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(rate: int) -> list[np.ndarray]:
+    """4 s of speech and 4 s of silence as int16, in 20 ms, as transports send them."""
+    samples = np.concatenate([speech(4.0, rate), np.zeros(4 * rate, np.float32)])
+    return np.split((samples * 32767).astype("<i2"), range(rate // 50, len(samples), rate // 50))
+
+
+def changes(recognizer: Recognizer, chunks: list[np.ndarray], rate: int) -> list[Prediction]:
+    """Of a stream of its own: where its state becomes another one."""
+    stream = recognizer.stream(rate)
+    found = [prediction for chunk in chunks for prediction in stream.feed(chunk)]
+    states = [None, *(prediction.state for prediction in found)]
+    return [now for before, now in zip(states[:-1], found, strict=True) if before != now.state]
 
 
 def test_it_passes_all_frames_on_and_adds_the_changes(tmp_path: Path) -> None:
@@ -20,22 +44,68 @@ def test_it_passes_all_frames_on_and_adds_the_changes(tmp_path: Path) -> None:
     from pipecat.frames.frames import InputAudioRawFrame, TextFrame
     from pipecat.tests.utils import run_test
 
-    spec = importlib.util.spec_from_file_location("pipecat_emotion", EXAMPLE)
-    assert spec and spec.loader
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = load("pipecat_emotion")
     recognizer = Recognizer.load(make_bundle(tmp_path / "bundle"))
     rate = 8_000
-    call = np.concatenate([speech(4.0, rate), np.zeros(4 * rate, np.float32)])
-    samples = (call * 32767).astype("<i2")
-    chunks = np.split(samples, range(rate // 50, len(samples), rate // 50))  # 20 ms, as transports send them
+    chunks = call(rate)
     frames = [InputAudioRawFrame(chunk.tobytes(), rate, 1) for chunk in chunks] + [TextFrame("hello")]
     down, _ = asyncio.run(run_test(example.EmotionProcessor(recognizer), frames_to_send=frames))
     found = [frame.prediction for frame in down if isinstance(frame, example.EmotionFrame)]
-    stream = recognizer.stream(rate)
-    wanted = [prediction for chunk in chunks for prediction in stream.feed(chunk)]
-    states = [None, *(prediction.state for prediction in wanted)]
-    assert found == [now for before, now in zip(states[:-1], wanted, strict=True) if before != now.state]
+    assert found == changes(recognizer, chunks, rate)
     assert found[-1].state == NO_SPEECH and len(found) == 2
     assert sum(isinstance(frame, InputAudioRawFrame) for frame in down) == len(chunks)
     assert sum(isinstance(frame, TextFrame) for frame in down) == 1
+
+
+def test_an_agent_passes_the_call_on_and_says_the_changes(tmp_path: Path) -> None:
+    pytest.importorskip("livekit.agents", reason="livekit-agents is missing: pip install 'mifuse[agents]'")
+    from livekit import rtc
+    from livekit.agents import AgentSession, stt
+    from livekit.agents.voice.io import AudioInput
+
+    recognizer = Recognizer.load(make_bundle(tmp_path / "bundle"))
+    rate = 16_000
+    chunks, heard, felt = call(rate), [], []
+
+    class Stream(stt.RecognizeStream):
+        async def _run(self) -> None:
+            async for frame in self._input_ch:
+                if isinstance(frame, rtc.AudioFrame):
+                    heard.append(bytes(frame.data))  # noqa: PERF401, as they come
+
+    class Listener(stt.STT):
+        def __init__(self) -> None:
+            super().__init__(capabilities=stt.STTCapabilities(streaming=True, interim_results=False))
+
+        async def _recognize_impl(self, *_: Any, **__: Any) -> NoReturn:
+            raise NotImplementedError
+
+        def stream(self, *, language: Any = None, conn_options: Any) -> Stream:
+            return Stream(stt=self, conn_options=conn_options)
+
+    class Caller(AudioInput):
+        def __init__(self) -> None:
+            super().__init__(label="caller")
+            self.left = iter(chunks)
+
+        async def __anext__(self) -> rtc.AudioFrame:
+            chunk = next(self.left, None)
+            await asyncio.sleep(0 if chunk is not None else 3600)
+            return rtc.AudioFrame(chunk.tobytes(), rate, 1, len(chunk))
+
+    async def talk() -> None:
+        session = AgentSession(stt=Listener())
+        session.input.audio = Caller()
+        agent = load("livekit_emotion").EmotionAgent(recognizer, felt.append, instructions="Listen.")
+        await session.start(agent)
+        for _ in range(600):
+            await asyncio.sleep(0.05)
+            if len(felt) == 2 and len(heard) >= len(chunks):
+                break
+        await session.aclose()
+
+    asyncio.run(talk())
+    assert felt == changes(recognizer, chunks, rate)
+    assert felt[-1].state == NO_SPEECH and len(felt) == 2
+    # The session itself adds silence when it ends.
+    assert b"".join(heard).startswith(b"".join(chunk.tobytes() for chunk in chunks))
