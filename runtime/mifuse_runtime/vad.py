@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.frontend import halves
-from mifuse_runtime.settings import Settings
+from mifuse_runtime.frontend import filters, halves
+from mifuse_runtime.settings import FrontEnd, Settings
 
 Vad = Callable[[Floats], float]  # a frame's samples at the model's rate -> probability of speech, or a bool
 
 FRAME = 0.032  # seconds; 512 samples at 16 kHz, the length that silero-vad takes
-SPACING = 62.5  # Hz between bins: the halves of a frame are added before the DFT
-BINS = 129  # to 8 kHz; a lower rate has fewer
+# Bins are 62.5 Hz apart, for the halves of a frame are added before the DFT: at this rate there are so many.
+RATE, BINS = 16_000, 129
 FINE = (1, 49)  # bins that are looked at one by one, to 3 kHz
 GROUP = 6  # of them whose changes are averaged
 BANDS, LOW, HIGH = 20, 80.0, 7600.0  # mel bands, and Hz from the first to the last
@@ -117,13 +117,12 @@ def speech_frames(
         piece, found = frames[at : at + PIECE], speech[at : at + PIECE]
         np.greater_equal(np.einsum("ij,ij->i", piece, piece), loud, out=found)
         if settings.voice > 0:
-            before = past is not None and past.passed
-            scores, past = network(log_power(piece), past)
+            scores, after = network(log_power(piece), past)
             passed = found & (scores >= least)
-            past = past._replace(passed=bool(passed[-1]))
             # A voice lasts longer than a click: two frames or more.
             np.logical_and(passed[1:], passed[:-1], out=found[1:])
-            found[0] = before and passed[0]
+            found[0] = past is not None and past.passed and passed[0]
+            past = after._replace(passed=bool(passed[-1]))
     return speech, past
 
 
@@ -131,19 +130,13 @@ def log_power(frames: Floats) -> Floats:
     """Of frames (k, n): log power of the bins in `FINE` and of the bands, (k, VALUES)."""
     half = frames.shape[1] // 2
     rising, falling = halves(half)
-    folded = frames[:, :half] * rising
-    folded += frames[:, half:] * falling
-    spectra = np.fft.rfft(folded)
+    spectra = np.fft.rfft(frames[:, :half] * rising + frames[:, half:] * falling)
     parts = spectra.view(spectra.real.dtype)[:, : 2 * BINS]
     np.multiply(parts, parts, out=parts)
-    power = (parts[:, ::2] + parts[:, 1::2]).astype(np.float32, copy=False)  # NumPy 1 gives float64
-    if power.shape[1] < BINS:  # a lower rate
-        power = np.pad(power, ((0, 0), (0, BINS - power.shape[1])))
-    values = np.empty((len(frames), VALUES), np.float32)
-    values[:, :-BANDS] = power[:, slice(*FINE)]
-    values[:, -BANDS:] = power @ bands()
-    values += np.float32(POWER_FLOOR)
-    return np.log(values, out=values)
+    power = np.zeros((len(frames), BINS), np.float32)  # of a lower rate, some stay 0
+    power[:, : parts.shape[1] // 2] = parts[:, ::2] + parts[:, 1::2]
+    values: Floats = np.concatenate([power[:, slice(*FINE)], power @ bands()], axis=1)
+    return np.log(values + np.float32(POWER_FLOOR), out=values)
 
 
 def network(values: Floats, past: Past | None) -> tuple[Floats, Past]:
@@ -158,19 +151,12 @@ def network(values: Floats, past: Past | None) -> tuple[Floats, Past]:
     inputs = np.empty((len(values), (1 + len(LAGS)) * VALUES), np.float32)
     inputs[:, :VALUES] = values
     for number, lag in enumerate(LAGS, 1):
-        change = inputs[:, number * VALUES : (number + 1) * VALUES]
-        np.subtract(values, known[lead - lag : -lag], out=change)
-    changes = inputs[:, VALUES:]
-    np.abs(changes, out=changes)
-    hidden = inputs @ hidden_weights
-    hidden += hidden_bias
-    np.maximum(hidden, 0, out=hidden)
+        inputs[:, number * VALUES : (number + 1) * VALUES] = values - known[lead - lag : -lag]
+    np.abs(inputs[:, VALUES:], out=inputs[:, VALUES:])
+    hidden = np.maximum(inputs @ hidden_weights + hidden_bias, 0)
     all_ = np.concatenate([hidden[[0] * CONTEXT] if past is None else past.hidden, hidden])
     sums = np.cumsum(all_ @ mean, axis=0)
-    second: Floats = np.matmul(hidden, now)
-    second += sums[CONTEXT:] - sums[:-CONTEXT]
-    second += bias
-    np.maximum(second, 0, out=second)
+    second = np.maximum(hidden @ now + (sums[CONTEXT:] - sums[:-CONTEXT]) + bias, 0)
     scores: Floats = second @ output + output_bias
     return scores, Past(known[-lead:], all_[-CONTEXT:])
 
@@ -178,13 +164,8 @@ def network(values: Floats, past: Past | None) -> tuple[Floats, Past]:
 @lru_cache(maxsize=1)
 def bands() -> Floats:
     """Triangular filters of the bands, of sum 1, (BINS, BANDS)."""
-    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (LOW, HIGH))
-    centres = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    bins = np.arange(BINS)[:, None] * SPACING
-    rising = (bins - centres[:-2]) / (centres[1:-1] - centres[:-2])
-    falling = (centres[2:] - bins) / (centres[2:] - centres[1:-1])
-    filters = np.maximum(0, np.minimum(rising, falling))
-    found: Floats = (filters / filters.sum(axis=0)).astype(np.float32)
+    triangles = filters(FrontEnd(mels=BANDS, low=LOW, high=HIGH, folded=True), RATE)
+    found: Floats = triangles / triangles.sum(axis=0)
     return found
 
 
