@@ -128,15 +128,14 @@ def speech_frames(
 
 def log_power(frames: Floats) -> Floats:
     """Of frames (k, n): log power of the bins in `FINE` and of the bands, (k, VALUES)."""
-    half = frames.shape[1] // 2
-    rising, falling = halves(half)
-    spectra = np.fft.rfft(frames[:, :half] * rising + frames[:, half:] * falling)
-    parts = spectra.view(spectra.real.dtype)[:, : 2 * BINS]
-    np.multiply(parts, parts, out=parts)
+    rising, falling = halves(frames.shape[1] // 2)
+    spectra = np.fft.rfft(frames[:, : rising.size] * rising + frames[:, rising.size :] * falling)
+    parts = np.square(spectra.view(spectra.real.dtype)[:, : 2 * BINS])
     power = np.zeros((len(frames), BINS), np.float32)  # of a lower rate, some stay 0
     power[:, : parts.shape[1] // 2] = parts[:, ::2] + parts[:, 1::2]
-    values: Floats = np.concatenate([power[:, slice(*FINE)], power @ bands()], axis=1)
-    return np.log(values + np.float32(POWER_FLOOR), out=values)
+    values = np.concatenate([power[:, slice(*FINE)], power @ bands()], axis=1) + np.float32(POWER_FLOOR)
+    logs: Floats = np.log(values, out=values)
+    return logs
 
 
 def network(values: Floats, past: Past | None) -> tuple[Floats, Past]:
@@ -157,8 +156,7 @@ def network(values: Floats, past: Past | None) -> tuple[Floats, Past]:
     all_ = np.concatenate([hidden[[0] * CONTEXT] if past is None else past.hidden, hidden])
     sums = np.cumsum(all_ @ mean, axis=0)
     second = np.maximum(hidden @ now + (sums[CONTEXT:] - sums[:-CONTEXT]) + bias, 0)
-    scores: Floats = second @ output + output_bias
-    return scores, Past(known[-lead:], all_[-CONTEXT:])
+    return second @ output + output_bias, Past(known[-lead:], all_[-CONTEXT:])
 
 
 @lru_cache(maxsize=1)
