@@ -212,5 +212,5 @@ def test_dimensions_that_are_none_are_refused(
     assert 1 <= loaded.predict(tone()).dimensions["arousal"] <= 7
     answer = np.array([[0.25, 0.25, 0.25, 0.25, value, 0.5]], np.float32)
     monkeypatch.setattr(type(loaded._whole), "answers", lambda *_: [answer])
-    with pytest.raises(BundleError, match="not probabilities and numbers from 0 to 1"):
+    with pytest.raises(BundleError, match="not numbers from 0 to 1"):
         loaded.predict(tone())

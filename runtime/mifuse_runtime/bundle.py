@@ -7,13 +7,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mifuse_runtime.errors import BundleError
 from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, FrontEnd, Settings, problems
-
-if TYPE_CHECKING:
-    from mifuse_runtime.dimensions import Ranges
 
 SCHEMA = 1
 NAME = "bundle.json"
@@ -49,7 +46,7 @@ class Bundle:
     window: float = 3.0  # seconds: what a stream looks at
     input: str = "samples"  # float32 (batch, samples)
     output: str = "probs"  # float32 (batch, len(labels))
-    dimensions: Ranges = field(
+    dimensions: Mapping[str, tuple[float, float]] = field(
         default_factory=dict
     )  # beside the emotions, such as arousal, each with its range
     stream: Settings = field(default_factory=Settings)
@@ -87,10 +84,9 @@ class Bundle:
         content |= {"stream": asdict(self.stream), "frontend": asdict(self.frontend)}
         if not self.bodies:  # as runtimes that know none read it
             del content["bodies"], content["frontend"]
-        if not self.dimensions:
-            del content["dimensions"]
-        if self.speaker is None:
-            del content["speaker"]
+        for key in ("dimensions", "speaker"):
+            if not content[key]:
+                del content[key]
         return json.dumps(content, indent=2) + "\n"
 
     @classmethod

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, Settings
-
-if TYPE_CHECKING:
-    from mifuse_runtime.dimensions import Ranges
 
 Shares = NDArray[np.float64]
 
@@ -61,16 +56,12 @@ class Decider:
         odds: Shares | None = None,
         view: View | None = None,
         *,
-        dimensions: Ranges | None = None,
+        dimensions: Mapping[str, tuple[float, float]] | None = None,
         demo: bool = False,
     ) -> None:
         self._settings, self._odds, self._view, self._demo = settings, odds, view, demo
         self._labels = view.labels if view else labels
-        self._classes, self._in_range = len(labels), None
-        if dimensions:
-            from mifuse_runtime.dimensions import in_range
-
-            self._in_range = functools.partial(in_range, ranges=dimensions)
+        self._classes, self._ranges = len(labels), dimensions or {}
         self._keep = math.exp(-hop / settings.smoothing) if settings.smoothing else 0.0
         self.reset()
 
@@ -86,7 +77,8 @@ class Decider:
             equal = dict.fromkeys(self._labels, 1 / len(self._labels))
             return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech, {}, self._demo)
         probs = answer[: self._classes]
-        dimensions = self._in_range(answer[self._classes :].tolist()) if self._in_range else {}
+        numbers = zip(answer[self._classes :].tolist(), self._ranges.items(), strict=True)
+        dimensions = {name: low + share * (high - low) for share, (name, (low, high)) in numbers}
         probs = probs if self._odds is None else probs * self._odds
         # Lists: on a handful of numbers NumPy takes three times as long.
         values: list[float] = (probs @ self._view.matrix if self._view else probs).tolist()

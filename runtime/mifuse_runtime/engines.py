@@ -49,18 +49,15 @@ class OnnxRuntime:
         self.graph = graph
 
     def __call__(self, batch: Floats) -> Floats:
-        return beside(self._run(batch, self.graph.answer), self.graph)[0]
+        return self.answers(batch)[0]
 
     def answers(self, batch: Floats) -> list[Floats]:
-        return beside(self._run(batch, self.graph.outputs), self.graph)
-
-    def _run(self, batch: Floats, outputs: Sequence[str]) -> list[Floats]:
         check(self, self._ceiling, batch)
         try:
-            found: list[Floats] = self._session.run(outputs, {self.graph.input: batch})
+            found: list[Floats] = self._session.run(self.graph.outputs, {self.graph.input: batch})
         except Exception as error:  # as above
             raise _failed(self, error) from error
-        return found
+        return beside(found, self.graph)
 
 
 class OpenVino:
@@ -117,7 +114,7 @@ class OpenVino:
 
 def beside(found: list[Floats], graph: Graph) -> list[Floats]:
     """The outputs of the answer as one (batch, C + V), then the others."""
-    size = len(graph.answer)
+    size = sum(name != EMBEDDING for name in graph.outputs)
     return found if size == 1 else [np.concatenate(found[:size], axis=-1), *found[size:]]
 
 
@@ -158,11 +155,8 @@ def start(
         file, front = bundle.model(name, precision), None
         if body and (cut := bundle.body(name, precision)):
             file, front = cut, MelPower(bundle.frontend, bundle.sample_rate)
-        outputs = (
-            bundle.output,
-            *([DIMENSIONS] if bundle.dimensions else []),
-            *([EMBEDDING] if bundle.speaker else []),
-        )
+        beside = [DIMENSIONS] * bool(bundle.dimensions) + [EMBEDDING] * bool(bundle.speaker)
+        outputs = (bundle.output, *beside)
         graph = Graph(folder / file, POWER if front else bundle.input, outputs, front, bundle.sample_rate)
         contents = [read(folder, bundle, part) for part in files(name, file)]
         return ENGINES[name](graph, threads, *contents)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.bundle import EMBEDDING
 from mifuse_runtime.frontend import MelPower
 from mifuse_runtime.known import known
 from mifuse_runtime.onnx_model import read_onnx
@@ -64,11 +63,6 @@ class Graph:
     outputs: tuple[str, ...]  # probabilities first; dimensions and an embedding, if there are any
     front: MelPower | None  # what makes its input of samples; None: it takes samples
     rate: int = 16_000  # Hz, of the samples
-
-    @property
-    def answer(self) -> tuple[str, ...]:
-        """The outputs that make an answer (batch, C + V), side by side."""
-        return tuple(name for name in self.outputs if name != EMBEDDING)
 
     @property
     def taken_rate(self) -> float:

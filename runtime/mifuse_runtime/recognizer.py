@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mifuse_runtime.timeline import Timeline
 
 SUM_TOLERANCE = 0.02  # of probabilities to 1: int8 rounds to 1/256
-MOST = 1 + SUM_TOLERANCE  # of any number of an answer
 SHORTEST = 0.1  # seconds: shorter audio is followed by silence, so that any graph has a frame to look at
 
 
@@ -345,19 +344,14 @@ class Recognizer:
     def _ask(self, engine: Engine, batch: Floats) -> Floats:
         """Answers (batch, C + V) to what the graph takes; and the embedding of a body behind them."""
         found, *embedding = engine.answers(batch) if engine is self._body else [engine(batch)]
+        classes, parts = len(self.bundle.labels), (found, *embedding)
         fits = found.shape == (len(batch), self.bundle.answers) and all(
-            part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in embedding
+            part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in parts
         )
-        # Lists: NumPy takes three times as long on a row. A sum with what is not a number is in no range.
-        rows, classes = found.tolist() if fits else [], len(self.bundle.labels)
-        if not fits or not all(
-            min(row) >= 0
-            and max(row) < MOST
-            and abs(sum(row[:classes]) - 1) < SUM_TOLERANCE
-            and sum(row) >= 0
-            for row in rows
-        ):
-            what = "probabilities" + (" and numbers from 0 to 1" if self.bundle.dimensions else "")
+        rows = found.tolist() if fits else []  # lists: NumPy takes three times as long on a row
+        sums = all(abs(sum(row[:classes]) - 1) < SUM_TOLERANCE for row in rows)
+        if not (fits and sums and all(0 <= min(row) <= max(row) < 1 + SUM_TOLERANCE for row in rows)):
+            what = "probabilities, or beside them not numbers from 0 to 1"
             raise BundleError(f"{self._card}: the model's answer is not {what}; export the bundle again")
         return np.hstack([found, *embedding]) if embedding else found
 
