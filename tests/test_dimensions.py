@@ -13,7 +13,7 @@ from mifuse.clips.dimensions import dimension_values, has_dimensions, parse_rang
 from mifuse.clips.manifest import Clip
 from mifuse.errors import ManifestError, MifuseError
 from mifuse.runs.concordance import mean_ccc, score_dimensions
-from mifuse_runtime.dimensions import concordance, in_range, in_unit
+from mifuse_runtime.dimensions import concordance, in_unit
 
 RANGES = {"arousal": (1.0, 7.0), "valence": (-1.0, 1.0)}
 
@@ -60,7 +60,7 @@ def test_columns_are_read_in_their_range() -> None:
     values = dimension_values(clips, RANGES, "m.csv")
     np.testing.assert_allclose(values, [[0.5, 0.75], [np.nan, 0.0]])
     assert has_dimensions(clips, RANGES) and not has_dimensions([clip(arousal=" ")], RANGES)
-    assert in_unit(in_range([0.5, 0.75], RANGES), RANGES) == pytest.approx([0.5, 0.75])
+    assert in_unit({"arousal": 4, "valence": 0.5}, RANGES) == pytest.approx([0.5, 0.75])
     assert math.isnan(in_unit({"valence": 0}, RANGES)[0])
 
 

@@ -6,7 +6,7 @@ Graphs and students count from 0 to 1, whatever the range is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,16 +35,6 @@ def problems(ranges: Mapping[str, object]) -> Iterator[str]:
             or not -math.inf < ends[0] < ends[1] < math.inf
         ):
             yield f"the range of {name!r} is {ends!r}: a lower and a higher number expected"
-
-
-def in_range(values: Iterable[float], ranges: Ranges) -> dict[str, float]:
-    """Numbers from 0 to 1 in the order of the ranges, as the user counts.
-
-    >>> in_range([0.5], {"arousal": (1, 7)})
-    {'arousal': 4.0}
-    """
-    ends = ranges.items()
-    return {name: low + value * (high - low) for value, (name, (low, high)) in zip(values, ends, strict=True)}
 
 
 def in_unit(values: Mapping[str, float], ranges: Ranges) -> list[float]:
