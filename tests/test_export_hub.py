@@ -183,7 +183,7 @@ def test_what_is_not_exported(tmp_path: Path) -> None:
     weights = torch.nn.Linear(1, 1).state_dict()
     torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert "no model.safetensors there" in refused(folder)
+    assert "which mifuse does not open" in refused(folder)
     config = json.loads((folder / "config.json").read_text())
     save(folder, "hubert")
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "calm", "1": "sad"}}))
