@@ -46,8 +46,12 @@ if sys.argv[1:] == ["-"]:
 elif len(sys.argv) > 1:
     from mifuse_runtime import Recognizer
     stream = Recognizer.load(sys.argv[1]).stream(window=3.0, hop=0.25)
-    chunk = (0.3 * numpy.sin(0.05 * numpy.arange(4000))).astype("f4")
-    assert [found for _ in range(120) for found in stream.feed(chunk)][-1].speech
+    for start in range(0, 480_000, 4000):  # a voice in syllables
+        times = numpy.arange(start, start + 4000) / 16_000
+        phase = 880 * times - 22 * numpy.cos(4 * times)
+        chunk = sum(numpy.sin(k * phase) / k for k in range(1, 30)) * abs(numpy.cos(8 * times))
+        found = stream.feed((0.1 * chunk).astype("f4"))
+    assert found[-1].speech > 0.1, "the graph was not run"
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 1000)
 """
