@@ -74,6 +74,8 @@ def one(ua):
     [
         (70, STUDENT, True, "Deploy"),
         (56, STUDENT, False, "Too close"),
+        (60, STUDENT, False, "Too close"),  # less than estimates without a label are off by
+        (54, "LALM", False, "Too close"),
         (40, "LALM", False, "Keep asking the LALM"),
     ],
 )
@@ -84,6 +86,7 @@ def test_what_to_do(student, best, deploy, words):
     assert found.advice.startswith(words)
     assert found.as_json()["new_voices"][STUDENT]["ua"] == student
     assert judge(new, {}, 0).best == best  # without new voices the archive decides
+    assert judge(new, new, 40).deploy == (student > 57)  # with a check set two points are enough
 
 
 @pytest.fixture

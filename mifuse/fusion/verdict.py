@@ -28,7 +28,9 @@ SYSTEMATIC = (
     6.0  # points of UA: deviation of the estimates on the archives of benchmarks.field, beside sampling
 )
 FOUNDED = 32  # check clips from which their correction is used
-MARGIN = 2.0  # points of UA on new voices by which the student must be ahead to be deployed
+# Points of UA on new voices that are a difference, with a check set; without one a lead must also be larger
+# than the estimates' own deviation before the student is deployed.
+MARGIN = 2.0
 ENOUGH = 150  # clips; of fewer the estimates were off by 12 to 25 points (docs/log/2026-11-30-verdict.md)
 PREVAILING = 0.9  # share of one emotion up to which an archive without known shares is thought of
 STUDENT = "student"
@@ -165,13 +167,14 @@ def judge(
     ahead = decisive[STUDENT].ua - others[rival]
     breaking = _break_even(decisive, called or {}) if ahead >= 0 else None
     few = clips < ENOUGH and checked < FOUNDED
-    sure = ahead >= MARGIN and not few and not (breaking and breaking.reached)
+    close = ahead < (MARGIN if checked >= FOUNDED else SYSTEMATIC)
+    sure = not close and not few and not (breaking and breaking.reached)
     return Verdict(
         archive,
         new_voices,
         STUDENT if ahead >= 0 else rival,
         sure,
-        _advice(decisive, rival, ahead, clips if few else None, breaking),
+        _advice(decisive, rival, ahead, close=close, few=clips if few else None, breaking=breaking),
         checked,
     )
 
@@ -199,7 +202,13 @@ class BreakEven(NamedTuple):
 
 
 def _advice(
-    scores: Mapping[str, Expected], rival: str, ahead: float, few: int | None, breaking: BreakEven | None
+    scores: Mapping[str, Expected],
+    rival: str,
+    ahead: float,
+    *,
+    close: bool,
+    few: int | None,
+    breaking: BreakEven | None,
 ) -> str:
     """What to do, in a sentence or two; `few`: how many clips there are where they are too few."""
     student = scores[STUDENT].ua
@@ -211,7 +220,7 @@ def _advice(
             f"Keep asking the LALM ({figures}), or collect recordings of more speakers and adapt again; "
             "the student is not expected to win."
         )
-    if few is not None or ahead < MARGIN:
+    if few is not None or close:
         why = "Too close to call (" if few is None else f"Too few clips to say ({few}, {ENOUGH} are needed; "
         return f"{why}{figures}): {_CHECK}."
     if breaking is None:
