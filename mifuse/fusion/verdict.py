@@ -31,7 +31,7 @@ FOUNDED = 32  # check clips from which their correction is used
 # Points of UA on new voices that are a difference, with a check set; without one a lead must also be larger
 # than the estimates' own deviation before the student is deployed.
 MARGIN = 2.0
-ENOUGH = 150  # clips; of fewer the estimates were off by 12 to 25 points (docs/log/2026-11-30-verdict.md)
+ENOUGH = 150  # clips; of fewer the estimates were off by 12 points (docs/log/2026-11-30-verdict.md)
 PREVAILING = 0.9  # share of one emotion up to which an archive without known shares is thought of
 STUDENT = "student"
 
@@ -59,9 +59,10 @@ class Verdict:
     best: str
     """The source that is expected to be best for new voices, or on the archive where that is all there is."""
     deploy: bool
-    """Whether the student is expected to be at least as good as every other source."""
+    """Whether the student is expected to be better than every other source by more than estimates are off by,
+    with clips enough, and also if one emotion prevails as the LALM says."""
     advice: str
-    """One sentence: deploy, collect more, or keep asking the LALM."""
+    """A sentence or two: deploy, check first, collect more, or keep asking the LALM."""
     checked: int
     """Clips of the check set that corrected the estimate; 0: no label was used."""
 
