@@ -136,6 +136,32 @@ def test_the_microphones_channels(page: Page) -> None:
     page.run("document.querySelector('#channel').value = 'mix'")
 
 
+def test_emotions_left_out_and_added_up(page: Page, place: Path) -> None:
+    recording = place / "groups.wav"
+    soundfile.write(recording, speech(3.5), 16_000)
+    page.choose("#file", recording)
+    page.until(said("groups.wav: 3.5 s"))
+    whole = Recognizer.load(place / "bundle")
+    field = "document.querySelector('#groups')"
+    show = f"{field}.value = {{!r}}; {field}.dispatchEvent(new Event('change'))"
+    for text, wanted in (
+        (
+            "neutral, low = sad+angry",
+            whole.subset(["neutral", "sad", "angry"]).grouped({"low": ["sad", "angry"]}),
+        ),
+        ("low=sad+angry", whole.grouped({"low": ["sad", "angry"]})),
+        ("", whole),
+    ):
+        page.run("document.querySelector('#message').textContent = ''")
+        page.run(show.format(text))
+        page.until(said("groups.wav: 3.5 s"))
+        check_rows(rows(page), wanted, read_audio(recording))
+    page.run(show.format("low=bored"))
+    page.until(said("group low: no emotion 'bored' here"))
+    page.run(show.format(""))
+    page.until(said("groups.wav: 3.5 s"))
+
+
 def test_a_bundle_of_the_users_and_a_broken_one(page: Page, place: Path) -> None:
     chosen = make_bundle(place / "chosen", labels=("calm", "tense"), precisions=("fp32", "int8"))
     page.choose("#folder", chosen)

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { SETTINGS } from "../runtime/web/mifuse/bundle.js";
+import { parseGroups } from "../runtime/web/mifuse/groups.js";
 import { resample } from "../runtime/web/mifuse/resample.js";
 import { Recognizer, readAudio } from "../runtime/web/mifuse.js";
 
@@ -38,6 +39,13 @@ const calls = {
     return { labels: recognizer.labels, sampleRate: recognizer.sampleRate, precision: recognizer.precision };
   },
   predict: async (request) => recognizers.get(request.bundle).predict(await samplesOf(request), request.rate),
+  async view({ bundle, view, subset, groups, texts }) {
+    let seen = recognizers.get(bundle);
+    if (subset) seen = seen.subset(subset);
+    if (groups ?? texts) seen = seen.grouped(groups ?? parseGroups(texts));
+    recognizers.set(view, seen);
+    return seen.labels;
+  },
   async together(request) {
     const samples = await samplesOf(request);
     const recognizer = recognizers.get(request.bundle);

@@ -2,6 +2,7 @@
 import { Chart, COLOURS } from "./chart.js";
 import { openMicrophone, readAudio, Recognizer } from "./mifuse.js";
 import { mono, readChannels } from "./mifuse/audio.js";
+import { parseGroups } from "./mifuse/groups.js";
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 
 const HOP = 0.25; // seconds between predictions
@@ -11,7 +12,9 @@ const DEMO = "demo/"; // the ready bundle and its call, for who has no bundle ye
 
 const page = Object.fromEntries(Array.from(document.querySelectorAll("[id]"), (node) => [node.id, node]));
 const chart = new Chart(page.wave, page.track, page.lines);
-let recognizer;
+let loaded; // the bundle with all of its emotions
+let recognizer; // with those that are shown
+let last; // file
 let microphone;
 let activity = 0; // counts what was started: an earlier one stops when it sees that it is not the latest
 let times = []; // ms
@@ -29,15 +32,33 @@ function element(name, text = "", attributes = {}) {
 async function load(source, name) {
   await stop();
   const begin = performance.now();
-  const loaded = await Recognizer.load(source, { ort });
-  await recognizer?.release();
-  recognizer = loaded;
-  for (const input of [page.file, page.microphone]) input.disabled = false;
+  const next = await Recognizer.load(source, { ort });
+  await loaded?.release();
+  recognizer = loaded = next;
+  for (const input of [page.file, page.microphone, page.groups]) input.disabled = false;
   page.demo.hidden = !recognizer.demo;
   page.example.hidden = name !== `${DEMO}bundle/`;
   const spent = Math.round(performance.now() - begin);
   clear();
   say(`${name}: ${recognizer.precision}, loaded in ${spent} ms. Open a recording, drop one here, or speak.`);
+  if (page.groups.value.trim()) await regroup();
+}
+
+/**
+ * Show the emotions that the field names, the others not, and several as one: `neutral, negative=angry+sad`.
+ * Groups alone leave the others as they are, an empty field all of them.
+ */
+async function regroup() {
+  const parts = page.groups.value.split(",").filter((part) => part.trim());
+  const names = parts.filter((part) => !part.includes("=")).map((part) => part.trim());
+  const groups = parseGroups(parts.filter((part) => part.includes("=")));
+  const chosen = names.length ? loaded.subset([...new Set([...names, ...Object.values(groups).flat()])]) : loaded;
+  const grouped = chosen.grouped(groups);
+  await stop();
+  recognizer = grouped;
+  clear();
+  say(`Shown: ${recognizer.labels.join(", ")}.`);
+  if (last) await recognise(last);
 }
 
 function clear(seconds) {
@@ -96,6 +117,7 @@ function show(prediction, track) {
 
 async function recognise(file) {
   await stop();
+  last = file;
   const mine = activity;
   say(`${file.name} …`);
   const rate = recognizer.sampleRate;
@@ -173,6 +195,7 @@ page.file.addEventListener("change", () => {
   page.file.value = ""; // the same file may be opened again
   if (file) trying(() => recognise(file));
 });
+page.groups.addEventListener("change", () => trying(regroup));
 page.folder.addEventListener("change", () => {
   const files = Array.from(page.folder.files);
   if (!files.length) return;

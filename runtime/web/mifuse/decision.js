@@ -20,7 +20,8 @@ export const NOT_SURE = "not sure"; // state while no emotion is likely enough
 
 /** Turns the probabilities of one window after the other into predictions. */
 export class Decider {
-  #labels;
+  #view;
+  #classes; // emotions of the model
   #settings;
   #keep;
   #smooth = null;
@@ -28,11 +29,12 @@ export class Decider {
   #demo;
   #ranges; // [name, [lowest, highest]] of each dimension
 
-  /** `hop` is in seconds. */
-  constructor(labels, settings, hop, demo = false, dimensions = {}) {
-    this.#ranges = Object.entries(dimensions);
+  /** `view` is one of `groups.js`, `hop` in seconds. */
+  constructor(view, { content, settings, demo }, hop) {
+    this.#view = view;
+    this.#classes = content.labels.length;
+    this.#ranges = Object.entries(content.dimensions ?? {});
     this.#demo = demo;
-    this.#labels = labels;
     this.#settings = settings;
     this.#keep = settings.smoothing ? Math.exp(-hop / settings.smoothing) : 0;
   }
@@ -45,28 +47,30 @@ export class Decider {
 
   /** The prediction from probabilities, and dimensions behind them, from `start` to `end`; null: no speech. */
   decide(answer, start, end, speech = 1) {
-    const scored = (values) => Object.fromEntries(this.#labels.map((label, i) => [label, values[i]]));
+    const { labels, members } = this.#view;
+    const equal = labels.map(() => 1 / labels.length);
+    const scored = (values) => Object.fromEntries(labels.map((label, i) => [label, values[i]]));
     const rest = { speech, dimensions: {}, demo: this.#demo };
     if (!answer) {
       this.reset();
-      const equal = this.#labels.map(() => 1 / this.#labels.length);
       return { label: NO_SPEECH, scores: scored(equal), start, end, state: NO_SPEECH, confidence: 0, ...rest };
     }
-    const probs = answer.slice(0, this.#labels.length);
     for (const [i, [name, [low, high]]] of this.#ranges.entries()) {
-      rest.dimensions[name] = low + answer[probs.length + i] * (high - low);
+      rest.dimensions[name] = low + answer[this.#classes + i] * (high - low);
     }
-    const sum = probs.reduce((total, value) => total + value, 0);
-    const shares = Array.from(probs, (value) => value / sum);
+    const add = (values) => values.reduce((total, value) => total + value, 0);
+    const sums = members.map((parts) => add(parts.map((i) => answer[i])));
+    const total = add(sums);
+    const shares = total > 0 ? sums.map((value) => value / total) : equal; // of a subset the model may think nothing
     const last = this.#smooth ?? shares;
     this.#smooth = shares.map((share, i) => this.#keep * last[i] + (1 - this.#keep) * share);
     this.#state = this.#next(this.#smooth);
     return {
-      label: this.#labels[top(shares)],
+      label: labels[top(shares)],
       scores: scored(shares),
       start,
       end,
-      state: this.#labels[this.#state] ?? NOT_SURE,
+      state: labels[this.#state] ?? NOT_SURE,
       confidence: Math.max(...this.#smooth),
       ...rest,
     };

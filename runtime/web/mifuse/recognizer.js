@@ -2,26 +2,23 @@
 import { checked, mono, trimSilence } from "./audio.js";
 import { loadBundle } from "./bundle.js";
 import { Decider } from "./decision.js";
-import { BundleError } from "./errors.js";
+import { grouping, subset, whole } from "./groups.js";
+import { Model } from "./model.js";
 import { resample } from "./resample.js";
 import { Stream } from "./stream.js";
 import { speechShare } from "./vad.js";
 
-const DIMENSIONS = "dimensions"; // output of a model that has them, from 0 to 1
-const SHORTEST = 0.1; // seconds: shorter audio is followed by silence, so that any graph has a frame to look at
-
 /** Emotions of speech, from a bundle. One serves many streams. */
 export class Recognizer {
   #bundle;
-  #ort;
-  #session;
-  #turn = Promise.resolve();
+  #model;
+  #view;
 
   /** Use `Recognizer.load`. */
-  constructor(bundle, ort, session) {
+  constructor(bundle, model, view) {
     this.#bundle = bundle;
-    this.#ort = ort;
-    this.#session = session;
+    this.#model = model;
+    this.#view = view;
   }
 
   /**
@@ -36,28 +33,32 @@ export class Recognizer {
    */
   static async load(source, { precision, ort } = {}) {
     const bundle = await loadBundle(source, precision);
-    ort ??= await import("onnxruntime-web");
-    ort.env.wasm.numThreads = 1; // more need a page that is isolated from all others, and gain nothing here
-    const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", logSeverityLevel: 4 };
-    let session;
-    try {
-      session = await ort.InferenceSession.create(bundle.model, options);
-    } catch (error) {
-      throw new BundleError(`the ${bundle.precision} model cannot be run (${error.message}): export the bundle again`);
-    }
-    const { input, output } = bundle.content;
-    // A second output, the embedding, serves speakers whom a device gets to know, which this runtime does not yet.
-    if (`${session.inputNames} ${session.outputNames[0]}` !== `${input.name} ${output.name}`) {
-      throw new BundleError(`the model's input is ${session.inputNames} and its output ${session.outputNames}, `
-        + `bundle.json says ${input.name} and ${output.name}: export the bundle again`);
-    }
-    bundle.model = null; // the session has its own copy
-    return new Recognizer(bundle, ort, session);
+    return new Recognizer(bundle, await Model.start(bundle, ort), whole(bundle.content.labels));
   }
 
-  /** The emotions, in the order of the model's output. */
+  /** The emotions, in the order of the model's output; of a subset or groups, theirs. */
   get labels() {
-    return this.#bundle.content.labels;
+    return this.#view.labels;
+  }
+
+  /**
+   * The same recogniser asked about some of its emotions alone: their scores sum to 1. The model is shared.
+   *
+   * @param {string[]} labels two or more
+   * @returns {Recognizer}
+   */
+  subset(labels) {
+    return new Recognizer(this.#bundle, this.#model, subset(this.#view, labels));
+  }
+
+  /**
+   * The same recogniser with several emotions as one; those of no group stay. The model is shared.
+   *
+   * @param {Record<string, string[]>} groups as in `{ negative: ["angry", "sad"] }`
+   * @returns {Recognizer}
+   */
+  grouped(groups) {
+    return new Recognizer(this.#bundle, this.#model, grouping(this.#view, groups));
   }
 
   /** Such as arousal, name -> [lowest, highest]; none of a model that says emotions alone. */
@@ -98,8 +99,8 @@ export class Recognizer {
     const trimmed = trimSilence(ready, this.sampleRate); // as of the clips that students learn from
     const { settings } = this.#bundle;
     const speech = speechShare(trimmed, settings, this.sampleRate);
-    const answer = speech < settings.speech ? null : await this.#run(trimmed);
-    const decider = new Decider(this.labels, settings, 1, this.demo, this.dimensions);
+    const answer = speech < settings.speech ? null : await this.#model.run(trimmed);
+    const decider = new Decider(this.#view, this.#bundle, 1);
     return decider.decide(answer, 0, ready.length / this.sampleRate, speech);
   }
 
@@ -116,38 +117,11 @@ export class Recognizer {
    * @returns {Stream}
    */
   stream({ sampleRate = this.sampleRate, window = this.window, hop = 0.5, vad = null, channel = "mix" } = {}) {
-    return new Stream((samples) => this.#run(samples), this.#bundle, { sampleRate, window, hop, vad, channel });
+    return new Stream(this.#model, this.#bundle, this.#view, { sampleRate, window, hop, vad, channel });
   }
 
-  /** Give the model's memory back; the recogniser cannot be used any more. */
+  /** Give the model's memory back; no recogniser of this bundle can be used any more. */
   async release() {
-    await this.#turn;
-    await this.#session.release();
-  }
-
-  /** Probabilities of samples at the model's rate, dimensions behind them; one run at a time, whoever asks. */
-  #run(samples) {
-    const result = this.#turn.then(() => this.#answer(samples));
-    this.#turn = result.catch(() => {}); // the caller has it
-    return result;
-  }
-
-  async #answer(samples) {
-    const shortest = Math.floor(SHORTEST * this.sampleRate);
-    if (samples.length < shortest) {
-      const padded = new Float32Array(shortest);
-      padded.set(samples);
-      samples = padded;
-    }
-    const { input, output } = this.#bundle.content;
-    const tensor = new this.#ort.Tensor("float32", samples, [1, samples.length]);
-    const found = await this.#session.run({ [input.name]: tensor });
-    const [probs, values] = [found[output.name].data, found[DIMENSIONS]?.data ?? []];
-    const answer = [...probs, ...values];
-    const whole = probs.length === this.labels.length && values.length === Object.keys(this.dimensions).length;
-    if (!whole || !answer.every(Number.isFinite)) {
-      throw new BundleError("the model's answer is not probabilities as bundle.json says: export the bundle again");
-    }
-    return answer;
+    await this.#model.release();
   }
 }

@@ -15,7 +15,7 @@ const HOPS = [0.01, 3600]; // seconds
  * How the audio is cut into chunks makes no difference.
  */
 export class Stream {
-  #run; // Float32Array -> promise of its answer
+  #model;
   #rate;
   #channel;
   #needed; // share of a window that must be speech
@@ -34,14 +34,14 @@ export class Stream {
   #warned; // texts
   #closed;
 
-  constructor(run, bundle, { sampleRate, window, hop, vad, channel }) {
+  constructor(model, bundle, view, { sampleRate, window, hop, vad, channel }) {
     for (const [name, value, [low, high]] of [["window", window, WINDOWS], ["hop", hop, HOPS]]) {
       if (!(value >= low && value <= high)) throw new AudioError(`${name} is ${value} s: ${low} to ${high} can be used`);
     }
     channelIndex(channel); // refuse what is none at once
     const { content, settings, grid } = bundle;
     this.#channel = channel;
-    this.#run = run;
+    this.#model = model;
     this.#rate = content.sample_rate;
     this.#needed = settings.speech;
     this.#resampler = new Resampler(sampleRate, this.#rate);
@@ -49,7 +49,7 @@ export class Stream {
     this.#grid = grid;
     this.#hop = Math.max(1, Math.round(hop * this.#rate));
     this.#voice = new VoiceGate(settings, this.#rate, vad);
-    this.#decider = new Decider(content.labels, settings, this.#hop / this.#rate, bundle.demo, content.dimensions);
+    this.#decider = new Decider(view, bundle, this.#hop / this.#rate);
     this.#buffer = new Float32Array(2 * this.#window + grid - 1);
     this.#restart();
   }
@@ -150,7 +150,7 @@ export class Stream {
     const speech = this.#voice.share(start, end);
     const offset = this.#filled - this.#received;
     const silent = speech < this.#needed;
-    const answer = silent ? null : await this.#run(this.#buffer.slice(this.#first() + offset, end + offset));
+    const answer = silent ? null : await this.#model.run(this.#buffer.slice(this.#first() + offset, end + offset));
     this.#next += this.#hop;
     this.#done = end;
     return this.#decider.decide(answer, start / this.#rate, end / this.#rate, speech);
