@@ -13,7 +13,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web docs test learning lint types format wheel licences lock release clean
+.PHONY: help setup demo web docs test learning lint types format dist licences lock release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,11 +51,8 @@ format: $(READY) ## rewrite the sources as `make lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: $(READY) ## dist/: mifuse (workstation) and mifuse-runtime (device only), each with its list of parts
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime/demo
-	$(BIN)/python -m benchmarks.supply sbom dist/*.whl
+dist: $(READY) ## sdists and wheels of the last commit, tried in empty environments; parts and licences beside them
+	VENV=$(VENV) .ci/dist
 
 licences: $(READY) ## the licence of every dependency; fails at one that is not allowed
 	$(BIN)/python -m benchmarks.supply licences
@@ -64,7 +61,7 @@ lock: ## requirements.lock anew from constraints.txt, with uv
 	uv pip compile -q --universal --python-version 3.10 --generate-hashes --extra all --extra fuzz \
 		-c constraints.txt setup.cfg --custom-compile-command "make lock" -o requirements.lock
 
-release: $(READY) ## build both wheels, try each in an empty environment, tag the version
+release: $(READY) ## the same of a dated version, and its tag
 	VENV=$(VENV) .ci/release
 
 clean: ## remove build outputs and caches; .venv stays

@@ -1,7 +1,8 @@
-"""What mifuse stands on: licences of all dependencies, checked, and a list of parts (SBOM) for each wheel.
+"""What mifuse stands on: licences of all dependencies, checked; parts (SBOM) and notices of each wheel.
 
     python -m benchmarks.supply licences [--extra all]     a line a package; exits with 1 if one is refused
     python -m benchmarks.supply sbom dist/*.whl            writes WHEEL.cdx.json beside each: CycloneDX 1.6
+    python -m benchmarks.supply notices dist/*.whl         writes WHEEL.licences.txt: what an app passes on
 
 Read from what is installed. Which parts have known holes is asked of `pip-audit`, see .github/workflows.
 """
@@ -36,9 +37,12 @@ KNOWN = {
     "soundfile": ("BSD-3-Clause", "its wheels bring libsndfile, LGPL-2.1-or-later, as a library of its own"),
     "mifuse": ("Apache-2.0", "this project"),
     "mifuse-runtime": ("Apache-2.0", "this project"),
+    "mifuse-demo": ("Apache-2.0", "this project"),
     "sigstore-models": ("MIT", "its file LICENSE says so"),
     "triton": ("MIT", ""),
 }
+# Texts of licences, as distributions bring them: LICENSE, COPYING, NOTICE, ThirdPartyNotices.txt.
+TEXT = re.compile(r"(licen[cs]e|copying|notice)[^/]*$|/licen[cs]es/[^/]+$", re.IGNORECASE)
 VENDOR = re.compile(
     r"^(nvidia-|cuda-|intel-|mkl)"
 )  # of a vendor, for its hardware: brought by torch, never by us
@@ -121,14 +125,39 @@ def licences(extra: str) -> int:
     return int(bool(wrong))
 
 
-def sbom(wheel: Path) -> Path:
-    """Write the list of parts of a wheel beside it, with the versions that are installed here."""
+def parts_of(wheel: Path) -> tuple[str, str, list[str], list[metadata.Distribution]]:
+    """Name and version of a wheel, what it asks for, and all that this brings along, as installed here."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [one for one in archive.namelist() if one.endswith(".dist-info/METADATA")]
         fields = email.parser.Parser().parsestr(archive.read(name).decode())
-    this, version = str(fields["Name"]), str(fields["Version"])
     direct = [one.name for one in needed(fields.get_all("Requires-Dist") or [], [])]
     parts = sorted(closure(direct, []), key=lambda one: canonicalize_name(str(one.metadata["Name"])))
+    return str(fields["Name"]), str(fields["Version"]), direct, parts
+
+
+def notices(wheel: Path) -> Path:
+    """Write the licences of all that a wheel needs, with their texts, beside it.
+
+    Raises:
+        SystemExit: a package brings no text of its licence, and its metadata name none.
+    """
+    name, version, _, parts = parts_of(wheel)
+    written = [f"{name} {version}, Apache-2.0, needs the following; each keeps its own licence.\n"]
+    for part in parts:
+        name, said = f"{part.metadata['Name']} {part.version}", licence(part)[0]
+        texts = [file for file in part.files or () if TEXT.search(file.as_posix()) and file.suffix != ".py"]
+        if not texts and not said:
+            raise SystemExit(f"{name} says nothing of its licence: look, and note it in KNOWN")
+        written.append(f"{'=' * 80}\n{name}: {said or 'see below'}\n")
+        written += [f"--- {file.as_posix()}\n{file.read_text(encoding='utf-8')}" for file in texts]
+    out = wheel.with_name(f"{wheel.name}.licences.txt")
+    out.write_text("\n".join(written), encoding="utf-8")
+    return out
+
+
+def sbom(wheel: Path) -> Path:
+    """Write the list of parts of a wheel beside it, with the versions that are installed here."""
+    this, version, direct, parts = parts_of(wheel)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     document = {
         "bomFormat": "CycloneDX",
@@ -174,12 +203,14 @@ def main() -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("licences").add_argument("--extra", default="all")
-    commands.add_parser("sbom").add_argument("wheels", nargs="+", type=Path)
+    for name in ("sbom", "notices"):
+        commands.add_parser(name).add_argument("wheels", nargs="+", type=Path)
     options = parser.parse_args()
     if options.command == "licences":
         return licences(options.extra)
+    write = sbom if options.command == "sbom" else notices
     for wheel in options.wheels:
-        print(sbom(wheel))
+        print(write(wheel))
     return 0
 
 

@@ -12,7 +12,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -171,20 +170,3 @@ def test_node(place: Path) -> None:
     found = ran("node", "node.mjs", "a.wav")
     assert ANSWER.fullmatch(found)
     assert found == ran(sys.executable, EXAMPLES / "files.py", "a.wav", PYTHONPATH=str(ROOT / "runtime"))
-
-
-@pytest.mark.skipif(
-    "MIFUSE_INSTALL" not in os.environ,
-    reason="MIFUSE_INSTALL is not set: the test that installs from the package index is skipped",
-)
-def test_files_in_an_empty_environment(place: Path) -> None:
-    venv.create(place / "empty", with_pip=True)
-    python = place / "empty" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    shutil.copytree(ROOT / "runtime", place / "runtime", ignore=shutil.ignore_patterns("node_modules"))
-    ran(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "./runtime")
-    assert ANSWER.fullmatch(ran(python, EXAMPLES / "files.py", "a.wav", PYTHONPATH=""))
-    listed = ran(python, "-m", "pip", "list", "--format", "json")
-    names = {package["name"].lower().replace("-", "_") for package in json.loads(listed)}
-    # All that comes along: pip's own, NumPy, ONNX Runtime and what that needs.
-    needed = {"mifuse_runtime", "numpy", "onnxruntime", "flatbuffers", "packaging", "protobuf"}
-    assert names <= needed | {"pip", "setuptools"}

@@ -105,6 +105,7 @@ def test_demo_wheel_holds_the_ready_bundle(tmp_path):
     files = [file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
     assert wheel["files"] == {f"mifuse_demo/{file.relative_to(folder).as_posix()}" for file in files}
     assert requirements(wheel["metadata"]) == {"mifuse-runtime"}
+    assert wheel["name"] == f"mifuse_demo-{mifuse_runtime.__version__}-py3-none-any.whl"
 
 
 def test_one_version(wheel, device_wheel):

@@ -270,3 +270,28 @@ def test_as_a_process(bundle: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, check=True, cwd=root, capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 3
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pedict", "bundle", "a.wav"], "no such command 'pedict': did you mean 'predict'?"),
+        (["xyz"], "no such command 'xyz': there are demo, predict, info"),
+        (
+            ["predict", "b", "a.wav", "--tmeline=1", "--chanel", "0"],
+            "'--tmeline=1': did you mean '--timeline'?",
+        ),
+        (
+            ["info", "bundle", "--jsn"],
+            "mifuse-runtime info: error: no such argument '--jsn': did you mean '--json'?",
+        ),
+        (["info", "bundle", "another"], "mifuse-runtime info: error: no such argument 'another'\n"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_a_slip_leads_to_what_was_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2 and said in capsys.readouterr().err

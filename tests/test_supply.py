@@ -50,6 +50,21 @@ def test_parts_of_a_wheel(tmp_path: Path) -> None:
     assert supply.sbom(wheel).read_text() == json.dumps(document, indent=2) + "\n", "the same each time"
 
 
+def test_notices_of_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = tmp_path / "x-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("x-1.0.dist-info/METADATA", "Name: x\nVersion: 1.0\nRequires-Dist: onnxruntime\n")
+    text = supply.notices(wheel).read_text(encoding="utf-8")
+    titles = re.findall(r"^={80}\n(\S+) \S+: (.*)$", text, re.MULTILINE)
+    assert {"numpy", "onnxruntime", "protobuf"} <= {name for name, _ in titles}
+    assert all(said for _, said in titles)
+    assert "ThirdPartyNotices.txt" in text and "Copyright (c) Microsoft Corporation" in text
+    monkeypatch.setattr(supply, "licence", lambda _: ("", ""))
+    monkeypatch.setattr(supply, "TEXT", re.compile("nothing"))
+    with pytest.raises(SystemExit, match="says nothing of its licence"):
+        supply.notices(wheel)
+
+
 def test_everything_that_is_locked_has_a_hash_and_the_version_of_the_constraints() -> None:
     text = (ROOT / "requirements.lock").read_text()
     blocks = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]  # behind the header

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mifuse_runtime.errors import MifuseError
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 1 on failure and 2 on bad use."""
     from mifuse_runtime.command.output import complain
 
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(sys.argv[1:] if argv is None else argv)
     module = importlib.import_module(f"mifuse_runtime.command.{COMMANDS[arguments.run][0]}")
     try:
         failed: int = getattr(module, arguments.run)(arguments)
@@ -58,6 +59,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MifuseError, OSError) as error:
         return complain(error)
     return failed
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; a wrong command or option leads to the nearest one."""
+    parser = _parser()
+    name = next((word for word in argv if not word.startswith("-")), None)
+    if name is not None and name not in COMMANDS:
+        parser.error(
+            f"no such command {name!r}{_nearest(name, COMMANDS) or ': there are ' + ', '.join(COMMANDS)}"
+        )
+    arguments, unknown = parser.parse_known_args(argv)
+    command: argparse.ArgumentParser = vars(arguments).pop("parser")
+    if unknown:
+        options = re.findall(r"--[\w-]+", command.format_usage())
+        command.error(f"no such argument {unknown[0]!r}{_nearest(unknown[0].partition('=')[0], options)}")
+    return arguments
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    return "".join(f": did you mean {near!r}?" for near in get_close_matches(word, list(known), 1))
 
 
 class _Version(argparse.Action):
@@ -83,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, text, example) in COMMANDS.items():
         epilog = f"example: mifuse-runtime {example}"
         command = commands.add_parser(name, help=text, description=text, epilog=epilog)
-        command.set_defaults(run=name)
+        command.set_defaults(run=name, parser=command)
         if name == "demo":
             command.add_argument("-o", "--out", metavar="FOLDER", help="copy bundle and call into it, new")
             command.add_argument("--json", action="store_true", help="print JSON")
