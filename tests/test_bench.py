@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from mifuse.cli import main
 from mifuse.errors import MifuseError
+from mifuse.exporting.against import against
 from mifuse.exporting.bench import WARM_UP, bench, machine, voice
 from mifuse_runtime import Recognizer
 from mifuse_runtime.resample import resample
@@ -31,7 +33,10 @@ def test_rows_and_order(tmp_path: Path) -> None:
     ]
     assert all(0 < row.p50 <= row.p90 <= row.p99 < 1000 for row in rows)
     assert [row.ratio is None for row in rows] == [True, False, True, False]
-    assert len(ticks) == 2
+    assert len(ticks) == 4  # rounds of one call
+    for row in rows:
+        assert row.again and row.again[0] <= row.p50 <= row.again[1]
+        assert [len(row.rounds[kind]) for kind in ("predict", "graph")] == [4, 4]
 
 
 def test_precisions_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,10 +49,12 @@ def test_precisions_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Recognizer, "predict", spy)
     bench(make_bundle(tmp_path / "b", precisions=("fp32", "int8")), seconds=(0.5,), calls=6)
-    rounds = np.array(called[1:]).reshape(-1, 4)  # the first asks whether the voice is speech
-    assert len(rounds) == 6 + WARM_UP
-    assert all(len(set(row)) == 4 for row in rounds)
-    assert (rounds[1:, 0] == rounds[:-1, -1]).all()  # who was last is first
+    visits = np.array(called).reshape(6, -1)  # rounds of one call, each with recognisers of its own
+    for calls in visits[:, 1:]:  # the first asks whether the voice is speech
+        turns = calls.reshape(-1, 4)
+        assert len(turns) == 1 + WARM_UP
+        assert all(len(set(row)) == 4 for row in turns)
+        assert (turns[1:, 0] == turns[:-1, -1]).all()  # who was last is first
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
@@ -68,6 +75,7 @@ def test_a_gate_that_lets_nothing_pass_is_left_out(tmp_path: Path) -> None:
 def test_one_precision_has_no_ratio(tmp_path: Path) -> None:
     rows = bench(make_bundle(tmp_path / "b"), seconds=(0.1,), calls=1)
     assert [row.precision for row in rows] == ["fp32"] and rows[0].ratio is None
+    assert rows[0].again is None  # one round says nothing of chance
 
 
 def test_machine_names_what_matters() -> None:
@@ -99,3 +107,52 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
         bench(tmp_path, calls=0)
     with pytest.raises(MifuseError, match="no model for openvino"):
         bench(make_bundle(tmp_path / "b"), engine="openvino")
+
+
+def test_compared_with_an_earlier_run(tmp_path: Path) -> None:
+    arguments = ["bench", str(make_bundle(tmp_path / "b")), "--seconds", "0.1", "--calls", "10"]
+    document = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    fast = json.loads(json.dumps(document))
+    (row,) = fast["latencies_ms"]
+    row["rounds"]["predict"] = [ms / 50 for ms in row["rounds"]["predict"]]
+    fast["threads"] = 4
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(fast))
+    said = CliRunner().invoke(main, [*arguments, "--compare", str(old)])
+    assert said.exit_code == 0, said.output
+    assert re.search(r"0\.1 s +fp32 +predict .* slower$", said.stdout, re.MULTILINE)
+    assert said.stdout.splitlines()[-1] == "not alike: threads then 4, now 1"
+    found = json.loads(CliRunner().invoke(main, [*arguments, "--compare", str(old), "--json"]).stdout)
+    assert [row["of"] for row in found["compared"]] == ["predict", "graph"]
+    assert found["compared"][0]["differs"] and found["compared"][0]["low"] > 1
+    assert not any(change.differs for *_, change in against(document, document))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not what `mifuse bench --json` of this version prints"),
+        ('{"latencies_ms": [{"seconds": 1, "precision": "fp32", "p50": 1}]}', "is not what"),
+        (
+            '{"latencies_ms": [{"seconds": 1, "precision": "a", "rounds": {"predict": [-1], "graph": []}}]}',
+            "is not",
+        ),
+        ("[" * 100_000, "is not what"),
+        (b"\xff\xfe", "is not what"),
+    ],
+)
+def test_what_is_no_earlier_run_is_refused_before_anything_is_timed(
+    tmp_path: Path, text: str | bytes, said: str
+) -> None:
+    old = tmp_path / "old.json"
+    old.write_bytes(text if isinstance(text, bytes) else text.encode())
+    result = CliRunner().invoke(main, ["bench", str(make_bundle(tmp_path / "b")), "--compare", str(old)])
+    assert result.exit_code == 1 and said in result.output and "p50" not in result.stdout
+
+
+def test_runs_that_cannot_be_compared() -> None:
+    rows = [{"seconds": 1.0, "precision": "fp32", "rounds": {"predict": [1.0], "graph": [1.0]}}]
+    with pytest.raises(MifuseError, match="give --calls 2 or more"):
+        against({"latencies_ms": rows}, {"latencies_ms": rows})
+    with pytest.raises(MifuseError, match="none of these lengths"):
+        against({"latencies_ms": rows}, {"latencies_ms": [{**rows[0], "seconds": 3.0}]})

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.errors import MifuseError
+from mifuse.exporting.timing import summary
 from mifuse_runtime import Recognizer, engines
 from mifuse_runtime.bundle import load
 from mifuse_runtime.settings import NO_SPEECH
@@ -22,8 +23,11 @@ from mifuse_runtime.settings import NO_SPEECH
 # Instructions that decide how fast integer and bf16 kernels are, as Linux names them.
 INSTRUCTIONS = {"avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm"}
 Call = Callable[[NDArray[np.float32]], object]
+Turn = tuple[str, str]  # precision, kind
 KINDS = ("predict", "ungated", "graph")  # the public call, the same with gate=False, the whole graph alone
-WARM_UP = 5  # calls: the first ones allocate memory and fill the caches
+COMPARED = ("predict", "graph")  # between runs
+ROUNDS = 10  # each loads the models anew, and so into other memory: see timing.py
+WARM_UP = 5  # calls of a round: the first ones allocate memory and fill the caches
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,15 @@ class Latency:
     precision: str
     seconds: float
     calls: int
-    p50: float
+    p50: float  # of the medians of the rounds
     p90: float
     p99: float
+    again: tuple[float, float] | None  # where the p50 of 19 of 20 other runs is expected; None of one round
     ratio: float | None  # int8: median of time over that of the fp32 call beside it; None without fp32
     ungated: float  # median of the call with gate=False
     graph: float  # median of the graph alone
     over_graph: float  # median of the call with gate=False over the graph's run beside it
+    rounds: dict[str, tuple[float, ...]]  # the median of each round, of predict and of the graph
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,13 @@ def bench(
 ) -> list[Latency]:
     """Time every precision of a bundle.
 
-    Calls of the precisions take turns, so that a machine that slows down slows them all.
+    Calls of the precisions take turns, so that a machine that slows down slows them all, in `ROUNDS` rounds
+    or, of fewer calls, as many as there are calls.
 
     Args:
         seconds: lengths of audio.
         calls: timed calls of each precision and length, after the warm-up.
-        progress: called after each length.
+        progress: called after each round.
 
     Raises:
         MifuseError: not a bundle, no model for that engine, or a length that is too short.
@@ -104,25 +111,35 @@ def bench(
     precisions = [name for name in ("fp32", "fp16", "int8") if engine in content.models.get(name, {})]
     if not precisions:
         raise MifuseError(f"{bundle} has no model for {engine}: export it with --format")
-    recognizers = {
-        name: Recognizer.load(bundle, engine=engine, threads=threads, precision=name) for name in precisions
-    }
-    graphs = {name: engines.start(bundle, content, engine, name, threads) for name in precisions}
-    found = []
-    for length in seconds:
-        audio = voice(length, content.sample_rate)
-        # Where a bundle's own gate takes the voice for none, no graph would be run.
-        gate = recognizers[precisions[0]].predict(audio).state != NO_SPEECH
-        turns: dict[tuple[str, str], Call] = {}
-        for name in precisions:
-            predict = recognizers[name].predict
-            turns[name, "predict"] = partial(predict, gate=gate)
-            turns[name, "ungated"] = partial(predict, gate=False)
-            turns[name, "graph"] = lambda samples, run=graphs[name]: run(samples[None])  # type: ignore[misc]
-        found += _summary(length, _times(turns, audio, calls))
+    found: dict[float, dict[Turn, list[NDArray[np.float64]]]] = {length: {} for length in seconds}
+    for part in np.array_split(np.arange(calls), min(ROUNDS, calls)):
+        recognizers = {
+            name: Recognizer.load(bundle, engine=engine, threads=threads, precision=name)
+            for name in precisions
+        }
+        graphs = {name: engines.start(bundle, content, engine, name, threads) for name in precisions}
+        for length in seconds:
+            audio = voice(length, content.sample_rate)
+            turns = _turns(recognizers, graphs, audio)
+            for turn, times in _times(turns, audio, len(part)).items():
+                found[length].setdefault(turn, []).append(times)
         if progress:
             progress()
-    return found
+    return [row for length in seconds for row in _summary(length, found[length])]
+
+
+def _turns(
+    recognizers: Mapping[str, Recognizer], graphs: Mapping[str, Call], audio: NDArray[np.float32]
+) -> dict[Turn, Call]:
+    """All that is timed."""
+    # Where a bundle's own gate takes the voice for none, no graph would be run.
+    gate = next(iter(recognizers.values())).predict(audio).state != NO_SPEECH
+    turns: dict[Turn, Call] = {}
+    for name, recognizer in recognizers.items():
+        turns[name, "predict"] = partial(recognizer.predict, gate=gate)
+        turns[name, "ungated"] = partial(recognizer.predict, gate=False)
+        turns[name, "graph"] = lambda samples, run=graphs[name]: run(samples[None])  # type: ignore[misc]
+    return turns
 
 
 def voice(seconds: float, rate: int = 16_000) -> NDArray[np.float32]:
@@ -134,10 +151,10 @@ def voice(seconds: float, rate: int = 16_000) -> NDArray[np.float32]:
 
 
 def _times(
-    turns: Mapping[tuple[str, str], Call], audio: NDArray[np.float32], calls: int
-) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """ms of each call, (calls,), by precision and kind."""
-    times: dict[tuple[str, str], list[float]] = {turn: [] for turn in turns}
+    turns: Mapping[Turn, Call], audio: NDArray[np.float32], calls: int
+) -> dict[Turn, NDArray[np.float64]]:
+    """ms of each call of a round, (calls,)."""
+    times: dict[Turn, list[float]] = {turn: [] for turn in turns}
     for number in range(-WARM_UP, calls):
         # Each goes first every other time: who follows may find the caches warm or cold.
         for turn in list(turns)[:: 1 if number % 2 else -1]:
@@ -148,14 +165,20 @@ def _times(
     return {turn: np.array(row) for turn, row in times.items()}
 
 
-def _summary(seconds: float, times: Mapping[tuple[str, str], NDArray[np.float64]]) -> list[Latency]:
+def _summary(seconds: float, found: Mapping[Turn, Sequence[NDArray[np.float64]]]) -> list[Latency]:
     rows = []
+    times = {turn: np.concatenate(rounds) for turn, rounds in found.items()}
     for name in dict.fromkeys(name for name, _ in times):
         row, ungated, graph = (times[name, kind] for kind in KINDS)
         ratio = None
         if name != "fp32" and ("fp32", "predict") in times:
             ratio = float(np.median(row / times["fp32", "predict"]))
-        p50, p90, p99 = (float(value) for value in np.percentile(row, (50, 90, 99)))
-        alone = (float(np.median(part)) for part in (ungated, graph, ungated / graph))
-        rows.append(Latency(name, seconds, len(row), p50, p90, p99, ratio, *alone))
+        of = summary(found[name, "predict"])
+        bare, alone, over = (float(np.median(part)) for part in (ungated, graph, ungated / graph))
+        rounds = {kind: summary(found[name, kind]).rounds for kind in COMPARED}
+        rows.append(
+            Latency(
+                name, seconds, of.calls, of.p50, of.p90, of.p99, of.again, ratio, bare, alone, over, rounds
+            )
+        )
     return rows
