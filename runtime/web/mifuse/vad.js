@@ -104,30 +104,44 @@ class Network {
   #odds(frame) {
     const now = logPower(frame);
     if (!this.#past.length) this.#past = Array(Math.max(...LAGS)).fill(now);
-    const inputs = [...now, ...LAGS.flatMap((lag) => changes(now, this.#past.at(-lag)))];
-    this.#past = [...this.#past.slice(1), now];
+    const inputs = joined([now, ...LAGS.map((lag) => changes(now, this.#past.at(-lag)))]);
+    this.#past.shift();
+    this.#past.push(now);
     const hidden = layer(inputs, weights.hidden, weights.hidden_bias);
     if (!this.#hidden.length) this.#hidden = Array(CONTEXT).fill(hidden);
-    this.#hidden = [...this.#hidden.slice(1), hidden];
-    const mean = hidden.map((_, unit) => this.#hidden.reduce((sum, row) => sum + row[unit], 0) / CONTEXT);
-    return dot(layer([...hidden, ...mean], weights.second, weights.second_bias), weights.output) + weights.output_bias;
+    this.#hidden.shift();
+    this.#hidden.push(hidden);
+    const mean = new Float64Array(hidden.length);
+    for (const row of this.#hidden) for (let unit = 0; unit < mean.length; unit++) mean[unit] += row[unit] / CONTEXT;
+    return dot(layer(joined([hidden, mean]), weights.second, weights.second_bias), weights.output) + weights.output_bias;
   }
+}
+
+/** Arrays one behind the other. */
+function joined(parts) {
+  const all = new Float64Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** Sums of inputs by their rows of weights, over a bias, where above 0. */
 function layer(inputs, rows, bias) {
   const sums = Float64Array.from(bias);
-  inputs.forEach((value, i) => {
+  for (let i = 0; i < inputs.length; i++) {
     const row = rows[i];
-    for (let unit = 0; unit < sums.length; unit++) sums[unit] += value * row[unit];
-  });
+    for (let unit = 0; unit < sums.length; unit++) sums[unit] += inputs[i] * row[unit];
+  }
   return sums.map((sum) => Math.max(0, sum));
 }
 
 /** By how much the log power of two frames differs: means of groups of bins, then each band. */
 function changes(now, before) {
   const fine = FINE[1] - FINE[0];
-  const found = Array(fine / GROUP + BANDS).fill(0);
+  const found = new Float64Array(fine / GROUP + BANDS);
   for (let i = 0; i < now.length; i++) {
     const change = Math.abs(now[i] - before[i]);
     if (i < fine) found[Math.floor(i / GROUP)] += change / GROUP;
@@ -140,7 +154,7 @@ function changes(now, before) {
 function logPower(frame) {
   const power = new Float64Array(BINS);
   power.set(spectrum(frame).subarray(0, BINS));
-  const values = [...power.subarray(...FINE), ...bands().map((filter) => dot(filter, power))];
+  const values = joined([power.subarray(...FINE), bands().map((filter) => dot(filter, power))]);
   return values.map((value) => Math.log(value + POWER_FLOOR));
 }
 
@@ -178,34 +192,42 @@ function spectrum(frame) {
   for (let i = 0; i < half; i++) {
     folded[i] = (frame[i] * (0.5 - 0.5 * cos[i]) + frame[i + half] * (0.5 - 0.5 * cos[i + half])) / half;
   }
-  const [re, im] = fourier(folded, new Float64Array(half));
+  const [re, im] = fourier(folded);
   const power = new Float64Array(Math.floor(half / 2) + 1);
   for (let k = 0; k < power.length; k++) power[k] = re[k] * re[k] + im[k] * im[k];
   return power;
 }
 
-/** Discrete Fourier transform, any length: halved while it is even, the odd rest by the definition. */
-function fourier(re, im) {
-  const size = re.length;
-  if (size === 1) return [re, im];
-  const out = [new Float64Array(size), new Float64Array(size)];
-  const { cos, sin } = table(size);
-  const parts = size % 2 ? size : 2;
-  const width = size / parts;
-  const every = (values, part) => {
-    const chosen = new Float64Array(width); // a loop: Float64Array.from makes the gate three times as slow
-    for (let i = 0; i < width; i++) chosen[i] = values[i * parts + part];
-    return chosen;
-  };
-  for (let part = 0; part < parts; part++) {
-    const [subRe, subIm] = fourier(every(re, part), every(im, part));
-    for (let k = 0; k < size; k++) {
-      const [turn, i] = [(part * k) % size, k % width];
-      out[0][k] += subRe[i] * cos[turn] + subIm[i] * sin[turn];
-      out[1][k] += subIm[i] * cos[turn] - subRe[i] * sin[turn];
+/** Discrete Fourier transform of real values, any length: halved while it is even, the odd rest by the definition. */
+function fourier(values) {
+  const [re, im] = [new Float64Array(values.length), new Float64Array(values.length)];
+  // In place, of every `step`-th value: arrays for each half would cost four times as much.
+  const transform = (from, step, at, size) => {
+    const { cos, sin } = table(size);
+    if (size % 2) {
+      for (let k = 0; k < size; k++) {
+        for (let i = 0; i < size; i++) {
+          re[at + k] += values[from + i * step] * cos[(i * k) % size];
+          im[at + k] -= values[from + i * step] * sin[(i * k) % size];
+        }
+      }
+      return;
     }
-  }
-  return out;
+    const half = size / 2;
+    transform(from, 2 * step, at, half);
+    transform(from + step, 2 * step, at + half, half);
+    for (let k = 0; k < half; k++) {
+      const [even, odd] = [at + k, at + k + half];
+      const turnedRe = re[odd] * cos[k] + im[odd] * sin[k];
+      const turnedIm = im[odd] * cos[k] - re[odd] * sin[k];
+      re[odd] = re[even] - turnedRe;
+      im[odd] = im[even] - turnedIm;
+      re[even] += turnedRe;
+      im[even] += turnedIm;
+    }
+  };
+  transform(0, 1, 0, values.length);
+  return [re, im];
 }
 
 const tables = new Map();
