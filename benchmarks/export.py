@@ -78,6 +78,7 @@ class DenseLogMel(LogMel):
 
     def __init__(self) -> None:
         super().__init__()
+        self.bins = None  # its spectrum is not the one that the gate of speech is added to
         angles = 2 * torch.pi / HOP * torch.outer(torch.arange(HOP // 2 + 1), torch.arange(WINDOW)).double()
         waves = torch.cat([angles.cos(), angles.sin()]) * self.window[:, 0]
         self.waves = nn.Buffer(waves.float()[:, None])

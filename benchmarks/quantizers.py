@@ -39,6 +39,7 @@ from mifuse.exporting.student import export_student
 from mifuse_export import ExportConfig, speed
 from mifuse_export.parity import Floats, Predict, compare, probabilities
 from mifuse_export.quantize import FRONT_END, body
+from mifuse_export.speech import MODULE as GATE
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 from mifuse_runtime.bundle import Bundle
@@ -46,7 +47,7 @@ from mifuse_runtime.bundle import Bundle
 CLIPS = 100  # of the calibration
 AGREEMENT = 0.995  # share of them, as fp32 decides
 Quantize = Callable[[openvino.Model, Sequence[Floats]], openvino.Model]
-ALL_BUT_THE_FRONT_END = nncf.IgnoredScope(patterns=[f"{FRONT_END}.*"], validate=False)
+STAYS_FLOAT = nncf.IgnoredScope(patterns=[f"{module}.*" for module in (FRONT_END, GATE)], validate=False)
 
 
 def same_layers(layers: Collection[str]) -> Quantize:
@@ -63,9 +64,9 @@ def same_layers(layers: Collection[str]) -> Quantize:
 
 
 def as_it_comes(model: openvino.Model, clips: Sequence[Floats]) -> openvino.Model:
-    """`nncf.quantize` of everything after the front end."""
+    """`nncf.quantize` of everything after the front end but the gate of speech."""
     data = nncf.Dataset(clips, lambda clip: clip[None])
-    return nncf.quantize(model, data, subset_size=CLIPS, ignored_scope=ALL_BUT_THE_FRONT_END)
+    return nncf.quantize(model, data, subset_size=CLIPS, ignored_scope=STAYS_FLOAT)
 
 
 def accuracy_control(model: openvino.Model, clips: Sequence[Floats]) -> openvino.Model:
@@ -85,7 +86,7 @@ def accuracy_control(model: openvino.Model, clips: Sequence[Floats]) -> openvino
         agreement,
         max_drop=1 - AGREEMENT,
         subset_size=CLIPS,
-        ignored_scope=ALL_BUT_THE_FRONT_END,
+        ignored_scope=STAYS_FLOAT,
     )
 
 

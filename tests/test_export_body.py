@@ -12,17 +12,20 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
+from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS, LogMel
 from mifuse.models.student import Student
 from mifuse_export import ExportConfig, ExportError, export_bundle
 from mifuse_export.body import ROUNDING, check_bodies, write_bodies, write_body
 from mifuse_export.parity import PARITY
+from mifuse_export.speech import PARITY as PARITY_OF_SPEECH
+from mifuse_export.speech import add_speech, check_speech
 from mifuse_runtime import BundleError, Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.__main__ import main
 from mifuse_runtime.audio import trim_silence
-from mifuse_runtime.settings import FrontEnd
-from tests.bundles import RATE, graph, speech
+from mifuse_runtime.settings import NO_SPEECH, FrontEnd
+from mifuse_runtime.vad import speech_share
+from tests.bundles import RATE, graph, speech, tone
 from tests.test_export import lived_in
 
 FRONT = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True)
@@ -94,6 +97,61 @@ def test_device_says_what_the_whole_model_says(folder: Path, engine: str, precis
         if prediction.label in recognizer.labels:
             window = samples[round(prediction.start * RATE) // HOP * HOP : round(prediction.end * RATE)]
             assert list(prediction.scores.values()) == pytest.approx(whole(window[None])[0], abs=most)
+
+
+def sounds() -> dict[str, np.ndarray]:
+    rng, voice = np.random.default_rng(0), speech(3.0, seed=2)
+    return {
+        "voice": voice,
+        "noisy voice": voice + (0.02 * rng.standard_normal(voice.size)).astype(np.float32),
+        "quiet voice": voice * np.float32(0.003),
+        "voice and a frame": voice[: 70 * HOP],
+        "less than a hop more": voice[: 70 * HOP + 100],
+        "half a second": voice[20_000:28_000],
+        "shorter than a graph takes": voice[20_000:21_000],
+        "tone": tone(2.0),
+        "ringback": tone(3.0) * (np.arange(3 * RATE) % RATE < 0.4 * RATE).astype(np.float32),
+        "noise": (0.1 * rng.standard_normal(2 * RATE)).astype(np.float32),
+        "silence": np.zeros(RATE, np.float32),
+    }
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_graph_says_what_the_gate_says(folder: Path, engine: str, precision: str) -> None:
+    recognizer = Recognizer.load(folder, engine, precision=precision)
+    assert recognizer.bundle.gated
+    made, settings = sounds(), recognizer.bundle.stream
+    wanted = {name: speech_share(trim_silence(clip, RATE), settings, RATE) for name, clip in made.items()}
+    assert wanted["voice"] > 0.2 > 0.1 > max(wanted["tone"], wanted["noise"], wanted["silence"])
+    alone = {name: recognizer.predict(clip) for name, clip in made.items()}
+    assert {name: found.speech for name, found in alone.items()} == pytest.approx(wanted, abs=0.011)
+    assert alone["tone"].state == alone["silence"].state == NO_SPEECH != alone["voice"].state
+    together = recognizer.predict_batch([*made.values(), made["voice"]])
+    assert [found.speech for found in together] == pytest.approx(
+        [*wanted.values(), wanted["voice"]], abs=0.011
+    )
+    assert check_speech(folder, recognizer.bundle, clips()) < PARITY_OF_SPEECH
+    assert recognizer.bundle.quality["speech_max_abs_dlogit"] < PARITY_OF_SPEECH
+
+
+def test_rows_that_are_other_bins_are_found(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    graph = model.graph
+    for part in (graph.node, graph.initializer, graph.output):
+        kept = [one for one in part if not one.name.startswith("speech")]
+        del part[:]
+        part.extend(kept)
+    add_speech(graph, np.roll(LogMel().bins, 16))
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    files = {"model.onnx": bundles.sha256(tmp_path / "model.onnx")}
+    bundle = replace(bundles.load(folder), models={"fp32": {"onnxruntime": "model.onnx"}}, files=files)
+    with pytest.raises(ExportError, match=r"speech of model\.onnx differs from NumPy's by"):
+        check_speech(tmp_path, bundle, clips())
+    with pytest.raises(BundleError, match="its inputs and outputs are"):
+        engines.start(tmp_path, replace(bundle, gated=False), "onnxruntime", "fp32", 1)
+    with pytest.raises(ExportError, match="leave out its `bins`"):
+        add_speech(onnx.load(folder / "body.onnx").graph, LogMel().bins)
 
 
 def test_bundle_without_bodies_runs_as_before(folder: Path, tmp_path: Path) -> None:

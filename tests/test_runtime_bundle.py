@@ -123,6 +123,7 @@ def test_absent_key(folder: Path, key: str) -> None:
         ({"sample_rate": "16000"}, "sample_rate"),
         ({"sample_rate": 0}, "sample_rate"),
         ({"window": -1}, "window"),
+        ({"gated": 1}, "gated is 1, true or false expected"),
         ({"window": "3"}, "wrong type"),
         ({"default": "fp16"}, "'fp16'"),
         ({"models": []}, "models is not"),

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import INPUT
 from mifuse_export.parity import PARITY, Floats, parity_batches
+from mifuse_export.speech import FILTERS
 from mifuse_runtime import engines
-from mifuse_runtime.bundle import POWER, Bundle
+from mifuse_runtime.bundle import POWER, SPEECH, Bundle
 from mifuse_runtime.settings import FrontEnd
 
-FILTERS = "frontend.filters"  # the front end's last matrix: a spectrum times it is mel power
 ROUNDING = (
     1e-2  # largest |Δp| of int8: what lies between two levels may fall to either; up to 0.0011 was seen
 )
@@ -82,7 +82,8 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
     model = onnx.load(source)
     graph = model.graph
     cut = next((node for node in graph.node if FILTERS in node.input), None)
-    needed, kept = {output.name for output in graph.output}, []
+    outputs = [output for output in graph.output if output.name != SPEECH]  # its spectra are not there
+    needed, kept = {output.name for output in outputs}, []
     for node in reversed(graph.node):
         if node is not cut and needed & set(node.output):
             kept.append(node)
@@ -109,7 +110,7 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
         numpy_helper.from_array(np.array(values, np.int64), name) for name, values in numbers.items()
     ]
     power = helper.make_tensor_value_info(POWER, TensorProto.FLOAT, ["batch", "frames", frontend.mels])
-    body = helper.make_graph([*sizes, *kept], graph.name, [power], list(graph.output), constants)
+    body = helper.make_graph([*sizes, *kept], graph.name, [power], outputs, constants)
     model.graph.CopyFrom(body)
     onnx.checker.check_model(model, full_check=True)
     target.write_bytes(model.SerializeToString(deterministic=True))

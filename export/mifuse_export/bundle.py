@@ -24,6 +24,7 @@ from mifuse_export.openvino import write_openvino
 from mifuse_export.parity import PARITIES, Floats, Predict, check_parity, rounded, torch_predict
 from mifuse_export.settings import ExportConfig
 from mifuse_export.signing import signer
+from mifuse_export.speech import bins_of, check_speech
 from mifuse_export.thresholds import stream_settings
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle
@@ -89,10 +90,10 @@ def export_bundle(
     seal = signer(sign) if sign else None
     bundle = replace(_planned(config, labels, sample_rate, speaker), dimensions=dict(dimensions or {}))
     bundle = replace(bundle, provenance={**(provenance or {}), "versions": _versions(config)})
+    model = frozen(model)
+    bundle = replace(bundle, gated=bins_of(model) is not None)
     with new_folder(out, force) as folder:
-        bundle = _write_models(
-            frozen(model), folder, bundle, config, calibration, probe=probe, retrain=retrain
-        )
+        bundle = _write_models(model, folder, bundle, config, calibration, probe=probe, retrain=retrain)
         bundle = _add_streams(folder, bundle, frontend, calibration)
         if speaker is not None:
             np.save(folder / _SPEAKER, speaker.astype("<f4"), allow_pickle=False)
@@ -158,6 +159,9 @@ def _write_models(
             retrain=retrain,
         )
         quality = figures | quality
+    if bundle.gated:
+        worst = check_speech(folder, replace(bundle, files=hashes(folder)), calibration)
+        quality["speech_max_abs_dlogit"] = rounded(worst)
     if "ort" in config.formats:
         mobile.write_operators(folder / "mobile")
     return replace(bundle, quality=quality)

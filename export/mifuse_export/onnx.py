@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 
 from mifuse_export.constants import compact
 from mifuse_export.errors import ExportError
+from mifuse_export.speech import add_speech, bins_of
 from mifuse_export.tracing import traced
 from mifuse_runtime import __version__
 from mifuse_runtime.bundle import DIMENSIONS, EMBEDDING, MAX_FILE
@@ -87,6 +88,8 @@ def write_onnx(
         cause = error.__cause__ or error
         raise ExportError(f"{type(model).__name__} does not export to ONNX: {_line(cause)}") from error
     tidy(proto)
+    if (bins := bins_of(model)) is not None:
+        add_speech(proto.graph, bins)
     compact(proto.graph)
     if embedding:
         _reveal_embedding(proto.graph, type(model).__name__)

@@ -13,10 +13,12 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import answer_of, quiet
+from mifuse_export.speech import MODULE as GATE
 
 Ranges = Mapping[str, tuple[float, float]]  # value of the graph -> lowest, highest
 
 FRONT_END = "frontend"  # module whose nodes stay float: a logarithm's input spans 70 dB
+FLOATS = (f"{FRONT_END}/", f"{FRONT_END}.", f"{GATE}/", f"{GATE}.")
 # ONNX Runtime has integer kernels for these; each chain of them runs without leaving 8 bits.
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
 _FOLLOWING = ("Relu", "Clip", "Add", "MaxPool", "Concat", "AveragePool", "GlobalAveragePool")
@@ -93,7 +95,7 @@ def body(model: onnx.ModelProto, floats: Collection[str] = ()) -> list[str]:
     heads = _heads(model)
     chosen = []
     for node in graph.node:
-        if node.name.startswith(f"{FRONT_END}/") or node.name.startswith(f"{FRONT_END}."):
+        if node.name.startswith(FLOATS):
             continue
         behind = any(name in reached for name in node.input)
         weighted = (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mifuse_export.onnx import INPUT, session_options
 from mifuse_export.parity import Floats, Predict, rounded
-from mifuse_export.quantize import FRONT_END
+from mifuse_export.quantize import FLOATS
 
 NAME = "timing.json"  # beside bundle.json and not named in it: times differ, and bundles are reproducible
 ROUNDS, CALLS, WARM_UP = 20, 5, 2  # visits of each model; timed and untimed calls of a visit
@@ -35,7 +35,7 @@ class Kernels:
 
     layers: int  # weighted layers that ran in integer kernels
     share: float  # of the time, in integer kernels
-    body_share: float  # the same of the time behind the front end
+    body_share: float  # the same of the time behind the front end, the gate of speech apart
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def kernels(model: Path, samples: Floats) -> Kernels:
             spent[event["name"], event["args"]["op_name"]].append(event["dur"])
     medians = {key: float(np.median(runs)) for key, runs in spent.items()}
     integer = {key: ms for key, ms in medians.items() if key[1].startswith(_INTEGER)}
-    body = sum(ms for (name, _), ms in medians.items() if not name.startswith(FRONT_END))
+    body = sum(ms for (name, _), ms in medians.items() if not name.startswith(FLOATS))
     total = sum(medians.values())
     return Kernels(
         layers=sum(kind in _WEIGHTED for _, kind in integer),

@@ -71,9 +71,10 @@ def bench(
 ) -> None:
     """Measure the latency of BUNDLE on this machine: Recognizer.predict, samples to scores, on a voice.
 
-    Beside it the same call without the gate of speech, and the model's graph alone. Calls take turns, in
-    rounds that load the models anew; "again" is where the p50 of 19 of 20 other runs is expected. A ratio is
-    the median over neighbouring calls: of predict without the gate to the graph, and of predict to fp32.
+    Beside it the same call that does not ask the gate of speech, and the model's graph alone, which holds
+    that gate (in bundles of an earlier export it does not). Calls take turns, in rounds that load the models
+    anew; "again" is where the p50 of 19 of 20 other runs is expected. A ratio is the median over neighbouring
+    calls: of predict to the graph, and of predict to fp32.
 
     --compare holds predict and the graph against an earlier run, by the medians of the rounds: of all lines
     together, the chance that any calls equal times different is 5 %.

@@ -24,7 +24,8 @@ from mifuse_runtime.settings import NO_SPEECH
 INSTRUCTIONS = {"avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm"}
 Call = Callable[[NDArray[np.float32]], object]
 Turn = tuple[str, str]  # precision, kind
-KINDS = ("predict", "ungated", "graph")  # the public call, the same with gate=False, the whole graph alone
+# The public call, the same with gate=False, the whole graph alone, which has the gate in it.
+KINDS = ("predict", "ungated", "graph")
 COMPARED = ("predict", "graph")  # between runs
 ROUNDS = 10  # each loads the models anew, and so into other memory: see timing.py
 WARM_UP = 5  # calls of a round: the first ones allocate memory and fill the caches
@@ -44,7 +45,7 @@ class Latency:
     ratio: float | None  # int8: median of time over that of the fp32 call beside it; None without fp32
     ungated: float  # median of the call with gate=False
     graph: float  # median of the graph alone
-    over_graph: float  # median of the call with gate=False over the graph's run beside it
+    over_graph: float  # median of the call over the graph's run beside it
     rounds: dict[str, tuple[float, ...]]  # the median of each round, of predict and of the graph
 
 
@@ -174,7 +175,7 @@ def _summary(seconds: float, found: Mapping[Turn, Sequence[NDArray[np.float64]]]
         if name != "fp32" and ("fp32", "predict") in times:
             ratio = float(np.median(row / times["fp32", "predict"]))
         of = summary(found[name, "predict"])
-        bare, alone, over = (float(np.median(part)) for part in (ungated, graph, ungated / graph))
+        bare, alone, over = (float(np.median(part)) for part in (ungated, graph, row / graph))
         rounds = {kind: summary(found[name, kind]).rounds for kind in COMPARED}
         rows.append(
             Latency(

@@ -60,6 +60,7 @@ class LogMel(nn.Module):
     Frames more than `SILENCE_DB` below the loudest one, zero padding among them, are zero in both.
     """
 
+    bins: Tensor | None  # None: its spectrum is another one
     coarse: Tensor
     fine: Tensor
     filters: Tensor
@@ -73,6 +74,8 @@ class LogMel(nn.Module):
         order = bins.flatten().abs().long()  # some come twice, as k and -k
         filters = mel_filters()[order] / order.bincount()[order, None]
         window = torch.hann_window(WINDOW, dtype=torch.float64)[:, None]
+        # Which bin each row of the spectrum is: an exported graph finds speech in it, too.
+        self.register_buffer("bins", order, persistent=False)
         self.register_buffer("coarse", _coarse(coarse).float(), persistent=False)
         self.register_buffer("fine", _fine(bins).float(), persistent=False)
         self.register_buffer("filters", filters.float(), persistent=False)

@@ -130,8 +130,17 @@ def frame_energy(samples: Floats, rate: float) -> Floats:
     frame = max(1, int(rate * SILENCE_FRAME))
     whole = samples.size // frame
     frames, rest = samples[: whole * frame].reshape(whole, frame), samples[whole * frame :]
-    energy: Floats = np.einsum("ij,ij->i", frames, frames)  # half of the time of np.add.reduceat
+    energy = energies(frames)
     return np.append(energy, rest @ rest) if rest.size else energy
+
+
+def energies(frames: Floats) -> Floats:
+    """Sum of squares of each of frames (k, n), (k,)."""
+    # Of NumPy 2, half of the time of einsum, which is half of that of np.add.reduceat.
+    found: Floats = (
+        np.vecdot(frames, frames) if hasattr(np, "vecdot") else np.einsum("ij,ij->i", frames, frames)
+    )
+    return found
 
 
 def trim_silence(samples: Floats, rate: float, energy: Floats | None = None) -> Floats:

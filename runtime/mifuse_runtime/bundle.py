@@ -19,6 +19,7 @@ MAX_FILE = 1 << 29  # bytes: the largest student has 4 MB, a base model of trans
 MAX_NAMES = 1000  # labels, files
 EMBEDDING = "embedding"  # last output of a graph with a head for known speakers: float32 (batch, D)
 DIMENSIONS = "dimensions"  # second output of a graph with dimensions: float32 (batch, V), from 0 to 1
+SPEECH = "speech"  # of a gated bundle's whole graphs, before an embedding: float32 (batch, frames), log odds
 POWER = "power"  # input of a body: float32 (batch, frames, mels)
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
 _OBJECTS = {"input", "output", "models", "bodies", "files", "stream", "frontend"}
@@ -52,6 +53,7 @@ class Bundle:
     stream: Settings = field(default_factory=Settings)
     bodies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     frontend: FrontEnd = field(default_factory=FrontEnd)
+    gated: bool = False  # graphs that take samples say beside the answer which frames are speech
     speaker: str | None = None  # file of the head for known speakers, see `mifuse_runtime.speaker`
     calibration: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Bundle:
         content |= {"stream": asdict(self.stream), "frontend": asdict(self.frontend)}
         if not self.bodies:  # as runtimes that know none read it
             del content["bodies"], content["frontend"]
-        for key in ("dimensions", "speaker"):
+        for key in ("dimensions", "gated", "speaker"):
             if not content[key]:
                 del content[key]
         return json.dumps(content, indent=2) + "\n"
@@ -142,6 +144,8 @@ class Bundle:
             yield f"the labels {NO_SPEECH!r} and {NOT_SURE!r} are the runtime's own"
         if type(self.sample_rate) is not int or not 1000 <= self.sample_rate <= 384_000:
             yield f"sample_rate is {self.sample_rate!r}, 1000 to 384000 Hz expected"
+        if not isinstance(self.gated, bool):
+            yield f"gated is {self.gated!r}, true or false expected"
         if isinstance(self.window, bool) or not 0.1 <= self.window <= 60:
             yield f"window is {self.window!r}, 0.1 to 60 seconds expected"
         yield from self._file_problems(name for models in graphs for name in models.values())

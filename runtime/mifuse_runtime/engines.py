@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mifuse_runtime.audio import Floats
-from mifuse_runtime.bundle import DIMENSIONS, EMBEDDING, POWER, Bundle, read
+from mifuse_runtime.bundle import DIMENSIONS, EMBEDDING, POWER, SPEECH, Bundle, read
 from mifuse_runtime.errors import BundleError, MifuseError
 from mifuse_runtime.frontend import MelPower
 from mifuse_runtime.graph import Ceiling, Engine, Graph, onnx_network, openvino_network
@@ -114,7 +114,7 @@ class OpenVino:
 
 def beside(found: list[Floats], graph: Graph) -> list[Floats]:
     """The outputs of the answer as one (batch, C + V), then the others."""
-    size = sum(name != EMBEDDING for name in graph.outputs)
+    size = sum(name not in (SPEECH, EMBEDDING) for name in graph.outputs)
     return found if size == 1 else [np.concatenate(found[:size], axis=-1), *found[size:]]
 
 
@@ -155,8 +155,8 @@ def start(
         file, front = bundle.model(name, precision), None
         if body and (cut := bundle.body(name, precision)):
             file, front = cut, MelPower(bundle.frontend, bundle.sample_rate)
-        beside = [DIMENSIONS] * bool(bundle.dimensions) + [EMBEDDING] * bool(bundle.speaker)
-        outputs = (bundle.output, *beside)
+        said = {DIMENSIONS: bundle.dimensions, SPEECH: bundle.gated and not front, EMBEDDING: bundle.speaker}
+        outputs = (bundle.output, *(name for name, there in said.items() if there))
         graph = Graph(folder / file, POWER if front else bundle.input, outputs, front, bundle.sample_rate)
         contents = [read(folder, bundle, part) for part in files(name, file)]
         return ENGINES[name](graph, threads, *contents)

@@ -5,26 +5,27 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
 from mifuse_runtime.audio import MAX_PEAK, Channel, Floats, checked, frame_energy, mono, trim_silence
 from mifuse_runtime.batching import answer_of, answers, together
-from mifuse_runtime.bundle import Bundle
+from mifuse_runtime.bundle import SPEECH, Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares, View
 from mifuse_runtime.errors import AudioError, BundleError
 from mifuse_runtime.graph import Engine
 from mifuse_runtime.resample import PIECE, resample
 from mifuse_runtime.shares import odds
 from mifuse_runtime.stream import Stream
-from mifuse_runtime.vad import Vad, speech_share
+from mifuse_runtime.vad import Vad, framed, loud_frames, share_of, speech_share
 
 if TYPE_CHECKING:
     from mifuse_runtime.speaker import Speaker
@@ -39,7 +40,8 @@ class Clip(NamedTuple):
 
     taken: Floats | None  # what the graph takes; None: nobody speaks
     end: float  # seconds
-    speech: float  # share of its frames
+    speech: float = 1.0  # share of its frames
+    loud: NDArray[np.bool_] | None = None  # its loud frames: the graph says which of them are speech
 
 
 class Recognizer:
@@ -325,35 +327,40 @@ class Recognizer:
             checked(ready)
         end = ready.size / rate
         ready = trim_silence(ready, rate, energy)
-        speech = speech_share(ready, self.bundle.stream, rate) if gate else 1.0
-        if speech < self.bundle.stream.speech:
+        missing, settings, speech, loud = int(SHORTEST * rate) - ready.size, self.bundle.stream, 1.0, None
+        if gate and SPEECH in engine.graph.outputs and missing <= 0 < settings.voice:
+            loud = loud_frames(framed(ready, rate), settings)
+            speech = float(loud.any())  # at most
+        elif gate:
+            speech = speech_share(ready, settings, rate)
+        if speech < settings.speech:
             return Clip(None, end, speech)
-        missing = int(SHORTEST * rate) - ready.size
         ready = np.pad(ready, (0, missing)) if missing > 0 else ready
-        return Clip(engine.graph.front.clip(ready) if engine.graph.front else ready, end, speech)
+        return Clip(engine.graph.front.clip(ready) if engine.graph.front else ready, end, speech, loud)
 
     def _decided(self, clip: Clip, answer: Floats | None, speaker: Speaker | None) -> Prediction:
         """The prediction from a row of the graph's answers to a clip; None where nobody speaks."""
-        probs = None
-        if answer is not None and clip.taken is not None:
+        probs, speech, settings = None, clip.speech, self.bundle.stream
+        if answer is not None and clip.loud is not None:
+            speech = share_of(answer[self.bundle.answers :], clip.loud, settings)
+        if answer is not None and clip.taken is not None and speech >= settings.speech:
             probs = answer_of(answer, self.bundle.answers, clip.taken, speaker)
-        parts = (self.bundle.labels, self.bundle.stream, 1.0, self._odds, self._view)
+        parts = (self.bundle.labels, settings, 1.0, self._odds, self._view)
         decider = Decider(*parts, dimensions=self.bundle.dimensions, demo=self.bundle.demo)
-        return decider.decide(probs, 0.0, clip.end, clip.speech)
+        return decider.decide(probs, 0.0, clip.end, speech)
 
     def _ask(self, engine: Engine, batch: Floats) -> Floats:
-        """Answers (batch, C + V) to what the graph takes; and the embedding of a body behind them."""
-        found, *embedding = engine.answers(batch) if engine is self._body else [engine(batch)]
-        classes, parts = len(self.bundle.labels), (found, *embedding)
+        """Answers (batch, C + V) to what the graph takes; behind them log odds of speech or an embedding."""
+        found, *beside = engine.answers(batch)[:2]
         fits = found.shape == (len(batch), self.bundle.answers) and all(
-            part.ndim == 2 and len(part) == len(batch) and np.isfinite(part).all() for part in parts
+            part.ndim == 2 and len(part) == len(batch) and math.isfinite(part.sum()) for part in beside
         )
-        rows = found.tolist() if fits else []  # lists: NumPy takes three times as long on a row
-        sums = all(abs(sum(row[:classes]) - 1) < SUM_TOLERANCE for row in rows)
-        if not (fits and sums and all(0 <= min(row) <= max(row) < 1 + SUM_TOLERANCE for row in rows)):
-            what = "probabilities, or beside them not numbers from 0 to 1"
-            raise BundleError(f"{self._card}: the model's answer is not {what}; export the bundle again")
-        return np.hstack([found, *embedding]) if embedding else found
+        for row in found.tolist() if fits else [[]]:  # lists: NumPy takes three times as long on a row
+            fits = all(0 <= value < 1 + SUM_TOLERANCE for value in row)
+            if not (fits and abs(sum(row[: len(self.bundle.labels)]) - 1) < SUM_TOLERANCE):
+                what = "probabilities, or beside them not numbers from 0 to 1"
+                raise BundleError(f"{self._card}: the model's answer is not {what}; export the bundle again")
+        return np.concatenate([found, *beside], axis=1) if beside else found
 
 
 def _reloaded(

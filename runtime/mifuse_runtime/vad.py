@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse_runtime.audio import Floats
+from mifuse_runtime.audio import Floats, energies
 from mifuse_runtime.frontend import filters, halves
 from mifuse_runtime.settings import FrontEnd, Settings
 
@@ -96,13 +96,13 @@ def framed(samples: Floats, rate: int) -> Floats:
 def speech_share(samples: Floats, settings: Settings, rate: int) -> float:
     """Share of the frames of a clip (n,) that are speech; what is less than a frame counts as one."""
     frame = frame_size(rate)
-    padded = np.pad(samples, (0, max(0, frame - samples.size))) if samples.size < frame else samples
-    return float(speech_frames(framed(padded, rate), settings)[0].mean())
+    samples = np.pad(samples, (0, frame - samples.size)) if samples.size < frame else samples
+    return float(speech_frames(framed(samples, rate), settings)[0].mean())
 
 
 def levels(frames: Floats) -> Floats:
     """Level of each frame (k, n) in dB below full scale, (k,)."""
-    decibels: Floats = 10 * np.log10(np.einsum("ij,ij->i", frames, frames) / frames.shape[1] + _FLOOR)
+    decibels: Floats = 10 * np.log10(energies(frames) / frames.shape[1] + _FLOOR)
     return decibels
 
 
@@ -110,20 +110,45 @@ def speech_frames(
     frames: Floats, settings: Settings, past: Past | None = None
 ) -> tuple[NDArray[np.bool_], Past | None]:
     """Which frames (k, n) of 32 ms are speech, (k,), and what the next call needs of them."""
-    speech = np.empty(len(frames), np.bool_)
-    loud = max(0.0, 10 ** (settings.level / 10) - _FLOOR) * frames.shape[1]
-    least = math.log(max(settings.voice, _FLOOR) / max(1 - settings.voice, _FLOOR))
-    for at in range(0, len(frames), PIECE):
-        piece, found = frames[at : at + PIECE], speech[at : at + PIECE]
-        np.greater_equal(np.einsum("ij,ij->i", piece, piece), loud, out=found)
-        if settings.voice > 0:
-            scores, after = network(log_power(piece), past)
-            passed = found & (scores >= least)
-            # A voice lasts longer than a click: two frames or more.
-            np.logical_and(passed[1:], passed[:-1], out=found[1:])
-            found[0] = past is not None and past.passed and passed[0]
-            past = after._replace(passed=bool(passed[-1]))
+    speech = loud_frames(frames, settings)
+    for at in range(0, len(frames) if settings.voice > 0 else 0, PIECE):
+        before = past is not None and past.passed
+        scores, past = network(log_power(frames[at : at + PIECE]), past)
+        past = past._replace(passed=_keep_voices(speech[at : at + PIECE], scores, settings, before))
     return speech, past
+
+
+def loud_frames(frames: Floats, settings: Settings) -> NDArray[np.bool_]:
+    """Which frames (k, n) are as loud as speech must be, (k,)."""
+    loud = max(0.0, 10 ** (settings.level / 10) - _FLOOR) * frames.shape[1]
+    found: NDArray[np.bool_] = energies(frames) >= loud
+    return found
+
+
+def share_of(scores: Floats, loud: NDArray[np.bool_], settings: Settings) -> float:
+    """`speech_share` of a clip of whose frames a graph gave the log odds, and that are loud or not."""
+    passed = loud[: scores.size] & (scores[: loud.size] >= _least(settings))
+    return int(np.count_nonzero(passed[1:] & passed[:-1])) / loud.size  # as `_keep_voices`
+
+
+def _least(settings: Settings) -> float:
+    """Log odds that speech must have."""
+    return math.log(max(settings.voice, _FLOOR) / max(1 - settings.voice, _FLOOR))
+
+
+def _keep_voices(loud: NDArray[np.bool_], scores: Floats, settings: Settings, before: bool) -> bool:
+    """Keep of loud frames (k,), in place, those that are speech; whether the last one passed alone.
+
+    A voice lasts longer than a click: two frames or more.
+
+    Args:
+        scores: their log odds of speech, (k,).
+        before: whether the frame before them passed.
+    """
+    passed = loud & (scores >= _least(settings))
+    np.logical_and(passed[1:], passed[:-1], out=loud[1:])
+    loud[0] = before and passed[0]
+    return bool(passed[-1])
 
 
 def log_power(frames: Floats) -> Floats:
