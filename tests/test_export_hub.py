@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from mifuse_export.parity import PARITY, edge_cases, torch_predict
 from mifuse_runtime import Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.audio import trim_silence
-from tests.browser import ask_graph, needs_web, node
+from tests.browser import Ask, ask_graph, needs_web, node
 from tests.bundles import speech
 from tests.test_classifier import SMALL, THEIRS
 
@@ -124,19 +125,25 @@ def test_the_device_says_what_it_says(pair: tuple[Path, Path]) -> None:
         np.testing.assert_allclose([*scores.values()], expected, atol=1e-3 if precision == "fp32" else 0.1)
 
 
+@pytest.fixture(scope="module")
+def web() -> Iterator[Ask]:
+    """All tests share a process: it starts slowly."""
+    with node() as ask:
+        yield ask
+
+
 @needs_web
-def test_the_web_says_what_it_says(pair: tuple[Path, Path]) -> None:
+def test_the_web_says_what_it_says(pair: tuple[Path, Path], web: Ask) -> None:
     content = bundles.load(pair[1])
     reference = torch_predict(load_model(pair[0]))
-    with node() as ask:
-        for precision in ("fp32", "int8"):
-            here = engines.start(pair[1], content, "onnxruntime", precision, 1)
-            for name, signal in (edge_cases(SAMPLE_RATE) | {"speech": speech(2.0)}).items():
-                expected = (reference if precision == "fp32" else here)(signal[None])
-                found = ask_graph(ask, here.graph.path, signal[None])
-                # A group norm of silence divides rounding by the root of 1e-5: 1.6e-4 was seen.
-                most = 1e-2 if precision == "int8" else 1e-3 if name == "silence" else PARITY
-                np.testing.assert_allclose(found, expected, rtol=0, atol=most, err_msg=name)
+    for precision in ("fp32", "int8"):
+        here = engines.start(pair[1], content, "onnxruntime", precision, 1)
+        for name, signal in (edge_cases(SAMPLE_RATE) | {"speech": speech(2.0)}).items():
+            expected = (reference if precision == "fp32" else here)(signal[None])
+            found = ask_graph(web, here.graph.path, signal[None])
+            # A group norm of silence divides rounding by the root of 1e-5: 1.6e-4 was seen.
+            most = 1e-2 if precision == "int8" else 1e-3 if name == "silence" else PARITY
+            np.testing.assert_allclose(found, expected, rtol=0, atol=most, err_msg=name)
 
 
 def test_int8_takes_the_matrices(pair: tuple[Path, Path]) -> None:
@@ -153,6 +160,7 @@ def test_int8_takes_the_matrices(pair: tuple[Path, Path]) -> None:
     assert timing["integer"]["layers"] == len(layers)  # no layer falls back to float
 
 
+@pytest.mark.parametrize("pair", ["wavlm"], indirect=True)
 def test_verify_and_evaluate(pair: tuple[Path, Path], manifest: Path) -> None:
     student, bundle = pair
     checked = run("verify", bundle, manifest, "--student", student, "--max-drop", 100, "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import os
 import re
@@ -57,6 +58,16 @@ def test_importing_loads_nothing_large() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": paths}
     )
     assert run.stdout == "[]\n"
+
+
+def test_transformers_waits_for_an_encoder() -> None:
+    """It takes 2 s to import, more than torch: a run without encoders is spared them."""
+    slow = ("transformers", "mifuse.models.attention")
+    for path in sorted((ROOT / "mifuse").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            assert path.name == "attention.py" or not any(name.startswith(slow) for name in names), path
 
 
 def test_the_page_shows_every_name() -> None:

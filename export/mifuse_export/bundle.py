@@ -21,7 +21,15 @@ from mifuse_export.folder import new_folder
 from mifuse_export.int8 import Probe, Retrain, add_int8, write_others
 from mifuse_export.onnx import frozen, write_onnx
 from mifuse_export.openvino import write_openvino
-from mifuse_export.parity import PARITIES, Floats, Predict, check_parity, rounded, torch_predict
+from mifuse_export.parity import (
+    PARITIES,
+    Floats,
+    Predict,
+    check_parity,
+    remembered,
+    rounded,
+    torch_predict,
+)
 from mifuse_export.settings import ExportConfig
 from mifuse_export.signing import signer
 from mifuse_export.speech import bins_of, check_speech
@@ -207,10 +215,11 @@ def _parity(reference: Predict, folder: Path, bundle: Bundle, clips: Sequence[Fl
     Raises:
         ExportError: one differs too much.
     """
+    known = remembered(reference)
     found = {
         precision: {
             engine: check_parity(
-                reference,
+                known,
                 start_unsealed(folder, bundle, engine, precision),
                 clips,
                 bundle.sample_rate,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -42,6 +43,19 @@ def torch_predict(model: nn.Module) -> Predict:
         return answers
 
     return predict
+
+
+def remembered(predict: Predict) -> Predict:
+    """The same, answering each batch once: an export asks for the same minutes of audio for every engine."""
+    known: dict[tuple[tuple[int, ...], bytes], Floats] = {}
+
+    def answer(samples: Floats) -> Floats:
+        key = samples.shape, sha256(samples.tobytes()).digest()
+        if key not in known:
+            known[key] = predict(samples)
+        return known[key]
+
+    return answer
 
 
 def probabilities(predict: Predict, clips: Sequence[Floats]) -> Floats:

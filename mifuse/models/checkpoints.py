@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mifuse.errors import MifuseError
-from mifuse.models.attention import NAME, plain
 from mifuse.models.frontend import SAMPLE_RATE
 
 HEAD = ("layer_weights", "projector", "classifier")  # what `transformers` calls the parts of the head
@@ -53,6 +52,10 @@ def read_checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> 
     """
     from transformers import AutoConfig, AutoFeatureExtractor
 
+    from mifuse.models.attention import (
+        plain,
+    )  # it imports `transformers`: 2 s that a run without encoders is spared
+
     try:
         _check_config(name)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -86,6 +89,8 @@ def read_checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> 
 
 def _weights(name: str, config: Any, renamed: dict[str, str] | None) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForAudioClassification
+
+    from mifuse.models.attention import NAME
 
     try:
         with quietly():
