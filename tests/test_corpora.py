@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mifuse.clips.corpora import CORPORA
+from mifuse.clips.dimensions import dimension_values
 from mifuse.clips.folders import scan
 from mifuse.clips.labels import LABELS, Naming
+from mifuse.clips.manifest import read_manifest
+from mifuse.clips.preparation import prepare
 from mifuse.errors import ManifestError
 
 # corpus -> path, label (None: left out), speaker
@@ -202,6 +206,25 @@ def test_names_labels_and_speakers(tmp_path: Path, corpus: str) -> None:
         count for reason, count in found.left_out.items() if not reason.startswith(".")
     ]  # label files
     assert sum(left_out) == sum(label is None for _, label, _ in names)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "order", "wanted"),
+    [
+        ("iemocap", ("valence", "arousal", "dominance"), [(2.5, 2.5, 2.5), (2.5, 2.5, 2.5), (1.5, 4.0, 4.5)]),
+        ("msp-podcast", ("arousal", "valence", "dominance"), [(2.2, 4.0, 2.6)] * 2),
+    ],
+)
+def test_raters_numbers_are_columns(
+    tmp_path: Path, corpus: str, order: tuple[str, ...], wanted: list[tuple[float, ...]]
+) -> None:
+    label_files, names = WITH_LABEL_FILES[corpus]
+    made(tmp_path, label_files | {name: "" for name, _, _ in names})
+    prepare(tmp_path, tmp_path / "all.csv")
+    clips = read_manifest(tmp_path / "all.csv").clips
+    assert [tuple(float(clip.extra[name]) for name in order) for clip in clips] == wanted
+    values = dimension_values(clips, dict.fromkeys(order, (1.0, 7.0)), "all.csv")
+    np.testing.assert_allclose(values * 6 + 1, wanted)
 
 
 @pytest.mark.parametrize("corpus", WITH_LABEL_FILES)

@@ -85,7 +85,8 @@ CORPORA = {
         | {"fea": "fear", "sur": "surprise", "dis": "disgust", "oth": "other", "xxx": "no agreement"},
         speaker="{session}{sex}",
         label_files="**/EmoEvaluation/Ses*.txt",
-        label_line=r"\[[\d.]+ - [\d.]+\]\s+(?P<key>Ses\w+)\s+(?P<emotion>[a-z]{3})\s",
+        label_line=r"\[[\d.]+ - [\d.]+\]\s+(?P<key>Ses\w+)\s+(?P<emotion>[a-z]{3})\s"
+        r"(?:\s*\[(?P<valence>[\d.]+), *(?P<arousal>[\d.]+), *(?P<dominance>[\d.]+)\])?",
     ),
     # MSP-IMPROV-S01A-F01-P-FM01; the label file is really called Evalution.txt. The labels are the raters'.
     "msp-improv": Corpus(
@@ -101,7 +102,8 @@ CORPORA = {
         r"(?P<key>MSP-PODCAST(?:_\d+)+)",
         _MSP | {"U": "surprise", "F": "fear", "D": "disgust", "C": "contempt"},
         label_files="**/labels_con*ensus.csv",
-        label_line=r"(?P<key>MSP-PODCAST[_\d]+)\.wav,(?P<emotion>[A-Z]),[^,]*,[^,]*,[^,]*"
+        label_line=r"(?P<key>MSP-PODCAST[_\d]+)\.wav,(?P<emotion>[A-Z]),"
+        r"(?P<arousal>[^,]*),(?P<valence>[^,]*),(?P<dominance>[^,]*)"
         r"(?:,(?P<speaker>[^,]*),(?P<sex>[^,]*),(?P<set>\w+))?",
         # Of releases whose labels do not say it: Train; MSP-PODCAST_0023_0048.wav
         set_files="**/[Pp]artitions.txt",
