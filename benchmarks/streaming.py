@@ -1,6 +1,7 @@
 """What streaming costs, against the goals: time of a hop, share of a core, memory, delay, an hour of audio.
 
     python -m benchmarks.streaming [bundle/] [--soak 3600] [--threads 8 --streams 64] [--json FILE]
+    python -m benchmarks.streaming --before c2068dc^    # the last commit whose gate was not a network
 
 Without a bundle, a student `s` with random weights is exported to int8: weights do not matter for time. CPU
 times are of the thread, so that a busy machine disturbs them less than wall times. `--soak` streams that many
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.unchanged import check_out
 from mifuse.exporting.bench import voice
 from mifuse_runtime import Prediction, Recognizer, engines
 from mifuse_runtime import bundle as bundles
@@ -54,6 +58,23 @@ elif len(sys.argv) > 1:
     assert found[-1].speech > 0.1, "the graph was not run"
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 1000)
+"""
+
+
+# Bundle and PYTHONPATH given: median and p90 of the wall seconds of a hop, with whatever runtime that is.
+HOPS = """
+import sys, time, numpy
+from mifuse_runtime import Recognizer
+samples = numpy.load(sys.argv[2])
+stream = Recognizer.load(sys.argv[1]).stream(window=3.0, hop=0.25)
+stream.feed(samples[:48_000])
+spent = []
+for start in range(48_000, samples.size - 3999, 4000):
+    begin = time.perf_counter()
+    found = stream.feed(samples[start : start + 4000])
+    spent.append(time.perf_counter() - begin)
+    assert found[0].label != "no speech", "the graph was not run"
+print(*numpy.percentile(spent[50:], (50, 90)))
 """
 
 
@@ -104,6 +125,36 @@ def costs(recognizer: Recognizer, rounds: int = 8, count: int = 50) -> list[Row]
         ("hop of 10 s / of 3 s", typical["10 s"] / typical["3 s"], "x", 1.3),
         ("the same beside the graph", typical["beside 10 s"] / typical["beside 3 s"], "x", 1.3),
     ]
+
+
+def growth(bundle: Path, commit: str, rounds: int = 8) -> list[Row]:
+    """Time of a hop over that with the runtime of an earlier commit, in processes that take turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder) / "bundle"
+        shutil.copytree(bundle, old)
+        content = json.loads((old / bundles.NAME).read_text(encoding="utf-8"))
+        content.pop("gated", None)  # it reads neither, and runs the body alone
+        content["stream"].pop("voice", None)
+        (old / bundles.NAME).write_text(json.dumps(content), encoding="utf-8")
+        check_out(commit, Path(folder) / "tree")
+        np.save(Path(folder) / "voice.npy", voice(WINDOW + 400 * HOP))
+        ways = ((old, Path(folder) / "tree" / "runtime"), (bundle, ROOT / "runtime"))
+        times = np.array([[_hop(*way, Path(folder) / "voice.npy") for way in ways] for _ in range(rounds)])
+    p50, p90 = np.median(times[:, 1] / times[:, 0], axis=0)
+    return [
+        (f"hop, wall p50, of {commit}", 1e3 * float(times[:, 0, 0].min()), "ms", 0.6),
+        ("the same now", 1e3 * float(times[:, 1, 0].min()), "ms", 0.6),
+        ("now / then, median of the p50", float(p50), "x", 1.05),
+        ("now / then, median of the p90", float(p90), "x", 1.05),
+    ]
+
+
+def _hop(bundle: Path, runtime: Path, samples: Path) -> list[float]:
+    """Median and p90 of a process of its own, seconds."""
+    command = [sys.executable, "-c", HOPS, str(bundle.resolve()), str(samples)]
+    environment = os.environ | {"PYTHONPATH": str(runtime), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return [float(word) for word in run.stdout.split()]
 
 
 class Idle:
@@ -279,6 +330,9 @@ def main() -> None:
     )
     parser.add_argument("bundle", type=Path, nargs="?")
     parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="of audio, 120 or more")
+    parser.add_argument(
+        "--before", metavar="COMMIT", help="hold a hop against the runtime of that commit, alone"
+    )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0, help="that --threads lasts (60)")
@@ -289,11 +343,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle = options.bundle or make_bundle(Path(folder))
         recognizer = Recognizer.load(bundle)
-        rows = costs(recognizer) + delay(recognizer) + memory(bundle)
-        rows += soak(recognizer, options.soak) if options.soak else []
+        if options.before:
+            rows, table = growth(bundle, options.before), []
+        else:
+            rows = costs(recognizer) + delay(recognizer) + memory(bundle)
+            rows += soak(recognizer, options.soak) if options.soak else []
+            table = forms(bundle)
         if options.threads:
             rows += shared(recognizer, options.threads, options.streams, options.seconds)
-        table = forms(bundle)
     print(f"{WINDOW:g} s window, {HOP:g} s hop, {recognizer!r}, {platform.machine()}")
     print("| what | measured | goal | of the goal |\n| --- | --: | --: | --: |")
     for what, measured, unit, goal in rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mifuse_runtime.audio import Channel, Floats, Mixer, checked, mono, peak
+from mifuse_runtime.audio import MAX_PEAK, Channel, Floats, Mixer, checked, mono, peak
 from mifuse_runtime.batching import Run, Steps, answer_of, together
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.decision import Decider, Prediction, Shares, View
@@ -130,14 +130,15 @@ class Stream:
         if self._closed:
             raise AudioError("the stream is closed: make another one, or reset() it")
         samples = mono(chunk, self._mixer)
-        if samples.size and not np.isfinite(peak(samples)):
+        highest = peak(samples) if samples.size else 0.0
+        if not np.isfinite(highest):
             samples = np.where(np.isfinite(samples), samples, np.float32(0))
             if not self._warned:
                 import logging  # 0.7 MB that hardly any stream needs
 
                 logging.getLogger(__name__).warning("the stream's NaN or infinite samples count as silence")
             self._warned = True
-        return checked(samples) if samples.size else samples
+        return samples if highest <= MAX_PEAK else checked(samples)
 
     def steps(self, samples: Floats) -> Steps:
         """`feed` with the graph left to the caller, see `together`."""

@@ -102,8 +102,7 @@ def speech_share(samples: Floats, settings: Settings, rate: int) -> float:
 
 def levels(frames: Floats) -> Floats:
     """Level of each frame (k, n) in dB below full scale, (k,)."""
-    decibels: Floats = 10 * np.log10(energies(frames) / frames.shape[1] + _FLOOR)
-    return decibels
+    return np.asarray(10 * np.log10(energies(frames) / frames.shape[1] + _FLOOR), np.float32)
 
 
 def speech_frames(

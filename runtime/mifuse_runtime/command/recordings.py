@@ -40,7 +40,7 @@ class Limits:
     """What a recording of other programs may be."""
 
     longest: float | None = None  # seconds
-    highest: int | None = None  # Hz; filters of higher, odd rates take a second and 200 MB to make
+    highest: int | None = None  # Hz, of a file; filters of higher, odd rates take a second and 200 MB to make
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _found(  # noqa: PLR0917, one call site a line above
     limits: Limits | None,
 ) -> Prediction | Timeline:
     rate = recognizer.sample_rate
-    blocks = _mono(sound, channel, rate, limits or Limits())
+    blocks = _mono(sound, channel, rate, limits.longest if limits else None)
     begun: list[Floats] = []
     size = 0
     for block in blocks:
@@ -162,15 +162,13 @@ def _found(  # noqa: PLR0917, one call site a line above
     return Timeline(found.duration, (clip,), found.demo)
 
 
-def _mono(sound: Sound, channel: Channel, rate: int, limits: Limits) -> Iterator[Floats]:
-    """Blocks (n,) at `rate` Hz."""
-    if limits.highest and sound.rate > limits.highest:
-        raise AudioError(f"sample rate is {sound.rate}: up to {limits.highest} Hz is served")
+def _mono(sound: Sound, channel: Channel, rate: int, longest: float | None) -> Iterator[Floats]:
+    """Blocks (n,) at `rate` Hz, of so many seconds at most."""
     resampler, mixer, size = Resampler(sound.rate, rate), Mixer(channel), 0
     for block in sound.blocks:
         size += len(block)
-        if limits.longest and size > limits.longest * sound.rate:
-            raise AudioError(f"the audio is longer than {limits.longest:g} s")
+        if longest and size > longest * sound.rate:
+            raise AudioError(f"the audio is longer than {longest:g} s")
         yield resampler.feed(mixer.mono(block))
     yield resampler.flush()
 
