@@ -13,7 +13,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web docs test learning lint types format dist licences lock release clean
+.PHONY: help setup demo web docs test learning examples lint types format dist licences lock release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ test: $(READY) ## all tests (those on real recordings need MIFUSE_CORPORA)
 # Another CPU rounds otherwise: where training ends is another place, and what the tests ask must hold there, too.
 learning: $(READY) ## the tests that train, as on a CPU without AVX
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal -m learning tests $(ARGS)
+
+# What Pipecat, LiveKit and Gradio need is 900 MB and partly at odds with constraints.txt.
+examples: $(READY) ## the examples for voice agents and Gradio, in an environment of their own
+	$(PYTHON) -m venv --without-pip build/examples
+	$(BIN)/python -m pip --python build/examples/bin/python install -q --no-compile pytest soundfile onnx onnxruntime \
+		$$(grep -hE '^(pipecat-ai|livekit-agents|gradio)==' constraints.txt)
+	build/examples/bin/python -m pytest --noconftest -p no:cacheprovider tests/test_voice_agent.py tests/test_gradio.py
 
 lint: $(READY) ## ruff: format and rules; import-linter: arrows between rooms, no circles
 	$(BIN)/ruff format --check .

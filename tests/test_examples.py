@@ -117,6 +117,8 @@ def test_fastapi(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert answer.status_code == 200
         assert answer.json()["scores"] == pytest.approx(wanted.scores, abs=1e-4)
         assert answer.json()["label"] == wanted.label
+        page = client.get("/").text
+        assert '<input type="file"' in page and 'fetch("predict", { method: "POST"' in page
         refused = client.post("/predict", content=b"text")
         assert (refused.status_code, "not an audio file" in refused.text) == (400, True)
         monkeypatch.setattr(module, "LONGEST", 1.0)
