@@ -5,20 +5,24 @@
 Each peer runs in an environment of its own, which is made with pip the first time, and gets the same
 synthetic speech. `in turn`: one call of each, round after round, so that each finds the caches as the others
 left them; `alone`: calls of one peer, one after the other. Of each call wall and CPU time are taken: on a
-busy machine the second is nearly what a quiet one would give. `first result` is import, loading and the first
-call. A table is printed; --out writes it all as JSON, with the commit and the load of the machine.
+busy machine the second is nearly what a quiet one would give. All this in rounds, each with new processes, as
+a process keeps for its life where memory lies; intervals are of the chance between rounds. `first result` is
+import, loading and the first call. A table is printed; --out writes it all as JSON, with commit and machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +30,39 @@ import numpy as np
 
 from benchmarks.peers.environments import environment, installed_mb
 from benchmarks.peers.shapes import shape
-from benchmarks.peers.statistics import differences, percentiles
+from benchmarks.peers.table import SECONDS, differences, table
 from benchmarks.provenance import provenance
 from benchmarks.streaming import make_bundle
 from mifuse.demo.synth import DOMAINS, make_speaker, synthesise
 from mifuse.exporting.bench import machine
+from mifuse.exporting.timing import summary
 
 HERE = Path(__file__).resolve().parent
-SECONDS = (1, 3, 10)
-FEWEST, MOST = 5, 60  # calls of each peer and length
-WARM_UP = 2
-HEAD = ["CPU ms, p50", "1 s", "3 s", "10 s", "3 s alone", "3 s, wall: p50 / p90 / p99", "times ours"]
-HEAD += ["first result", "peak", "installed"]
+CLOCKS = ("wall", "cpu")
+ROUNDS = 5  # each starts every peer anew
+FEWEST, MOST = 1, 20  # calls of each peer and length in a round
+WARM_UP = 1
+
+
+Calls = list[list[float]]  # wall and CPU time of each call, ms
 
 
 class Peer:
     """A worker's process."""
 
-    def __init__(self, python: Path, call: str, model: str, audio: Path) -> None:
+    def __init__(self, command: Sequence[str], call: str, model: str, audio: Path, threads: int = 1) -> None:
         self._process = subprocess.Popen(
-            [python, HERE / "worker.py", call, model, audio],
+            [*command, call, model, audio], env=os.environ | {"PEER_THREADS": str(threads)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.start: dict[str, float] = self._answer()
 
-    def times(self, seconds: int, calls: int) -> list[list[float]]:
+    def times(self, seconds: int, calls: int) -> Calls:
         """Wall and CPU time of each call, ms."""
         assert self._process.stdin
         self._process.stdin.write(f"{seconds} {calls}\n")
         self._process.stdin.flush()
-        found: list[list[float]] = self._answer()
+        found: Calls = self._answer()
         return found
 
     def _answer(self) -> Any:
@@ -72,23 +79,21 @@ class Peer:
         self._process.wait()
 
 
-def measure(peers: Mapping[str, Peer], seconds: int, budget: float) -> dict[str, dict[str, Any]]:
-    """Name -> {"in turn", "alone"} -> percentiles; each peer gets `budget` seconds for either."""
+Start = Callable[..., Peer]
+
+
+def measure(peers: Mapping[str, Peer], seconds: int, budget: float) -> dict[str, dict[str, Calls]]:
+    """Name -> {"in turn", "alone"} -> each call; a peer gets `budget` seconds for either."""
     spent = {name: peer.times(seconds, WARM_UP)[-1][0] / 1000 for name, peer in peers.items()}
     calls = {name: max(FEWEST, min(MOST, int(budget / max(one, 1e-6)))) for name, one in spent.items()}
-    turns: dict[str, list[list[float]]] = {name: [] for name in peers}
+    turns: dict[str, Calls] = {name: [] for name in peers}
     for number in range(max(calls.values(), default=0)):
         # Who has fewer calls takes them at even distances, so that all rounds are alike.
         due = [name for name, count in calls.items() if number * count % max(calls.values()) < count]
         for name in due[:: 1 if number % 2 else -1]:
             turns[name] += peers[name].times(seconds, 1)
     alone = {name: peer.times(seconds, calls[name]) for name, peer in peers.items()}
-    return {name: {"in turn": _both(turns[name]), "alone": _both(alone[name])} for name in peers}
-
-
-def _both(times: Sequence[Sequence[float]]) -> dict[str, Any]:
-    wall, cpu = zip(*times, strict=True)
-    return {"wall": percentiles(wall), "cpu": percentiles(cpu)}
+    return {name: {"in turn": turns[name], "alone": alone[name]} for name in peers}
 
 
 def speech(seconds: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -99,35 +104,34 @@ def speech(seconds: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.concatenate(turns)[: seconds * 16_000].astype(np.float32)
 
 
-@contextmanager
-def started(
+def installed(
     rows: Sequence[Mapping[str, Any]], work: Path, whisper: Path | None
-) -> Iterator[tuple[dict[str, Peer], dict[str, dict[str, Any]]]]:
-    """The peers that can be had here, and of each what is known before it is timed, or why it cannot."""
+) -> tuple[dict[str, Start], dict[str, dict[str, Any]]]:
+    """How to start each peer, and of each what is known before, or why it cannot be had here."""
     audio = work / "speech.npy"
     np.save(audio, speech(max(SECONDS)))
     if not (work / "bundle").is_dir():
         make_bundle(work)
-    peers, facts = {}, {}
-    with ExitStack() as stack:
-        for row in rows:
-            name = row["name"]
-            facts[name] = {key: row[key] for key in ("name", "licence", "does")}
-            try:
-                python = environment(row["env"], work / "environments")
-                model = _model(row.get("model", ""), work, whisper)
-                peer = Peer(python, row["call"], model, audio)
-            except (RuntimeError, FileNotFoundError) as error:
-                facts[name]["left out"] = str(error)
-                continue
-            stack.callback(peer.close)
-            peers[name] = peer
-            facts[name] |= peer.start | {"installed_mb": installed_mb(python)}
-            file = Path(model.removesuffix(":int8").removesuffix(":fp32"))
-            if "model" in row:
-                graph = file / ("model.int8.onnx" if model.endswith("int8") else "model.onnx")
-                facts[name]["model_kb"] = (graph if file.is_dir() else file).stat().st_size / 1000
-        yield peers, facts
+    starts: dict[str, Start] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        name = row["name"]
+        facts[name] = {key: row[key] for key in ("name", "licence", "does")} | {"ms": {}}
+        try:
+            command, packages = environment(row["env"], work / "environments")
+            model = _model(row.get("model", ""), work, whisper)
+            start = partial(Peer, command, row["call"], model, audio)
+            start().close()  # the first start compiles what is installed
+        except (RuntimeError, FileNotFoundError) as error:
+            facts[name]["left out"] = str(error)
+            continue
+        starts[name] = start
+        facts[name]["installed_mb"] = installed_mb(packages)
+        file = Path(model.removesuffix(":int8").removesuffix(":fp32"))
+        if "model" in row:
+            graph = file / ("model.int8.onnx" if model.endswith("int8") else "model.onnx")
+            facts[name]["model_kb"] = (graph if file.is_dir() else file).stat().st_size / 1000
+    return starts, facts
 
 
 def _model(model: str, work: Path, whisper: Path | None) -> str:
@@ -144,56 +148,34 @@ def _model(model: str, work: Path, whisper: Path | None) -> str:
 
 def run(rows: Sequence[Mapping[str, Any]], work: Path, whisper: Path | None, budget: float) -> dict[str, Any]:
     """The whole result, as --out writes it."""
-    with started(rows, work, whisper) as (peers, facts):
-        for row in facts.values():
-            row["ms"] = {}
-        for seconds in SECONDS:
-            fixed = {row["name"] for row in rows if row.get("fixed") and seconds != SECONDS[-1]}
-            asked = {name: peer for name, peer in peers.items() if name not in fixed}
-            for name, found in measure(asked, seconds, budget).items():
-                facts[name]["ms"] |= {
-                    f"{seconds} s, {how}, {clock}": times
-                    for how, clocks in found.items()
-                    for clock, times in clocks.items()
-                }
-            sys.stderr.write(f"{seconds} s measured\n")
+    starts, facts = installed(rows, work, whisper)
+    fixed = {row["name"] for row in rows if row.get("fixed")}  # of one length, whatever is asked
+    many = [row["name"] for row in rows if row.get("threads") and row["name"] in starts]
+    cores = machine().cores
+    first: dict[str, list[dict[str, float]]] = {name: [] for name in starts}
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for number in range(ROUNDS):
+        with ExitStack() as stack:
+            peers = {name: start() for name, start in starts.items()}
+            for name, peer in peers.items():
+                stack.callback(peer.close)
+                first[name].append(peer.start)
+            for seconds in SECONDS:
+                asked = {n: peer for n, peer in peers.items() if n not in fixed or seconds == SECONDS[-1]}
+                for name, ways in measure(asked, seconds, budget / ROUNDS).items():
+                    for (how, calls), (clock, ms) in product(ways.items(), enumerate(CLOCKS)):
+                        key = f"{seconds} s, {how}, {ms}"
+                        found.setdefault((name, key), []).append([call[clock] for call in calls])
+        for name in many if cores > 1 else ():
+            with closing(starts[name](threads=cores)) as peer:
+                wall = [call[0] for call in peer.times(3, FEWEST + 1)[1:]]
+            found.setdefault((name, f"3 s, alone, {cores} threads, wall"), []).append(wall)
+        sys.stderr.write(f"round {number + 1} of {ROUNDS}\n")
+    for (name, key), rounds in found.items():
+        facts[name]["ms"][key] = asdict(summary(rounds))
+    for name, each in first.items():
+        facts[name] |= {key: float(np.median([start[key] for start in each])) for key in each[0]}
     return {"provenance": provenance(), "machine": asdict(machine()), "threads": 1, "rows": [*facts.values()]}
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """The Markdown table of a result."""
-    lines = ["| " + " | ".join(HEAD) + " |", "| --- |" + " ---: |" * (len(HEAD) - 1)]
-    ours = next((row["ms"]["3 s, in turn, cpu"]["p50"] for row in result["rows"] if row["ms"]), None)
-    for row in result["rows"]:
-        if "left out" in row:
-            cells = ["-"] * (len(HEAD) - 2) + [row["left out"]]
-            lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
-            continue
-        longest = f"{SECONDS[-1]} s, in turn"  # all that a peer of one fixed length has
-        length = "3 s, in turn" if "3 s, in turn, cpu" in row["ms"] else longest
-        cpu, wall = (row["ms"][f"{length}, {clock}"] for clock in ("cpu", "wall"))
-        cells = [_ms(row["ms"].get(f"{seconds} s, in turn, cpu")) for seconds in SECONDS]
-        cells += [
-            _ms(row["ms"].get("3 s, alone, cpu")),
-            " / ".join(_short(wall[p]) for p in ("p50", "p90", "p99")),
-        ]
-        cells += [_short(cpu["p50"] / ours) if ours else "-"]
-        cells += [f"{row['first_s']:.2f} s", f"{row['peak_mb']:.0f} MB", f"{row['installed_mb']:.0f} MB"]
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _ms(times: Mapping[str, Any] | None) -> str:
-    return _short(times["p50"]) if times else "-"
-
-
-def _short(value: float) -> str:
-    """Three digits, without an exponent.
-
-    >>> [_short(value) for value in (0.01234, 1.234, 1234.5)]
-    ['0.0123', '1.23', '1234']
-    """
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main() -> None:
@@ -204,7 +186,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of environments and models (a new one, not kept)")
     parser.add_argument("--whisper", type=Path, help="folder of Whisper base's encoder")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these alone")
-    parser.add_argument("--budget", type=float, default=4.0, help="s for each peer, length and way (4)")
+    parser.add_argument("--budget", type=float, default=1.0, help="s for each peer, length and way (1)")
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--compare", type=Path, help="JSON of an earlier run: what differs")
     arguments = parser.parse_args()

@@ -18,7 +18,12 @@ def shape(name: str, below: Path, whisper: Path | None) -> Path | None:
     import torch
 
     torch.manual_seed(0)
-    model, inputs, axes = _whisper(whisper) if name == "whisper" else _samples(name)
+    if name in ("wav2small", "mobilenetv4"):
+        from benchmarks.peers.nets import small
+
+        model, inputs, axes = small(name)
+    else:
+        model, inputs, axes = _whisper(whisper) if name == "whisper" else _samples(name)
     below.mkdir(parents=True, exist_ok=True)
     part = below / f".{name}.part.onnx"
     torch.onnx.export(

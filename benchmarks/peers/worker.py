@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-THREADS = 1
+THREADS = int(os.environ.get("PEER_THREADS", "1"))
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_name] = str(THREADS)
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -25,7 +25,7 @@ def _mifuse(model: str) -> Call:
     from mifuse_runtime import Recognizer
 
     folder, precision = model.rsplit(":", 1)
-    return Recognizer.load(folder, precision=precision).predict
+    return Recognizer.load(folder, precision=precision, threads=THREADS).predict
 
 
 def _mlp(features: Callable[[Any], Any], width: int) -> Call:
@@ -103,6 +103,25 @@ def _onnx_mel(model: str) -> Call:
     return lambda _samples: session.run(None, {"mel": mel})
 
 
+def _onnx_short_mel(model: str) -> Call:
+    session, mel = _session(model), np.zeros((1, 1, 1000, 128), np.float32)
+    return lambda samples: session.run(None, {"mel": mel[:, :, : len(samples) // 160]})
+
+
+def _audonnx(model: str) -> Call:
+    import tempfile
+
+    import audonnx
+    import onnx
+
+    graph = onnx.load(Path(model.rsplit(":", 1)[0]) / "model.int8.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1  # it takes one free axis
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(graph, f"{folder}/model.onnx")
+        host = audonnx.Model(f"{folder}/model.onnx", num_workers=THREADS)
+    return lambda samples: host(samples, RATE)
+
+
 CALLS: dict[str, Callable[[str], Call]] = {
     "mifuse": _mifuse,
     "mfcc_mlp": _mfcc_mlp,
@@ -111,6 +130,8 @@ CALLS: dict[str, Callable[[str], Call]] = {
     "silero": _silero,
     "onnx_samples": _onnx_samples,
     "onnx_mel": _onnx_mel,
+    "onnx_short_mel": _onnx_short_mel,
+    "audonnx": _audonnx,
 }
 
 
