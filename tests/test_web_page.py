@@ -14,7 +14,7 @@ import soundfile
 
 from mifuse.demo.synth import DOMAINS, make_speaker, synthesise
 from mifuse_runtime import Recognizer, read_audio
-from tests.browser import Page, needs_browser, served
+from tests.browser import WEB, Page, needs_browser, served
 from tests.bundles import LABELS, expected, make_bundle, speech, tone
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -262,6 +262,8 @@ def test_it_fits_a_phone_and_has_its_picture_taken(page: Page, place: Path, tmp_
 
 
 def test_a_call_has_a_track_for_each_channel(page: Page, place: Path, tmp_path: Path) -> None:
+    page.choose("#folder", WEB / "demo" / "bundle")  # one that was trained on such voices
+    page.until(said("bundle: int8"))
     rng = np.random.default_rng(4)
     sides = []
     for labels in (("happy", "neutral"), ("angry", "sad")):
@@ -286,7 +288,7 @@ def test_a_call_has_a_track_for_each_channel(page: Page, place: Path, tmp_path: 
     })))"""
     first, second = page.run(script)
     assert first[0] and first[2] and second[1] and second[3]
-    page.picture(tmp_path / "call.png", 960, 760, 1.0)
+    page.picture(tmp_path / "call.png", 960, 860, 1.0)
     if PICTURES:
         shutil.copy(tmp_path / "call.png", ROOT / PICTURES / "web-call.png")
     page.run("document.querySelector('#channel').value = 'mix'")
