@@ -381,7 +381,9 @@ def test_a_real_student_says_what_it_says_in_python(
     ask("load", bundle=exported, precision=precision)
     recognizer = Recognizer.load(exported, precision=precision)
     clip = speech(1.5)
-    for samples in (clip, speech(0.4), (tone(3.0) * 32767).astype(np.int16)):
+    assert recognizer.bundle.gated
+    silence, short = np.zeros(9000, np.float32), clip[8000:9200]
+    for samples in (clip, speech(0.4), (tone(3.0) * 32767).astype(np.int16), silence, short):
         same(ask("predict", bundle=exported, **written(samples, tmp_path)), recognizer.predict(samples))
     # Windows that do not begin with a frame of the front end.
     options = {"window": 0.5, "hop": 0.11}

@@ -2,7 +2,8 @@
 import { BundleError } from "./errors.js";
 
 const DIMENSIONS = "dimensions"; // output of a model that has them, from 0 to 1
-const SHORTEST = 0.1; // seconds: shorter audio is followed by silence, so that any graph has a frame to look at
+const SPEECH = "speech"; // output of a gated bundle's model: log odds of speech, a frame each
+export const SHORTEST = 0.1; // seconds: shorter audio is followed by silence, so that any graph has a frame to look at
 
 export class Model {
   #content; // of bundle.json
@@ -38,7 +39,15 @@ export class Model {
     return new Model(bundle.content, ort, session);
   }
 
-  /** Probabilities of samples at the model's rate, dimensions behind them; one run at a time, whoever asks. */
+  /** Whether it says beside its answer which frames are speech. */
+  get gated() {
+    return this.#content.gated === true;
+  }
+
+  /**
+   * Of samples at the model's rate `answer`: probabilities, dimensions behind them; and `odds` of speech, if it is
+   * gated. One run at a time, whoever asks.
+   */
   run(samples) {
     const result = this.#turn.then(() => this.#answer(samples));
     this.#turn = result.catch(() => {}); // the caller has it
@@ -61,7 +70,7 @@ export class Model {
     if (!complete || !answer.every(Number.isFinite)) {
       throw new BundleError("the model's answer is not probabilities as bundle.json says: export the bundle again");
     }
-    return answer;
+    return { answer, odds: found[SPEECH]?.data ?? [] };
   }
 
   /** Give the memory back. */

@@ -3,10 +3,10 @@ import { checked, mono, trimSilence } from "./audio.js";
 import { loadBundle } from "./bundle.js";
 import { Decider } from "./decision.js";
 import { grouping, subset, whole } from "./groups.js";
-import { Model } from "./model.js";
+import { Model, SHORTEST } from "./model.js";
 import { resample } from "./resample.js";
 import { Stream } from "./stream.js";
-import { speechShare } from "./vad.js";
+import { loudFrames, shareOf, speechShare } from "./vad.js";
 
 /** Emotions of speech, from a bundle. One serves many streams. */
 export class Recognizer {
@@ -98,8 +98,12 @@ export class Recognizer {
     const ready = resample(checked(mono(samples, channel)), sampleRate, this.sampleRate);
     const trimmed = trimSilence(ready, this.sampleRate); // as of the clips that students learn from
     const { settings } = this.#bundle;
-    const speech = speechShare(trimmed, settings, this.sampleRate);
-    const answer = speech < settings.speech ? null : await this.#model.run(trimmed);
+    const gated = this.#model.gated && trimmed.length >= SHORTEST * this.sampleRate && settings.voice > 0;
+    const loud = gated ? loudFrames(trimmed, settings, this.sampleRate) : [];
+    let speech = gated ? Number(loud.includes(true)) : speechShare(trimmed, settings, this.sampleRate); // at most
+    const found = speech < settings.speech ? null : await this.#model.run(trimmed);
+    if (gated && found) speech = shareOf(found.odds, loud, settings);
+    const answer = speech < settings.speech ? null : found.answer;
     const decider = new Decider(this.#view, this.#bundle, 1);
     return decider.decide(answer, 0, ready.length / this.sampleRate, speech);
   }

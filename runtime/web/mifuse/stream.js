@@ -150,7 +150,8 @@ export class Stream {
     const speech = this.#voice.share(start, end);
     const offset = this.#filled - this.#received;
     const silent = speech < this.#needed;
-    const answer = silent ? null : await this.#model.run(this.#buffer.slice(this.#first() + offset, end + offset));
+    const taken = () => this.#buffer.slice(this.#first() + offset, end + offset);
+    const answer = silent ? null : (await this.#model.run(taken())).answer;
     this.#next += this.#hop;
     this.#done = end;
     return this.#decider.decide(answer, start / this.#rate, end / this.#rate, speech);

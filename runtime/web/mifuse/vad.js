@@ -80,6 +80,24 @@ export function speechShare(samples, settings, rate) {
   return speech / frames;
 }
 
+/** Which of the whole frames of a clip are as loud as speech must be. */
+export function loudFrames(samples, settings, rate) {
+  const size = frameSize(rate);
+  const count = Math.floor(samples.length / size);
+  return Array.from({ length: count }, (_, i) => isLoud(samples.subarray(i * size, (i + 1) * size), settings));
+}
+
+/** `speechShare` of a clip of whose frames a graph gave the log odds, and that are loud or not. */
+export function shareOf(odds, loud, settings) {
+  const passed = loud.map((is, i) => is && odds[i] >= least(settings));
+  return passed.filter((is, i) => is && passed[i - 1]).length / loud.length; // as `isSpeech`
+}
+
+const isLoud = (frame, { level }) => 10 * Math.log10(dot(frame, frame) / frame.length + FLOOR) >= level;
+
+/** Log odds that speech must have. */
+const least = ({ voice }) => Math.log(Math.max(voice, FLOOR) / Math.max(1 - voice, FLOOR));
+
 /** The network of `mifuse_runtime/vad.py` on one frame after the other. */
 class Network {
   #settings;
@@ -92,12 +110,11 @@ class Network {
   }
 
   isSpeech(frame) {
-    const { level, voice } = this.#settings;
-    const loud = 10 * Math.log10(dot(frame, frame) / frame.length + FLOOR) >= level;
-    if (!(voice > 0)) return loud;
+    const loud = isLoud(frame, this.#settings);
+    if (!(this.#settings.voice > 0)) return loud;
     const odds = this.#odds(frame); // also of quiet frames: the next ones look back at it
     const before = this.#passed;
-    this.#passed = loud && odds >= Math.log(Math.max(voice, FLOOR) / Math.max(1 - voice, FLOOR));
+    this.#passed = loud && odds >= least(this.#settings);
     return before && this.#passed; // a voice lasts longer than a click: two frames or more
   }
 
