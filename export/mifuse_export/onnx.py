@@ -69,6 +69,8 @@ def write_onnx(
 ) -> None:
     """Trace `model` and write its graph, BatchNorm folded, with what other runtimes must know as metadata.
 
+    A front end that says which `bins` its spectrum has gives one output more: see `speech.add_speech`.
+
     Args:
         model: `frozen` module with forward(samples (batch, n)) -> probabilities (batch, C), and with
             dimensions also these, from 0 to 1, (batch, V).

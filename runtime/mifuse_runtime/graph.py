@@ -50,7 +50,7 @@ class Engine(Protocol):
     def __call__(self, batch: Floats) -> Floats: ...
 
     def answers(self, batch: Floats) -> list[Floats]:
-        """Answers, and an embedding (batch, D) if there is one."""
+        """Answers; then log odds of speech (batch, frames) and an embedding (batch, D), if there are any."""
         ...
 
 
@@ -60,7 +60,7 @@ class Graph:
 
     path: Path
     input: str
-    outputs: tuple[str, ...]  # probabilities first; dimensions and an embedding, if there are any
+    outputs: tuple[str, ...]  # probabilities first; dimensions, speech, an embedding, if there are any
     front: MelPower | None  # what makes its input of samples; None: it takes samples
     rate: int = 16_000  # Hz, of the samples
 
