@@ -18,7 +18,8 @@ from mifuse.clips.manifest import read_manifest
 from mifuse.demo.synth import make_domain
 from mifuse.errors import MifuseError
 from mifuse.models.classifier import TrainConfig, classifier_draws, load_model, train_classifier
-from mifuse.models.hub import Head, HubClassifier
+from mifuse.models.head import PENALTIES, Spread, fit_linear
+from mifuse.models.hub import HubClassifier
 from mifuse.models.training import FitConfig
 from tests.test_adapt import World
 from tests.test_classifier import SMALL, save_hub
@@ -83,8 +84,8 @@ def test_the_head_on_kept_states_is_the_saved_model(domain, tmp_path, family):
     samples = [torch.from_numpy(cache.samples(clip))[None] for clip in clips[:3]]
     with torch.inference_mode():
         whole = torch.cat([model(one) for one in samples])
-        states = model.embeddings(clips[:3], cache).batch([0, 1, 2])
-        kept = Head(model).eval().logits(states).softmax(-1)
+        states = model.pooled(model.embeddings(clips[:3], cache))
+        kept = model.scores(states).softmax(-1)
     torch.testing.assert_close(kept, whole, rtol=0, atol=2e-3)  # kept as float16
     assert states.std(dim=0).max() > 1e-2  # clips differ
 
@@ -141,8 +142,7 @@ def test_the_encoder_encodes_each_clip_once(domain, tmp_path, monkeypatch):
     assert [r["loss"] for r in again.history] == pytest.approx([r["loss"] for r in first.history], rel=1e-3)
     frozen = HubClassifier(encoder, dropout=0.0).model.wavlm.state_dict()
     assert all(torch.equal(frozen[name], weights) for name, weights in before.items())
-    head = Head(HubClassifier(encoder, dropout=0.0))
-    assert not torch.equal(head.classifier.weight, first.model.model.classifier.weight)
+    assert first.model.model.classifier.weight.tolist() == torch.eye(4).tolist()
 
 
 @pytest.mark.parametrize("family", ["WavLM", "Whisper"])
@@ -170,21 +170,67 @@ def test_clips_side_by_side_do_not_mix(domain, tmp_path, family):
     assert all(a is not b for a, b in zip(twin.model.modules(), hub.model.modules(), strict=True))
 
 
-def test_it_learns(domain, tmp_path):
-    """Random features of voices still separate loud from soft, and the training loss falls below chance."""
+def test_the_penalty_is_the_best_on_speakers_left_out(domain, tmp_path):
     _, clips, cache = domain
     encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
-    history = train_classifier(clips, cache, config=CONFIG, encoder=encoder).history
-    assert history[-1]["loss"] < history[0]["loss"]
-    assert len(history) <= 3
+    trained = train_classifier(clips, cache, config=CONFIG, encoder=encoder)
+    losses = [record["loss"] for record in trained.history]
+    assert [record["penalty"] for record in trained.history] == [*PENALTIES]
+    assert trained.validation_ua == trained.history[int(np.argmin(losses))]["validation_ua"]
 
 
-def test_a_head_learns_from_mixed_states(domain, tmp_path):
+def voices(count=12, hidden=6, seed=0):
+    """Values of `count` clips each of five speakers, (N, hidden): the voice moves and stretches them."""
+    rng = np.random.default_rng(seed)
+    truth, who = np.tile(np.arange(count) % 3, 5), np.repeat(np.arange(5), count)
+    values = np.eye(3, hidden)[truth] + 0.2 * rng.standard_normal((len(truth), hidden))
+    values = 10 * rng.standard_normal((5, hidden))[who] + rng.uniform(0.2, 5, (5, hidden))[who] * values
+    return torch.from_numpy(values).float(), truth, who
+
+
+def test_a_head_is_within_the_speaker_where_speakers_are_known():
+    values, truth, who = voices()
+    rows = who < 4
+    head = fit_linear(values[rows], truth[rows], who[rows], [str(i) for i in who[rows]], classes=3)
+    assert head.history[head.best]["validation_ua"] == 100
+    nobody = np.full(len(who), -1)
+    right = [
+        (head.spread.within(values, known) @ head.weight.T + head.bias).argmax(1).numpy()[~rows]
+        == truth[~rows]
+        for known in (who, nobody)
+    ]
+    assert right[0].all() and not right[1].all()
+    assert torch.equal(head.spread.within(values, nobody), values)
+    moved = head.spread.within(values, who)[~rows]
+    torch.testing.assert_close(moved.mean(0), head.spread.mean, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(moved.std(0, correction=0), head.spread.deviation, rtol=1e-3, atol=1e-4)
+
+
+def test_a_constant_value_of_a_speaker_moves_nobody():
+    spread = Spread.of(torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
+    moved = spread.within(torch.full((8, 2), 7.0), np.zeros(8, int))
+    assert torch.equal(moved, spread.mean.expand(8, 2))
+
+
+def test_draws_know_the_speaker(domain, tmp_path):
     _, clips, cache = domain
-    config = replace(CONFIG, fit=replace(CONFIG.fit, mix=1.0))
     encoder = str(save_encoder(tmp_path / "encoder", "WavLM"))
-    history = train_classifier(clips, cache, config=config, encoder=encoder).history
-    assert history[-1]["loss"] < history[0]["loss"]
+    trained = train_classifier(clips, cache, config=CONFIG, encoder=encoder).model
+    trained.save_pretrained(tmp_path / "source")
+    model = load_model(tmp_path / "source")
+    within = classifier_draws(model, clips, cache, 1)
+    np.testing.assert_allclose(within, classifier_draws(trained, clips, cache, 1), atol=1e-5)
+    alone = [clip.without_speaker() for clip in clips]
+    assert np.abs(within - classifier_draws(model, alone, cache, 1)).max() > 1e-3
+    (tmp_path / "source" / "states.safetensors").unlink()
+    before = load_model(tmp_path / "source")  # as earlier versions wrote it
+    assert not before.knows_speakers
+    assert np.array_equal(
+        classifier_draws(before, clips, cache, 1), classifier_draws(before, alone, cache, 1)
+    )
+    (tmp_path / "source" / "states.safetensors").write_bytes(b"x")
+    with pytest.raises(MifuseError, match=r"states\.safetensors cannot be read .*: train the head again"):
+        load_model(tmp_path / "source")
 
 
 def test_draws_are_of_the_head(domain, tmp_path, monkeypatch):
@@ -206,8 +252,8 @@ def test_command_then_adapt(tmp_path):
     done = CliRunner().invoke(main, [*arguments, "--set", "fit.steps=4", "--json"])
     assert done.exit_code == 0, done.output
     assert "model shards" not in done.stderr  # a bar of transformers
-    assert json.loads(done.stdout)["epochs"] == 1
-    files = {"config.json", "model.safetensors", "preprocessor_config.json", "run.json"}
+    assert json.loads(done.stdout)["epochs"] == len(PENALTIES)
+    files = {"config.json", "model.safetensors", "preprocessor_config.json", "run.json", "states.safetensors"}
     assert {file.name for file in (tmp_path / "source").iterdir()} == files
     assert json.loads((tmp_path / "source" / "run.json").read_text())["encoder"] == str(encoder)
     for source in (tmp_path / "source", f"hf:{tmp_path / 'source'}"):

@@ -45,7 +45,8 @@ def train(
     """Train a source classifier on the labelled clips of MANIFEST.
 
     The epoch that does best on held-out speakers is kept. An --encoder, a hub name or a folder after hf:,
-    is run once for each clip; its hidden states are kept in the cache, and a linear head is trained on them.
+    is run once for each clip; its hidden states are kept in the cache, and a linear head is fitted to those
+    of the middle layers, each clip's within its speaker's; the penalty is chosen on speakers left out.
     """
     if encoder is not None and size is not None:
         raise click.UsageError("--size is of a student: leave it out beside --encoder")
@@ -54,10 +55,11 @@ def train(
     from mifuse.commands.progress import epochs
     from mifuse.config import override
     from mifuse.models.classifier import TrainConfig, train_manifest
+    from mifuse.models.head import PENALTIES
     from mifuse.runs.processes import is_main_process
 
     config = override(TrainConfig(size=size or "s"), settings)
-    with epochs("train", config.fit.steps) as progress:
+    with epochs("train", len(PENALTIES) if encoder else config.fit.steps) as progress:
         record = train_manifest(
             manifest, out,
             config=config, seed=seed, encoder=encoder, naming=naming, dimensions=dimensions, force=force,
@@ -71,4 +73,6 @@ def train(
         echo(json.dumps({"out": str(out), **found, "epochs": count}))
     else:
         mean = "" if ccc is None else f", CCC {ccc:.3f}"
-        echo(f"{out}: {ua:.1f} % UA{mean} on held-out speakers, {count} epochs")
+        echo(
+            f"{out}: {ua:.1f} % UA{mean} on held-out speakers, {count} {'penalties' if encoder else 'epochs'}"
+        )

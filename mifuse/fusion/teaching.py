@@ -116,7 +116,7 @@ class Teaching:
         """Draws (M, N, C) of the classifier as it came; without one, the LALM's mean."""
         if self.classifier is None:
             return np.asarray(self.lalm.mean(axis=0, keepdims=True))
-        if self.mixing == 1 or not isinstance(self.classifier, Student):  # others know no speakers
+        if self.mixing == 1 or not (isinstance(self.classifier, Student) or self.classifier.knows_speakers):
             return self.alone
         within = classifier_draws(self.classifier, self.clips, self._cache, self._count, self.seed)
         return within if self.mixing == 0 else (1 - self.mixing) * within + self.mixing * self.alone

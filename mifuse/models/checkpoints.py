@@ -64,6 +64,7 @@ def read_checkpoint(name: str, labels: Sequence[str], dropout: float | None) -> 
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: i for i, label in enumerate(labels)}
             config.use_weighted_layer_sum = True
+            config.classifier_proj_size = len(labels)  # of a linear classifier
             config.head_dropout = dropout  # not of transformers, which keeps it all the same
         if other:
             config.classifier_proj_size = config.hidden_size

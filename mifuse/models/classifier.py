@@ -31,7 +31,8 @@ from mifuse.errors import MifuseError, TrainingError
 from mifuse.models.checkpoints import first_line
 from mifuse.models.dimensions import DimensionTargets
 from mifuse.models.features import Features
-from mifuse.models.hub import Head, HeadTrainer, HubClassifier, one_thread
+from mifuse.models.head import fit_linear, middle_weights
+from mifuse.models.hub import HubClassifier, one_thread
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict_all
 from mifuse.runs.concordance import mean_ccc
@@ -79,7 +80,7 @@ def train_classifier(
     encoder: str | None = None,
     progress: Callable[[dict[str, float]], object] = lambda _: None,
 ) -> Trained:
-    """Train a classifier on labelled clips, keeping the epoch that does best on held-out speakers.
+    """Train a classifier on labelled clips; the epoch, or a head's penalty, is the best on held-out speakers.
 
     Args:
         clips: labelled clips; unlabelled ones are left out.
@@ -97,36 +98,48 @@ def train_classifier(
     clips = [clip for clip in clips if clip.label is not None]
     labels = _label_set(clips, labels)
     held_out = _held_out(clips, config.validation, seed)
+    torch.manual_seed(seed)
+    if encoder is not None:
+        if dimensions:
+            raise MifuseError("dimensions are learnt by students: leave out --encoder, or --targets")
+        return _trained_head(
+            HubClassifier(encoder, labels, config.dropout), clips, cache, seed=seed, progress=progress
+        )
     train = [clip for clip, held in zip(clips, held_out, strict=True) if not held]
     valid = [clip for clip, held in zip(clips, held_out, strict=True) if held]
     truth, valid_truth = (np.array([labels.index(str(c.label)) for c in part]) for part in (train, valid))
-    torch.manual_seed(seed)
-    if encoder is None:
-        student = Student(labels, config.size, config.dropout, dimensions or ())
-        return _trained_student(
-            *(student, (train, valid), (truth, valid_truth)),
-            cache=cache,
-            config=config,
+    student = Student(labels, config.size, config.dropout, dimensions or ())
+    return _trained_student(
+        *(student, (train, valid), (truth, valid_truth)),
+        cache=cache,
+        config=config,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _trained_head(
+    hub: HubClassifier,
+    clips: Sequence[Clip],
+    cache: AudioCache,
+    *,
+    seed: int,
+    progress: Callable[[dict[str, float]], object],
+) -> Trained:
+    """An encoder under a head fitted to labelled clips, its penalty chosen on speakers left out."""
+    count = itertools.count(1)
+    embeddings = hub.embeddings(clips, cache, lambda: progress({"encoded": next(count)}))
+    truth = np.array([hub.labels.index(str(clip.label)) for clip in clips])
+    hub.model.layer_weights.data = middle_weights(len(hub.model.layer_weights))
+    with one_thread():
+        head = fit_linear(
+            *(hub.pooled(embeddings), truth, embeddings.speakers, _names(clips)),
+            classes=len(hub.labels),
             seed=seed,
             progress=progress,
         )
-    if dimensions:
-        raise MifuseError("dimensions are learnt by students: leave out --encoder, or --targets")
-    hub = HubClassifier(encoder, labels, config.dropout)
-    count = itertools.count(1)
-    embeddings, valid_embeddings = (
-        hub.embeddings(part, cache, lambda: progress({"encoded": next(count)})) for part in (train, valid)
-    )
-    with one_thread():
-        fit = HeadTrainer(hub, embeddings, config.fit, seed)
-        best = _fit_best(
-            *(fit, truth),
-            lambda: {"validation_ua": ua(valid_truth, fit.average_probs(valid_embeddings))},
-            config.patience,
-            progress,
-        )
-    Head(hub).load_state_dict(fit.average.state_dict())
-    return Trained(hub.cpu(), fit.history, **best)
+    hub.take(head)
+    return Trained(hub.cpu(), head.history, head.history[head.best]["validation_ua"])
 
 
 def _trained_student(
@@ -267,9 +280,14 @@ def train_manifest(
     return record
 
 
+def _names(clips: Sequence[Clip]) -> list[str]:
+    """Whose each clip is; one without a speaker is of a speaker of its own."""
+    return [clip.speaker or clip.name for clip in clips]
+
+
 def _held_out(clips: Sequence[Clip], share: float, seed: int) -> list[bool]:
-    """Which clips belong to the held-out speakers; a clip without a speaker is a speaker of its own."""
-    names = [clip.speaker or clip.name for clip in clips]
+    """Which clips belong to the held-out speakers."""
+    names = _names(clips)
     speakers = sorted(set(names))
     if len(speakers) < 2:
         raise TrainingError(

@@ -2,7 +2,8 @@
 
 The head is the one that `transformers` itself puts on WavLM, wav2vec2, HuBERT and Whisper: a weighted mean
 of all layers, a projection, a linear classifier, and a mean over time. All of it is linear, so the mean over
-time may come first; the encoder is run once a clip, and what is kept on disk is one vector a layer.
+time may come first; the encoder is run once a clip, and what is kept on disk is one vector a layer. Ours is
+fitted by `mifuse.models.head`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mifuse.clips.audio import AudioCache
@@ -28,14 +31,16 @@ from mifuse.clips.labels import FEWEST, LABELS, Naming, known_aliases
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, table
 from mifuse.errors import MifuseError
-from mifuse.models.checkpoints import HEAD, quietly, read_checkpoint
+from mifuse.models.checkpoints import HEAD, first_line, quietly, read_checkpoint
 from mifuse.models.frontend import SAMPLE_RATE
-from mifuse.models.training import FitConfig, Trainer, View
+from mifuse.models.head import Linear, Spread
+from mifuse.models.speaker_norm import speaker_ids
 from mifuse_runtime import audio as runtime_audio
 
 Array = NDArray[np.float64]
 
 FRAMES = 2  # of Whisper's spectrogram to a position
+SPREAD = "states.safetensors"  # file of a folder of ours, beside the checkpoint: what its head was fitted to
 SHORTEST = SAMPLE_RATE // 10  # samples: shorter clips are padded
 
 
@@ -136,6 +141,12 @@ class HubClassifier(HubModel):
         sources = _sources(name, self.words, self.labels)
         self.counts = [len(found) for found in sources]  # of their labels that are one of ours
         self.register_buffer("chosen", torch.tensor([*itertools.chain(*sources)]), persistent=False)
+        self.spread = _spread(Path(name), self.model.config.hidden_size) if self.dropout is not None else None
+
+    @property
+    def knows_speakers(self) -> bool:
+        """Whether draws differ by what is known of the speaker."""
+        return self.spread is not None
 
     def forward(self, samples: Tensor) -> Tensor:
         """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
@@ -154,9 +165,30 @@ class HubClassifier(HubModel):
             progress: called after each clip that the encoder was run for.
         """
         states = key(("audio", "trim", "encoder"), [runtime_audio], encoder=self.encoder_digest())
-        return Embeddings(
-            table(clips, cache, "encoder", states, lambda part: self._encode(part, cache, progress))
-        )
+        rows = table(clips, cache, "encoder", states, lambda part: self._encode(part, cache, progress))
+        return Embeddings(rows, speaker_ids([clip.speaker for clip in clips]))
+
+    def pooled(self, embeddings: Embeddings) -> Tensor:
+        """The weighted mean of the layers, which the head is linear in: (N, hidden)."""
+        weights = self.model.layer_weights.detach().softmax(dim=0)[:, None]
+        batches = (embeddings.batch(index) for index in embeddings.batches())
+        return torch.cat([(states * weights).sum(dim=1) for states in batches])
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """Of the words of the head, (N, words), from what `pooled` gives."""
+        found: Tensor = self.model.classifier(self.model.projector(pooled))
+        return found
+
+    def take(self, head: Linear) -> None:
+        """Put a fitted head on the encoder, in the form of `transformers`."""
+        projector, classifier = self.model.projector, self.model.classifier
+        count = len(head.bias)
+        for layer in (projector, classifier):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        projector.weight.data[:count], projector.bias.data[:count] = head.weight, head.bias
+        classifier.weight.data[:, :count] = torch.eye(count)
+        self.spread = head.spread
 
     def encoder_digest(self) -> str:
         """Of the encoder's weights and of what it is given, the head left out."""
@@ -213,14 +245,20 @@ class HubClassifier(HubModel):
 
     @torch.inference_mode()
     def draws(self, embeddings: Embeddings, draws: int, seed: int = 0) -> Array:
-        """Draws of the head that we trained, with its dropout on, (draws, N, C): one pass of the encoder."""
+        """Draws of the head that we trained, with its dropout on, (draws, N, C): one pass of the encoder.
+
+        Clips of known speakers are taken within the speaker, where the head was fitted so.
+        """
         torch.manual_seed(seed)
-        head = Head(self).train()
+        values, centre = self.pooled(embeddings), torch.zeros(1)
+        if self.spread is not None:
+            values, centre = self.spread.within(values, embeddings.speakers), self.spread.mean
         out = np.empty((draws, len(embeddings), len(self.labels)))
         for index in embeddings.batches():
-            states = embeddings.batch(index)
-            for draw in out:
-                draw[index] = self._ours(head.logits(states)).cpu().numpy()
+            part = values[index] - centre
+            for draw in out:  # what is dropped is as in the mean of the training's clips
+                dropped = nn.functional.dropout(part, self.dropout or 0.0) + centre
+                draw[index] = self._ours(self.scores(dropped)).cpu().numpy()
         return out
 
     def save_pretrained(self, folder: Path) -> None:
@@ -228,6 +266,8 @@ class HubClassifier(HubModel):
         with quietly():
             self.model.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
+        if self.spread is not None:
+            save_file(vars(self.spread), folder / SPREAD)
 
 
 def _labels(theirs: Sequence[str]) -> list[str]:
@@ -252,12 +292,30 @@ def _sources(name: str, theirs: Sequence[str], labels: Sequence[str]) -> list[li
     return sources
 
 
-class Embeddings:
-    """Hidden states of N clips: mean and deviation over time, (N, layers, 2, hidden) float16, on disk."""
+def _spread(folder: Path, size: int) -> Spread | None:
+    """What the head in a folder of ours was fitted to; None: it is new, or of before 0.2."""
+    file = folder / SPREAD
+    if not file.is_file():
+        return None
+    try:
+        found = Spread(**load_file(file))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise MifuseError(f"{file} cannot be read ({first_line(error)}): train the head again") from error
+    if {tuple(part.shape) for part in vars(found).values()} != {(size,)}:
+        raise MifuseError(f"{file} is of another encoder: train the head again")
+    return found
 
-    def __init__(self, rows: Joined) -> None:
+
+class Embeddings:
+    """Hidden states of N clips: mean and deviation over time, (N, layers, 2, hidden) float16, on disk.
+
+    Args:
+        speakers: of the clips, as from `speaker_ids`; None: nobody is known.
+    """
+
+    def __init__(self, rows: Joined, speakers: NDArray[np.int64] | None = None) -> None:
         self.rows = rows
-        self.speakers = np.full(len(rows), -1)  # nobody is known to a head
+        self.speakers = np.full(len(rows), -1) if speakers is None else speakers
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -271,50 +329,6 @@ class Embeddings:
         """Every clip once, in order."""
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)))
-
-
-class Head(nn.Module):
-    """The head of a hub classifier as a model of its own; it shares the weights."""
-
-    def __init__(self, classifier: HubClassifier) -> None:
-        super().__init__()
-        self.labels = classifier.labels
-        self.dropout = nn.Dropout(classifier.dropout or 0.0)
-        self.layer_weights, self.projector, self.classifier = (getattr(classifier.model, p) for p in HEAD)
-
-    def logits(self, states: Tensor) -> Tensor:
-        """Scores (batch, C) of hidden states (batch, layers, hidden)."""
-        weights = self.layer_weights.softmax(dim=0)[:, None]
-        scores: Tensor = self.classifier(self.projector(self.dropout((states * weights).sum(dim=1))))
-        return scores
-
-
-class HeadTrainer(Trainer):
-    """The training loop on hidden states: nothing is augmented, since the encoder is not run again."""
-
-    def __init__(
-        self, classifier: HubClassifier, embeddings: Embeddings, config: FitConfig, seed: int = 0
-    ) -> None:
-        # The loop asks of a student and of features no more than a head and embeddings have.
-        super().__init__(Head(classifier), embeddings, config, seed)  # type: ignore[arg-type]
-
-    def view(
-        self, index: NDArray[np.int64], states: Tensor, mixture: tuple[Tensor, Tensor] | None = None
-    ) -> View:
-        """The hidden states as they are, or mixed."""
-        if mixture is not None:
-            partners, shares = mixture[0], mixture[1][:, None, None]
-            states = shares * states + (1 - shares) * states[partners]
-        return (states.to(self.accelerator.device),)
-
-    @torch.inference_mode()
-    def average_probs(self, embeddings: Embeddings) -> Array:
-        """Probabilities of clips, (N, C), by the moving average of the head."""
-        device = self.accelerator.device
-        batches = (embeddings.batch(index).to(device) for index in embeddings.batches())
-        head: nn.Module = self.average
-        rows = [head.logits(states).softmax(dim=-1) for states in batches]  # type: ignore[operator]
-        return np.asarray(torch.cat(rows).double().cpu().numpy())
 
 
 @contextlib.contextmanager
