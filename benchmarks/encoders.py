@@ -1,10 +1,10 @@
-"""A classifier on a pretrained encoder beside the compact one: source recordings to speakers of another corpus.
+"""A classifier on a pretrained encoder beside the compact one: one corpus to the speakers of another.
 
     MIFUSE_CORPORA=… python -m benchmarks.encoders --encoder ../shared/models/whisper-base-encoder
 
-Both are trained on `source.csv` of one corpus and say the emotions of the `test` rows of another's `target.csv`, as
-`adapt` asks them: the mean of draws, each clip within its speaker where speakers are known, or alone. Printed are
-UA and the gain of the encoder in points. The encoder's states are kept in the cache: a second run takes minutes.
+Both are trained on `source.csv` of one corpus and say the emotions of the `test` rows of another's
+`target.csv`, as `adapt` asks them: the mean of draws, each clip within its speaker where speakers are known,
+or alone. Printed are UA and the gain of the encoder in points. The encoder's states are kept in the cache.
 """
 
 from __future__ import annotations
