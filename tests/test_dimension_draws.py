@@ -18,7 +18,7 @@ from mifuse.models.classifier import load_student
 from mifuse.teachers.answers import InvalidAnswerError, parse_all
 from mifuse.teachers.base import Answer, Source
 from mifuse.teachers.jsonl import read_jsonl
-from mifuse.teachers.numbers import load_numbers
+from mifuse.teachers.numbers import load_numbers, summarise_numbers
 from mifuse.teachers.prompts import Prompts
 from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.rows import StoredDraw
@@ -68,6 +68,7 @@ def test_the_store_keeps_numbers_and_gives_them_back(tmp_path: Path) -> None:
             {"arousal": 5},
             {"arousal": 6},
         ]
+        assert summarise_numbers(path, source)["arousal"]["deviation"] == 0.5
         assert store.prune(source, "draws") == 3
         assert store.add([StoredDraw(source, "h", 1, Answer(probs(0, 1)))]) == 1
         assert [dict(draw.answer.dimensions) for draw in store.draws(source)] == [{}]
@@ -94,6 +95,14 @@ def test_files_go_into_a_store_and_out_again(tmp_path: Path) -> None:
         "c1.wav": {"arousal": 7, "valence": 0},
         "c2.wav": {},
     }
+    for file in (store, again):
+        done = CliRunner().invoke(main, ["draws", "info", str(file)])
+        assert done.exit_code == 0 and "arousal: 2 draws from 4 to 7, mean 5.5; draws of" in done.output
+        done = CliRunner().invoke(main, ["draws", "info", str(file), "--json"])
+        assert json.loads(done.stdout)[0]["dimensions"]["valence"] == {
+            **{"draws": 1, "lowest": 0, "highest": 0, "mean": 0},
+            "deviation": 0,
+        }
     clips = read_manifest(manifest).clips
     for file in (store, again):
         values = load_numbers(file, clips, RANGES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,14 +43,17 @@ def info(
     naming: Naming,
     as_json: bool,
 ) -> None:
-    """Show for each teacher in PATH (draws store or JSONL): counts, cost, prior, disagreement, warnings.
+    """Show for each teacher in PATH (draws store or JSONL): counts, cost, prior, numbers, disagreement,
+    warnings.
 
     With --manifest also UA, ECE and how often the surest and the least sure fifths of the clips are right.
     """
     from mifuse.teachers.draws import summarise
     from mifuse.teachers.draws_quality import Cost, costs, quality
+    from mifuse.teachers.numbers import summarise_numbers
 
     paid, summaries = costs(path), {one.source: one for one in summarise(path)}
+    numbers = {source: summarise_numbers(path, source) for source in summaries}
     sources = sorted({*paid, *summaries})
     scored = quality(path, manifest, teacher, split, naming) if manifest else None
     if as_json:
@@ -60,25 +64,35 @@ def info(
             warnings = (summary.warnings() if summary else []) + cost.warnings()
             rows.append(
                 row | dataclasses.asdict(cost) | {"draws": cost.draws or row.get("draws", 0)}
-                | {"source": str(source), "warnings": warnings}
+                | {"source": str(source), "dimensions": numbers.get(source, {}), "warnings": warnings}
             )  # fmt: skip
         echo(json.dumps([*rows, *([dataclasses.asdict(scored)] if scored else [])]))
         return
     if not sources:
         echo(f"{path}: no draws")
     for source in sources:
-        _show(source, summaries.get(source), paid.get(source))
+        _show(source, summaries.get(source), paid.get(source), numbers.get(source, {}))
     if scored:
         _show_quality(scored)
 
 
-def _show(source: Source, summary: Summary | None, cost: Cost | None) -> None:
+def _show(
+    source: Source,
+    summary: Summary | None,
+    cost: Cost | None,
+    numbers: Mapping[str, Mapping[str, float]],
+) -> None:
     if summary:
         counts = f"{summary.clips} clips, {summary.draws} draws, mean MI {summary.mean_mi:.4f} nats"
         echo(f"{source}: {counts}")
         echo(f"  {'':<10}{'prior':>8}{'predicted':>11}")
         for name, prior in summary.prior.items():
             echo(f"  {name:<10}{prior:>8.1%}{summary.predicted[name]:>11.1%}")
+        for name, one in numbers.items():
+            echo(
+                f"  {name}: {one['draws']} draws from {one['lowest']:g} to {one['highest']:g}, "
+                f"mean {one['mean']:.3g}; draws of a clip differ by {one['deviation']:.2g}"
+            )
     else:
         echo(f"{source}: no draws")
     if cost and (cost.usd or cost.unsettled_usd or cost.invalid):

@@ -12,7 +12,7 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip
 from mifuse.errors import DrawsError
 from mifuse.fusion.weighting import Array
-from mifuse.teachers.base import check_dimensions, choose_source
+from mifuse.teachers.base import Source, check_dimensions, choose_source
 from mifuse.teachers.draws import is_store
 from mifuse.teachers.jsonl import read_jsonl
 from mifuse.teachers.store.database import DrawsStore
@@ -62,6 +62,29 @@ def said_by(path: Path | str, teacher: str | None = None) -> set[str]:
     """
     said = _stored(path, teacher) if is_store(path) else _written(path, teacher)
     return {name for _, _, numbers in itertools.islice(said, LOOKED_AT) for name in numbers}
+
+
+def summarise_numbers(path: Path | str, source: Source) -> dict[str, dict[str, float]]:
+    """Of each dimension that a teacher's draws have: how many do, the lowest, the highest, their mean.
+
+    `deviation` is that of a clip's draws, the mean over clips of two draws or more, or 0.
+    """
+    said: dict[str, dict[object, list[float]]] = {}
+    for clip, draw, numbers in (_stored if is_store(path) else _written)(path, str(source)):
+        for name, value in check_dimensions(numbers, f"{path}, draw {draw} of {clip!r}").items():
+            said.setdefault(name, {}).setdefault(clip, []).append(value)
+    found = {}
+    for name in sorted(said):
+        values = np.concatenate([np.asarray(draws) for draws in said[name].values()])
+        spreads = [float(np.std(draws)) for draws in said[name].values() if len(draws) > 1]
+        found[name] = {
+            "draws": len(values),
+            "lowest": float(values.min()),
+            "highest": float(values.max()),
+            "mean": float(values.mean()),
+            "deviation": float(np.mean(spreads)) if spreads else 0.0,
+        }
+    return found
 
 
 def _stored(path: Path | str, teacher: str | None) -> Iterator[_Said]:
