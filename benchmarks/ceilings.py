@@ -46,7 +46,7 @@ class Encoder(torch.nn.Module):
 def models(folder: Path, whisper: str | None) -> Iterator[Path]:
     """Their ONNX files, each written when it is its turn."""
     for size in ("xs", "s", "m", "w99"):
-        yield write(Student(size=size), folder / f"student-{size}.onnx")
+        yield write(Student(size=size, prosody=True), folder / f"student-{size}.onnx")
     config = transformers.WavLMConfig(id2label=dict(enumerate(LABELS)))
     transformers.WavLMForSequenceClassification(config).save_pretrained(folder / "wavlm")
     extractor: Any = transformers.Wav2Vec2FeatureExtractor

@@ -84,7 +84,7 @@ class DenseLogMel(LogMel):
         self.waves = nn.Buffer(waves.float()[:, None])
         self.mels = nn.Buffer(mel_filters().float())
 
-    def power(self, samples: Tensor) -> Tensor:
+    def power(self, samples: Tensor, low: bool = False) -> Tensor:
         padded = nn.functional.pad(samples[:, None], (HOP, -samples.shape[1] % HOP + HOP))
         real, imaginary = nn.functional.conv1d(padded, self.waves, stride=HOP).chunk(2, dim=1)
         return (real * real + imaginary * imaginary).transpose(1, 2) @ self.mels

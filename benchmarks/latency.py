@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    students = {size: Student(size=size) for size in options.sizes}
+    students = {size: Student(size=size, prosody=True) for size in options.sizes}
     if options.student:
         students = {options.student.name: Student.from_pretrained(options.student)}
     with tempfile.TemporaryDirectory() as folder:

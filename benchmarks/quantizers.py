@@ -38,7 +38,7 @@ from mifuse.exporting.calibration import calibration_clips
 from mifuse.exporting.student import export_student
 from mifuse_export import ExportConfig, speed
 from mifuse_export.parity import Floats, Predict, compare, probabilities
-from mifuse_export.quantize import FRONT_END, body
+from mifuse_export.quantize import FRONT_END, PROSODY, body
 from mifuse_export.speech import MODULE as GATE
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
@@ -47,7 +47,9 @@ from mifuse_runtime.bundle import Bundle
 CLIPS = 100  # of the calibration
 AGREEMENT = 0.995  # share of them, as fp32 decides
 Quantize = Callable[[openvino.Model, Sequence[Floats]], openvino.Model]
-STAYS_FLOAT = nncf.IgnoredScope(patterns=[f"{module}.*" for module in (FRONT_END, GATE)], validate=False)
+STAYS_FLOAT = nncf.IgnoredScope(
+    patterns=[f"{module}.*" for module in (FRONT_END, GATE, PROSODY)], validate=False
+)
 
 
 def same_layers(layers: Collection[str]) -> Quantize:

@@ -304,14 +304,14 @@ def make_bundle(folder: Path) -> Path:
     import torch
 
     from mifuse.models.frontend import HOP as HOP_SAMPLES
-    from mifuse.models.frontend import MEL_RANGE, N_MELS
+    from mifuse.models.frontend import LOW_BINS, MEL_RANGE, N_MELS
     from mifuse.models.student import Student
     from mifuse_export import ExportConfig, export_bundle
     from mifuse_runtime.settings import FrontEnd
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    student = Student(size="s")
+    student = Student(size="s", prosody=True)
     clips = [voice(seconds) for seconds in (0.5, 1, 2, 3, 4)]
     return export_bundle(
         student,
@@ -319,7 +319,7 @@ def make_bundle(folder: Path) -> Path:
         ExportConfig(int8=True, max_drop=100, force_int8=True),
         labels=student.labels,
         calibration=clips,
-        frontend=FrontEnd(HOP_SAMPLES, N_MELS, *MEL_RANGE, folded=True),
+        frontend=FrontEnd(HOP_SAMPLES, N_MELS, *MEL_RANGE, folded=True, lowest=LOW_BINS),
     )
 
 

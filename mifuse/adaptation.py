@@ -25,6 +25,7 @@ from mifuse.clips.shards import Joined
 from mifuse.errors import TrainingError
 from mifuse.fusion.dimensions import FusedDimensions, fuse_dimensions
 from mifuse.fusion.new_voices import held_out, predict_held_out
+from mifuse.fusion.prosody import fit_prosody
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import estimated_shares
 from mifuse.fusion.teaching import Teaching
@@ -32,8 +33,8 @@ from mifuse.fusion.verdict import STUDENT, Verdict, expected, judge
 from mifuse.fusion.weighting import Fused
 from mifuse.models.features import Features
 from mifuse.models.hub import HubClassifier
-from mifuse.models.student import Student
-from mifuse.models.training import Trainer, mc_dropout_all, predict_all, same_shapes
+from mifuse.models.student import Student, same_shapes
+from mifuse.models.training import Trainer, mc_dropout_all, predict, predict_all
 from mifuse.models.training_state import TrainingState, digest
 from mifuse.runs.processes import on_main_process
 from mifuse.voices.states import StatisticsAndStates
@@ -276,15 +277,21 @@ def _digest_of(given: NDArray[Any] | None) -> str:
 
 
 def _adapted(teaching: Teaching, trainer: Trainer, targets: Array, taught: FusedDimensions | None) -> Adapted:
-    student = (trainer.average if teaching.config.average else trainer.student).eval()
-    if teaching.shares is not None and teaching.config.fit.balance > 0:
+    config = teaching.config
+    student = (trainer.average if config.average else trainer.student).eval().cpu()
+    taught_prosody = targets
+    if config.keep > 0 and isinstance(teaching.classifier, Student):
+        earlier = predict(teaching.classifier, trainer.features)
+        taught_prosody = (targets + config.keep * earlier) / (1 + config.keep)
+    fit_prosody(student, trainer.features, taught_prosody, config.fit.balance)
+    if teaching.shares is not None and config.fit.balance > 0:
         student.move_prior(teaching.shares)
     fused, classifier, answers = on_main_process(
         lambda: (teaching.fused(), teaching.draws.mean(axis=0), predict_all(student, trainer.features))
     )
     classes = len(student.labels)
     return Adapted(
-        student=student.cpu(),
+        student=student,
         history=trainer.history,
         fused=fused,
         targets=targets,
@@ -306,7 +313,7 @@ def first_student(
 ) -> Student:
     """The student before its first step: the classifier's weights, or fresh ones."""
     torch.manual_seed(seed)
-    student = Student(labels, config.size, config.dropout, dimensions or ())
+    student = Student(labels, config.size, config.dropout, dimensions or (), config.prosody)
     if classifier is None or not config.warm_start:
         return student
     if isinstance(classifier, Student) and same_shapes(classifier, student):

@@ -54,6 +54,7 @@ def results(folder: Path) -> dict[str, list[float]]:
         "trim": [len(whole), len(samples), samples[0], samples[-1]],
         "features": features.batch([0])[0].numpy()[::7].ravel()[::13],
         "prosody": prosody.measure(samples).values,
+        "pitch": features.prosody()[0].numpy(),
         "spectral": spectral.describe(features)[0],
         "embedding": embed(samples)[::8],
         "encoder": hub.embeddings([clip], cache).rows[0:1].ravel()[:32],

@@ -229,7 +229,7 @@ def test_library_is_small(bundle: Path) -> None:
     files = [Path(name) for name in after_a_stream(bundle, loaded)]
     assert {"frontend.py", "stream.py", "vad.py"} <= {file.name for file in files}
     # 850 of them read model files from anywhere and find what these would take, before an engine does.
-    assert sum(code_lines(file.read_text(encoding="utf-8")) for file in files) < 2200
+    assert sum(code_lines(file.read_text(encoding="utf-8")) for file in files) < 2250
 
 
 def test_library_loads_nothing_large(bundle: Path) -> None:

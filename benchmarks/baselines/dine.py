@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.baselines.method import Indices, Method, Task, Terms, cross_entropy, diversity, entropy
-from mifuse.adaptation import first_student
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Dine(Method):
     """
 
     def __init__(self, task: Task, settings: DineConfig | None = None) -> None:
-        super().__init__(task, first_student(task.classifier, task.classifier.labels, task.config, task.seed))
+        super().__init__(task, task.first_student())
         self.settings = settings or DineConfig()
         lalm = torch.from_numpy(task.lalm_draws.mean(axis=0)).float().to(self.device)
         self.memory = smooth(lalm, self.settings.kept)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.baselines.method import THIRD, Array, Task, at_lower_rate
-from mifuse.adaptation import first_student
 from mifuse.fusion.weighting import fuse
 from mifuse.models.student import Student
 from mifuse.models.training import Trainer, mc_dropout_draws
@@ -17,8 +16,7 @@ def distil(task: Task, targets: Array, share: float = 1.0) -> Student:
     Args:
         share: of the learning rate, see `at_lower_rate`.
     """
-    student = first_student(task.classifier, task.classifier.labels, task.config, task.seed)
-    fit = Trainer(student, task.features, at_lower_rate(task, share), task.seed)
+    fit = Trainer(task.first_student(), task.features, at_lower_rate(task, share), task.seed)
     while fit.epoch < fit.epochs:
         fit.run_epoch(targets)
     return fit.average.cpu().eval()

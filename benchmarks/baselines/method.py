@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from mifuse.adaptation import first_student
 from mifuse.fusion.recipes import AdaptConfig
 from mifuse.models.features import Features
 from mifuse.models.student import Student
@@ -33,6 +34,11 @@ class Task:
     classifier: Student  # the source model; it is not changed
     config: AdaptConfig  # of the student and its training
     seed: int = 0
+
+    def first_student(self) -> Student:
+        """The student before its first step, with the network's head alone."""
+        config = replace(self.config, prosody=False)
+        return first_student(self.classifier, self.classifier.labels, config, self.seed)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def check_bodies(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> float
 def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
     """Cut the graph `source` behind its mel power and write what follows, with the same weights and ranges.
 
-    The input becomes `power`, float32 (batch, frames, mels). What `source` computes from the number of
+    The input becomes `power`, float32 (batch, frames, columns). What `source` computes from the number of
     samples, the body computes from that of the hops, which is one less than that of the frames.
 
     Raises:
@@ -81,7 +81,7 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
     """
     model = onnx.load(source)
     graph = model.graph
-    cut = next((node for node in graph.node if FILTERS in node.input), None)
+    cut = _cut(graph, frontend)
     outputs = [output for output in graph.output if output.name != SPEECH]  # its spectra are not there
     needed, kept = {output.name for output in outputs}, []
     for node in reversed(graph.node):
@@ -109,8 +109,19 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
     constants += [
         numpy_helper.from_array(np.array(values, np.int64), name) for name, values in numbers.items()
     ]
-    power = helper.make_tensor_value_info(POWER, TensorProto.FLOAT, ["batch", "frames", frontend.mels])
+    power = helper.make_tensor_value_info(POWER, TensorProto.FLOAT, ["batch", "frames", frontend.columns])
     body = helper.make_graph([*sizes, *kept], graph.name, [power], outputs, constants)
     model.graph.CopyFrom(body)
     onnx.checker.check_model(model, full_check=True)
     target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _cut(graph: onnx.GraphProto, frontend: FrontEnd) -> onnx.NodeProto | None:
+    """The last node of the front end: what makes mel power, or what puts the lowest bins behind it."""
+    cut = next((node for node in graph.node if FILTERS in node.input), None)
+    for kind in ("Reshape", "Concat") if frontend.lowest else ():
+        cut = next(
+            (node for node in graph.node if cut and node.op_type == kind and cut.output[0] in node.input),
+            None,
+        )
+    return cut

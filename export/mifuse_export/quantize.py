@@ -18,7 +18,8 @@ from mifuse_export.speech import MODULE as GATE
 Ranges = Mapping[str, tuple[float, float]]  # value of the graph -> lowest, highest
 
 FRONT_END = "frontend"  # module whose nodes stay float: a logarithm's input spans 70 dB
-FLOATS = (f"{FRONT_END}/", f"{FRONT_END}.", f"{GATE}/", f"{GATE}.")
+PROSODY = "prosody"  # likewise
+FLOATS = tuple(module + end for module in (FRONT_END, GATE, PROSODY) for end in "/.")
 # ONNX Runtime has integer kernels for these; each chain of them runs without leaving 8 bits.
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
 _FOLLOWING = ("Relu", "Clip", "Add", "MaxPool", "Concat", "AveragePool", "GlobalAveragePool")

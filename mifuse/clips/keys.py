@@ -16,6 +16,7 @@ VERSIONS = {
     "trim": 2,  # silence left out at both ends of a clip
     "features": 4,  # log-mel
     "prosody": 1,  # pitch, energy, tempo, voice quality
+    "pitch": 1,  # prosody from the front end's spectra
     "spectral": 1,  # cepstrum and energy
     "embedding": 1,  # of the speaker's voice
     "encoder": 2,  # hidden states of a transformer

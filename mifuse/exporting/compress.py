@@ -73,7 +73,8 @@ def narrowed(student: Student, width: int) -> Student:
     A channel is as strong as its filter is long once the batch norm has scaled it: |γ| / σ times the norm of
     its weights. Source: Li et al., "Pruning Filters for Efficient ConvNets" (ICLR 2017), with the batch norm.
     """
-    narrow = Student(student.labels, size_of(width), student.dropout.p, student.dimensions)
+    prosody = student.prosody is not None
+    narrow = Student(student.labels, size_of(width), student.dropout.p, student.dimensions, prosody)
     narrow.train(student.training)
     weights, shapes = student.state_dict(), narrow.state_dict()
     kept = torch.zeros(1, dtype=torch.int64)  # the log-mel itself

@@ -132,13 +132,14 @@ def _export(
     **options: Any,
 ) -> Path:
     """`export_bundle` with what the model knows of itself; a student is fine-tuned on the clips `adapt`."""
-    from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
+    from mifuse.models.frontend import HOP, LOW_BINS, MEL_RANGE, N_MELS
     from mifuse.models.student import Student
     from mifuse_export import export_bundle
     from mifuse_runtime.settings import FrontEnd
 
     if isinstance(model, Student):
-        options["frontend"] = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True)
+        lowest = 0 if model.prosody is None else LOW_BINS
+        options["frontend"] = FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True, lowest=lowest)
         options["speaker"], options["dimensions"] = model.speaker_head(), model.dimensions
         options["retrain"] = partial(_retrained, model, adapt, cache) if config.qat else None
     return export_bundle(model, out, config, labels=model.labels, sample_rate=SAMPLE_RATE, **options)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mifuse.fusion.prosody import fit_prosody
 from mifuse.fusion.recipes import held_out_steps
 from mifuse.models.features import Features
 from mifuse.models.student import Student
@@ -71,4 +72,6 @@ def predict_held_out(
     while trainer.epoch < trainer.epochs:
         record = trainer.run_epoch(labels)
         progress(record | {"step": config.steps + record["step"]})
+    learnt = np.setdiff1d(np.arange(len(labels)), rows)
+    fit_prosody(trainer.average.cpu(), features, labels, config.balance, learnt)
     return predict(trainer.average.eval(), features.anonymous())[rows]

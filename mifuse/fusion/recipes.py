@@ -30,6 +30,7 @@ class AdaptConfig:
     warm_start: bool = True  # start from the classifier's weights when the shapes allow
     size: str = "s"  # of a student that starts from scratch
     dropout: float = 0.2  # 0 is off
+    prosody: bool = True  # the student has a second head, on pitch and voice quality
     average: bool = True  # the student is the moving average of the weights, not the last step
     verdict: bool = (
         True  # say what to expect of the student; half as long again, for one that misses some speakers
@@ -60,6 +61,7 @@ RECIPES = {
     "paper": AdaptConfig(
         weighting="mi",
         refresh=1,
+        prosody=False,
         average=False,
         verdict=False,
         refine=RefineConfig(rounds=0, prior=0.0),

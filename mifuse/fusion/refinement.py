@@ -83,9 +83,21 @@ def cross_fit(inputs: Array, labels: Array, weights: Array, config: RefineConfig
 
 
 def _probe(inputs: Array, labels: Array, weights: Array, queries: Array, l2: float) -> Array:
-    """Multinomial logistic regression on soft labels: its probabilities for the queries."""
+    """A linear model's probabilities for the queries."""
+    slopes = linear_model(inputs, labels * weights[:, None], l2)
+    scores = torch.from_numpy(np.c_[queries, np.ones(len(queries))] @ slopes)
+    return np.asarray(torch.softmax(scores, dim=1).numpy())
+
+
+def linear_model(inputs: Array, labels: Array, l2: float) -> Array:
+    """Multinomial logistic regression on soft labels (N, C): weights and, last, bias, (D + 1, C).
+
+    Args:
+        labels: rows need not sum to 1; what a row sums to is how much its clip counts.
+        l2: weight decay, beside the mean loss of a clip.
+    """
     x = torch.from_numpy(np.c_[inputs, np.ones(len(inputs))])
-    target = torch.from_numpy(labels * (weights / weights.sum())[:, None])
+    target = torch.from_numpy(labels / labels.sum())
     slopes = torch.zeros(x.shape[1], labels.shape[1], dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([slopes], max_iter=60, line_search_fn="strong_wolfe")
 
@@ -97,8 +109,7 @@ def _probe(inputs: Array, labels: Array, weights: Array, queries: Array, l2: flo
         return float(value.detach())
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    scores = torch.from_numpy(np.c_[queries, np.ones(len(queries))]) @ slopes.detach()
-    return np.asarray(torch.softmax(scores, dim=1).numpy())
+    return np.asarray(slopes.detach().numpy())
 
 
 class Refined(NamedTuple):

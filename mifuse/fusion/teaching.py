@@ -21,8 +21,8 @@ from mifuse.fusion.verdict import calibrated
 from mifuse.fusion.weighting import Fused, fuse
 from mifuse.models.classifier import classifier_draws
 from mifuse.models.hub import HubClassifier
-from mifuse.models.student import Student
-from mifuse.models.training import Trainer, mc_dropout_draws, same_shapes
+from mifuse.models.student import Student, same_shapes
+from mifuse.models.training import Trainer, mc_dropout_draws
 from mifuse.voices.clustering import unnamed_clips, voices_removed
 from mifuse.voices.effects import mixing
 from mifuse.voices.embedding import voice_embeddings

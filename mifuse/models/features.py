@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.fingerprint import is_marked, mark
 from mifuse.clips.keys import key
 from mifuse.clips.manifest import Clip
-from mifuse.clips.shards import Joined, in_shards
-from mifuse.models import frontend
+from mifuse.clips.shards import Joined, in_shards, table
+from mifuse.errors import MifuseError
+from mifuse.models import frontend, prosody
+from mifuse.models.prosody import Prosody
 from mifuse.models.speaker_norm import speaker_ids
 from mifuse_runtime import audio as runtime_audio
 
@@ -33,6 +36,7 @@ class Features:
         frames: all clips one after the other, (total frames, N_MELS).
         offsets: first frame of each clip and the end of the last, (N + 1,).
         speakers: who speaks, as from `mifuse.models.speaker_norm.speaker_ids`, (N,); None: nobody is known.
+        prosody: computes the measures of `mifuse.models.prosody` when they are asked for, (N, M).
     """
 
     def __init__(
@@ -40,8 +44,9 @@ class Features:
         frames: NDArray[np.float16] | Joined,
         offsets: NDArray[np.int64],
         speakers: NDArray[np.int64] | None = None,
+        prosody: Callable[[], Tensor] | None = None,
     ) -> None:
-        self.frames = frames
+        self.frames, self._prosody = frames, prosody
         self.speakers = np.full(len(offsets) - 1, -1) if speakers is None else speakers
         self.offsets = offsets
         self.lengths: NDArray[np.int64] = np.diff(offsets)
@@ -51,11 +56,21 @@ class Features:
 
     def anonymous(self) -> Features:
         """The same clips without their speakers."""
-        return Features(self.frames, self.offsets)
+        return Features(self.frames, self.offsets, prosody=self._prosody)
 
     def spoken_by(self, speakers: Sequence[str | None]) -> Features:
         """The same clips, with who speaks in each."""
-        return Features(self.frames, self.offsets, speaker_ids(speakers))
+        return Features(self.frames, self.offsets, speaker_ids(speakers), self._prosody)
+
+    def prosody(self) -> Tensor:
+        """Measures of each clip, (N, M), as of `mifuse.models.prosody`: 5 ms a clip when they are new.
+
+        Raises:
+            MifuseError: these are features without their clips.
+        """
+        if self._prosody is None:
+            raise MifuseError("prosody is measured in recordings: make these features with Features.of")
+        return self._prosody()
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Clips side by side, padded with silence: float32 (batch, frames, N_MELS)."""
@@ -101,16 +116,29 @@ class Features:
 
         pieces = in_shards(clips, cache, "features", features_key(trim), read=read, write=write)
         speakers = speaker_ids([clip.speaker for clip in clips])
+        measured = lru_cache(maxsize=1)(partial(_measured, clips, cache, trim))
         if len(pieces) == 1:
-            return cls(*pieces[0], speakers)
+            return cls(*pieces[0], speakers, measured)
         lengths = [np.diff(offsets) for _, offsets in pieces]
         offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
-        return cls(Joined([frames for frames, _ in pieces]), offsets, speakers)
+        return cls(Joined([frames for frames, _ in pieces]), offsets, speakers, measured)
 
 
 def features_key(trim: bool = True) -> str:
     """Of a file of features."""
     return key(("audio", "trim", "features"), [frontend, runtime_audio], trim=trim)
+
+
+def _measured(clips: Sequence[Clip], cache: AudioCache, trim: bool) -> Tensor:
+    front, measure = frontend.LogMel(), Prosody()
+
+    @torch.inference_mode()
+    def measures(part: Sequence[Clip]) -> NDArray[np.float32]:
+        samples = (torch.from_numpy(cache.samples(clip, trim=trim))[None] for clip in part)
+        return torch.cat([measure(front.power(one, low=True)) for one in samples]).numpy()
+
+    name = key(("audio", "trim", "features", "pitch"), [frontend, prosody, runtime_audio], trim=trim)
+    return torch.from_numpy(table(clips, cache, "prosody", name, measures).in_memory())
 
 
 def _logmels(

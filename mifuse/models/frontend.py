@@ -23,6 +23,7 @@ WINDOW = 512  # samples: 32 ms
 HOP = WINDOW // 2  # samples: 16 ms; as many points has the DFT
 STRIDE = 16  # samples: the first step takes every 16th of a hop, the second what it made of 16 neighbours
 N_MELS = 32
+LOW_BINS = 33  # of the whole DFT of a frame, up to 1 kHz: pitch is read from them
 MEL_RANGE = (60.0, 7600.0)  # Hz
 
 
@@ -65,6 +66,8 @@ class LogMel(nn.Module):
     fine: Tensor
     filters: Tensor
     window: Tensor
+    odd: Tensor
+    even: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,28 +83,43 @@ class LogMel(nn.Module):
         self.register_buffer("fine", _fine(bins).float(), persistent=False)
         self.register_buffer("filters", filters.float(), persistent=False)
         self.register_buffer("window", (window / window.sum()).float(), persistent=False)
+        # A folded frame has the even bins; for the odd ones its second half is subtracted.
+        turns = torch.arange(HOP)[:, None] * torch.arange(1, LOW_BINS, 2, dtype=torch.float64)
+        angle = math.pi / HOP * turns
+        self.register_buffer("odd", torch.cat([angle.cos(), angle.sin()], dim=1).float(), persistent=False)
+        even = [int((order == k).nonzero()[0]) for k in range((LOW_BINS + 1) // 2)]
+        self.register_buffer("even", torch.tensor(even), persistent=False)
 
-    def power(self, samples: Tensor) -> Tensor:
-        """Mel power, (batch, frames, N_MELS)."""
+    def power(self, samples: Tensor, low: bool = False) -> Tensor:
+        """Mel power, (batch, frames, N_MELS); with `low`, that of the lowest bins behind it, + LOW_BINS."""
         batch, count = samples.shape
         # One hop of zeros before a clip, and enough to fill its last hop: any length gives a frame. What
         # follows a clip are the zeros before the next one, so that the hops of all clips make one row.
         hops = nn.functional.pad(samples, (HOP, -count % HOP)).reshape(-1, HOP).T.contiguous()
-        folded = hops * self.window[:HOP] + nn.functional.pad(hops, (-1, 1)) * self.window[HOP:]
-        parts = (self.coarse @ folded.reshape(HOP // STRIDE, -1)).reshape(len(self.fine), 2 * STRIDE, -1)
+        rising, falling = hops * self.window[:HOP], nn.functional.pad(hops, (-1, 1)) * self.window[HOP:]
+        parts = (self.coarse @ (rising + falling).reshape(HOP // STRIDE, -1)).reshape(
+            len(self.fine), 2 * STRIDE, -1
+        )
         real, imaginary = (self.fine @ parts).chunk(2, dim=1)
         squares = (real * real + imaginary * imaginary).flatten(0, 1)
-        return (squares.T @ self.filters).reshape(batch, -1, N_MELS)
+        mel = (squares.T @ self.filters).reshape(batch, -1, N_MELS)
+        if not low:
+            return mel
+        real, imaginary = ((rising - falling).T @ self.odd).chunk(2, dim=1)
+        between = (real * real + imaginary * imaginary).reshape(batch, -1, LOW_BINS // 2)
+        return torch.cat(
+            [mel, squares.index_select(0, self.even).T.reshape(batch, mel.shape[1], -1), between], dim=2
+        )
 
-    def relative(self, samples: Tensor) -> Tensor:
+    @staticmethod
+    def relative(power: Tensor) -> Tensor:
         """Mel power relative to the loudest frame, and `FLOOR`, (batch, frames, N_MELS): any level."""
-        power = self.power(samples)
         loudest = power.sum(dim=-1, keepdim=True).amax(dim=1, keepdim=True)
         return power / loudest.clamp(min=SILENT) + FLOOR
 
     def logmel(self, samples: Tensor) -> Tensor:
         """Log of `relative`, (batch, frames, N_MELS)."""
-        return self.relative(samples).log()
+        return self.relative(self.power(samples)).log()
 
     def normalise(self, logmel: Tensor, relative: Tensor | None = None) -> FrontEndOutput:
         """Output of `logmel` -> features (batch, N_MELS, frames), speech mask and spectrum.
@@ -117,6 +135,9 @@ class LogMel(nn.Module):
         deviation = torch.sqrt(weight.transpose(1, 2) @ (x * x) + 1e-5)
         return x.transpose(1, 2), mask.transpose(1, 2), torch.cat([mean, deviation], dim=2)[:, 0]
 
-    def forward(self, samples: Tensor) -> FrontEndOutput:
-        relative = self.relative(samples)
-        return self.normalise(relative.log(), relative)
+    def forward(self, samples: Tensor, low: bool = False) -> tuple[Tensor, ...]:
+        """Log-mel, mask and spectrum; with `low` also the power that they come from, as of `power`."""
+        power = self.power(samples, low)
+        relative = self.relative(power[..., :N_MELS] if low else power)
+        found = self.normalise(relative.log(), relative)
+        return (*found, power) if low else found

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mifuse.clips.labels import LABELS
 from mifuse.errors import MifuseError
 from mifuse.models.frontend import N_MELS, FrontEndOutput, LogMel
+from mifuse.models.prosody import ProsodyHead
 from mifuse.models.speaker_norm import SpeakerNorm
 from mifuse_runtime.dimensions import problems
 
@@ -75,6 +76,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
         size: `xs`, `s`, `m`, or a width as `w6`.
         dropout: share of the embedding dropped in training and in MC-dropout draws; 0 is off.
         dimensions: such as arousal, name -> lowest and highest value; the student itself counts from 0 to 1.
+        prosody: whether a second head takes pitch and voice quality, which `mifuse adapt` fits.
 
     >>> student = Student(size="xs").eval()
     >>> student(torch.zeros(2, 16_000)).shape
@@ -87,6 +89,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
         size: str = "s",
         dropout: float = 0.2,
         dimensions: Mapping[str, Sequence[float]] | tuple[()] = (),
+        prosody: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
@@ -105,6 +108,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
         values = 2 * channels[-1] * bins + 2 * N_MELS
         self.norm = SpeakerNorm(values, spectrum=2 * N_MELS)
         self.head = nn.Linear(values, len(self.labels) + len(self.dimensions))
+        self.prosody = ProsodyHead(len(self.labels)) if prosody else None
         # Weights of other strides have the same shapes, so a checkpoint says which ones it was fitted with.
         self.register_buffer("strides", torch.tensor(STRIDES))
         self.register_load_state_dict_pre_hook(_same_strides)  # type: ignore[no-untyped-call]
@@ -148,15 +152,31 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
         With dimensions also these, from 0 to 1, (batch, V).
         """
-        return answered(self.logits(*self.features(samples)), len(self.labels))
+        scores = self.logits(*self.features(samples))
+        if self.prosody is not None:
+            values = self.prosody.measure(self.frontend.power(samples, low=True))
+            scores = self.with_prosody(scores, values, np.full(len(samples), -1))
+        return answered(scores, len(self.labels))
+
+    def with_prosody(self, scores: Tensor, values: Tensor, speakers: NDArray[np.int64]) -> Tensor:
+        """Scores (…, N, C + V) and those of the head for measures (N, M); `speakers` as `speaker_ids`."""
+        assert self.prosody is not None
+        more = self.prosody(self.prosody.within(values, speakers))
+        return scores + nn.functional.pad(more, (0, len(self.dimensions)))
 
     def speaker_head(self) -> NDArray[np.float32]:
-        """Weights and bias of the head, a row for each label and dimension.
+        """Weights and bias of the heads, a row for each label and dimension.
 
-        For z-scores within a speaker whom the device knows.
+        For z-scores within a speaker whom the device knows: of `pooled`, of prosody if the student has a head
+        for it, and of the spectrum.
         """
-        head = torch.cat([self.head.weight, self.head.bias[:, None]], dim=1)
-        return np.asarray(head.detach().cpu().numpy())
+        weight, bias = self.head.weight.data, self.head.bias.data
+        if self.prosody is not None:
+            more = torch.cat([self.prosody.weight, self.prosody.bias[:, None]], dim=1)
+            more = nn.functional.pad(more, (0, 0, 0, len(self.dimensions)))
+            own, spectrum = weight.tensor_split([-self.norm.spectrum], dim=1)
+            weight, bias = torch.cat([own, more[:, :-1], spectrum], dim=1), bias + more[:, -1]
+        return np.asarray(torch.cat([weight, bias[:, None]], dim=1).cpu().numpy())
 
     @torch.no_grad()
     def move_prior(self, shares: NDArray[np.float64]) -> None:
@@ -167,7 +187,9 @@ class Student(nn.Module, PyTorchModelHubMixin):
     @torch.no_grad()
     def begin_as(self, other: Student) -> None:
         """Take the weights of a student of the same size and labels, whatever dimensions either has."""
-        weights, mine = other.state_dict(), self.state_dict()
+        mine = self.state_dict()
+        weights = {key: value for key, value in other.state_dict().items() if key in mine}
+        weights = {key: value for key, value in mine.items() if key.startswith("prosody.")} | weights
         names, theirs = ((*model.labels, *model.dimensions) for model in (self, other))
         shared = [name for name in names if name in theirs]
         for key in ("head.weight", "head.bias"):
@@ -181,6 +203,18 @@ class Student(nn.Module, PyTorchModelHubMixin):
     def standalone(self) -> Standalone:
         """A copy that knows no speaker, for the device: the norm is part of its head."""
         return Standalone(copy.deepcopy(self))
+
+
+def same_shapes(a: nn.Module, b: nn.Module) -> bool:
+    """Whether the weights of one fit into the other, dimensions and prosody that only one has apart."""
+    mine, theirs = (
+        {key: value for key, value in model.state_dict().items() if not key.startswith("prosody.")}
+        for model in (a, b)
+    )
+    # The head has a row for each dimension: `Student.begin_as` takes those that both have.
+    return mine.keys() == theirs.keys() and all(
+        mine[k].shape[k.startswith("head.") :] == theirs[k].shape[k.startswith("head.") :] for k in mine
+    )
 
 
 def answered(scores: Tensor, classes: int) -> Tensor | tuple[Tensor, Tensor]:
@@ -215,24 +249,34 @@ class Standalone(nn.Module):
     """Student of single clips; probabilities as the student gives them."""
 
     frontend: LogMel
+    prosody: ProsodyHead | None
     _pooled: Callable[..., Tensor]
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.labels, self.dimensions = student.labels, student.dimensions
+        self.register_module("prosody", None)
         for name, child in student.named_children():
             if name not in ("dropout", "norm", "head"):
                 self.add_module(name, child)
         for name, weights in student.named_parameters(recurse=False):
             self.register_parameter(name, weights)
         self._pooled = type(student).pooled
-        norm = student.norm
+        norm, head = student.norm, torch.from_numpy(student.speaker_head())
         statistics = norm.state_dict()
         mean, variance = (statistics[f"running_{name}"][: -norm.spectrum] for name in ("mean", "var"))
-        weight = student.head.weight.data[:, : -norm.spectrum] * torch.rsqrt(variance + norm.eps)
+        if self.prosody is not None:
+            mean = torch.cat([mean, self.prosody.mean])
+            variance = torch.cat([variance, self.prosody.deviation**2 - norm.eps])
+        weight = head[:, : len(mean)] * torch.rsqrt(variance + norm.eps)
         self.head = nn.Linear(weight.shape[1], weight.shape[0])
-        self.head.weight.data, self.head.bias.data = weight, student.head.bias.data - weight @ mean
+        self.head.weight.data, self.head.bias.data = weight, head[:, -1] - weight @ mean
 
     def forward(self, samples: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        logmel, mask, _ = self.frontend(samples)
-        return answered(self.head(self._pooled(self, logmel, mask)), len(self.labels))
+        if self.prosody is None:
+            logmel, mask, _ = self.frontend(samples)
+            return answered(self.head(self._pooled(self, logmel, mask)), len(self.labels))
+        logmel, mask, _, power = self.frontend(samples, low=True)
+        values = self.prosody.bounded(self.prosody.measure(power))
+        embedding = torch.cat([self._pooled(self, logmel, mask), values], dim=1)
+        return answered(self.head(embedding), len(self.labels))

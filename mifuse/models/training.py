@@ -306,15 +306,6 @@ def frozen_copy(student: Student) -> Student:
     return copy.deepcopy(student).requires_grad_(False).eval()
 
 
-def same_shapes(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    """Whether the weights of one fit into the other, dimensions that only one of them has apart."""
-    mine, theirs = a.state_dict(), b.state_dict()
-    # The head has a row for each dimension: `Student.begin_as` takes those that both have.
-    return mine.keys() == theirs.keys() and all(
-        mine[k].shape[k.startswith("head.") :] == theirs[k].shape[k.startswith("head.") :] for k in mine
-    )
-
-
 class _Logits(torch.nn.Module):
     """Makes `logits` the forward pass, which is what DistributedDataParallel needs to see."""
 
@@ -361,7 +352,7 @@ def predict(model: Student, features: Features, batch_size: int = 64) -> Array:
 @torch.inference_mode()
 def predict_all(model: Student, features: Features, batch_size: int = 64) -> Array:
     """Probabilities and dimensions of every clip, (N, C + V), without dropout."""
-    return _answers(model, model.head(relative(model, features, batch_size)))
+    return _answers(model, features, model.head(relative(model, features, batch_size)))
 
 
 def mc_dropout_draws(model: Student, features: Features, draws: int, seed: int = 0) -> Array:
@@ -375,10 +366,12 @@ def mc_dropout_all(model: Student, features: Features, draws: int, seed: int = 0
     z = relative(model, features)
     torch.manual_seed(seed)
     drawn = [model.head(F.dropout(z, model.dropout.p, training=True)) for _ in range(draws)]
-    return _answers(model, torch.stack(drawn))
+    return _answers(model, features, torch.stack(drawn))
 
 
-def _answers(model: Student, scores: Tensor) -> Array:
+def _answers(model: Student, features: Features, scores: Tensor) -> Array:
+    if model.prosody is not None:
+        scores = model.with_prosody(scores, features.prosody().to(scores), features.speakers)
     found = answered(scores, len(model.labels))
     parts = found if isinstance(found, tuple) else (found,)
     return np.asarray(torch.cat(parts, dim=-1).double().cpu().numpy())

@@ -19,17 +19,19 @@ class MelPower:
 
     def __init__(self, settings: FrontEnd, rate: int) -> None:
         self.hop, self.mels, self._folded = settings.hop, settings.mels, settings.folded
+        self.columns, self._even = settings.columns, (settings.lowest + 1) // 2
+        self._odd = odd_bins(self.hop, settings.lowest // 2)
         self._filters = filters(settings, rate)
         self._rows = max(1, ONE_THREAD // self._filters.size)
         self._rising, self._falling = halves(self.hop)
 
     def clip(self, samples: Floats) -> Floats:
-        """Mel power (frames, mels) of samples (n,): one frame for each hop that begins in them, and one."""
+        """Mel power (frames, columns) of samples (n,): a frame for each hop that begins in them, and one."""
         return Frames(self).window(samples, 0)
 
     def of_hops(self, hops: Floats) -> Floats:
-        """Mel power (k, mels) of the k frames over hops (k + 1, hop)."""
-        power = np.empty((len(hops) - 1, self.mels), np.float32)
+        """Mel power (k, columns) of the k frames over hops (k + 1, hop)."""
+        power = np.empty((len(hops) - 1, self.columns), np.float32)
         for at in range(0, len(power), CHUNK):
             out = power[at : at + CHUNK]
             near = hops[at : at + len(out) + 1]
@@ -38,7 +40,11 @@ class MelPower:
             squares = spectra.real**2 + spectra.imag**2
             for row in range(0, len(out), self._rows):
                 part = slice(row, row + self._rows)
-                np.matmul(squares[part], self._filters, out=out[part])
+                np.matmul(squares[part], self._filters, out=out[part, : self.mels])
+            if self._even:
+                out[:, self.mels : self.mels + self._even] = squares[:, : self._even]
+                real, imaginary = np.split((first - second) @ self._odd, 2, axis=1)
+                out[:, self.mels + self._even :] = real**2 + imaginary**2
         return power
 
 
@@ -52,16 +58,16 @@ class Frames:
     def reset(self) -> None:
         """Forget the last window."""
         self._first = self._end = 0  # of the last window, in hops: where it begins, where its whole ones end
-        self._power: Floats = np.zeros((0, self._front.mels), np.float32)
+        self._power: Floats = np.zeros((0, self._front.columns), np.float32)
 
     def window(self, samples: Floats, first: int) -> Floats:
-        """Mel power (frames, mels) of the samples (n,) of a window that begins with hop `first`.
+        """Mel power (frames, columns) of the samples (n,) of a window that begins with hop `first`.
 
         Windows come in order. What is returned is read again for the next one.
         """
         hop = self._front.hop
         count = -(-samples.size // hop)
-        power = np.empty((count + 1, self._front.mels), np.float32)
+        power = np.empty((count + 1, self._front.columns), np.float32)
         # Frames over two whole hops of both windows are there. Those at a window's ends lie over silence too.
         kept = max(0, self._end - 1 - first)
         power[1 : 1 + kept] = self._power[1 + first - self._first :][:kept]
@@ -82,6 +88,13 @@ def halves(hop: int) -> tuple[Floats, Floats]:
     window = np.hanning(2 * hop + 1)[:-1]
     rising, falling = (window / window.sum()).astype(np.float32).reshape(2, -1)
     return rising, falling
+
+
+@lru_cache(maxsize=8)
+def odd_bins(hop: int, count: int) -> Floats:
+    """Cosines and sines (hop, 2 * count): times the difference of a frame's halves, its odd bins."""
+    angle = np.pi / hop * np.arange(hop)[:, None] * np.arange(1, 2 * count, 2)
+    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
 
 
 def filters(settings: FrontEnd, rate: int) -> Floats:

@@ -76,7 +76,7 @@ class Graph:
             GraphError: it takes more, or another input.
         """
         length = int(SECONDS * self.rate)
-        usual = (1, length) if self.front is None else (1, 1 + length // self.front.hop, self.front.mels)
+        usual = (1, length) if self.front is None else (1, 1 + length // self.front.hop, self.front.columns)
         return Ceiling(network, usual)
 
 

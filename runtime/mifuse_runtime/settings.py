@@ -39,9 +39,15 @@ class FrontEnd:
     low: float = 60.0  # Hz
     high: float = 7600.0  # Hz
     folded: bool = False  # a frame's halves are added before the DFT, which leaves every second bin
+    lowest: int = 0  # bins of the whole DFT whose power comes behind the mel power, the even ones first
+
+    @property
+    def columns(self) -> int:
+        """Values of a frame."""
+        return self.mels + self.lowest
 
 
-_RANGES = {"smoothing": (0, 60), "level": (-200, 0), "hop": (8, 4096), "mels": (1, 1024)}
+_RANGES = {"smoothing": (0, 60), "level": (-200, 0), "hop": (8, 4096), "mels": (1, 1024), "lowest": (0, 1024)}
 _RANGES |= {"low": (0, 192_000), "high": (1, 192_000), "folded": (False, True)}
 
 

@@ -37,8 +37,8 @@ class Speaker:
     that a voice was held against were as often of each, and people are neutral most of the time.
     """
 
-    def __init__(self, head: Floats, student: str, classes: int) -> None:
-        self._head, self._student = head, student
+    def __init__(self, head: Floats, student: str, classes: int, mels: int) -> None:
+        self._head, self._student, self._mels = head, student, mels
         self.learning = True
         self.clips = 0
         self._counts = np.zeros(classes)  # clips of each emotion
@@ -52,13 +52,13 @@ class Speaker:
 
         Args:
             embedding: of the clip, (D,), the second output of the graph.
-            power: its mel power, (frames, mels).
+            power: its mel power, (frames, mels), and what the front end has beside it.
             learn: False: it overlaps a clip that was learnt from.
 
         Raises:
             BundleError: the head is not that of the model.
         """
-        values = np.concatenate([embedding, spectrum(power)], dtype=np.float64)
+        values = np.concatenate([embedding, spectrum(power[:, : self._mels])], dtype=np.float64)
         if values.shape != self._sums.shape[1:]:
             raise BundleError(
                 f"the head for speakers takes {self._sums.shape[1]} values, the model gives {values.size}: "
@@ -130,7 +130,7 @@ def new_speaker(folder: Path, bundle: Bundle) -> Speaker:
             f"{folder / bundle.speaker} is no head for {bundle.answers} labels and dimensions, "
             "float32 (labels, values), all of them finite: export the bundle again"
         )
-    return Speaker(head, bundle.files[bundle.speaker], len(bundle.labels))
+    return Speaker(head, bundle.files[bundle.speaker], len(bundle.labels), bundle.frontend.mels)
 
 
 def _array(content: bytes) -> Floats | None:
