@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from tests.llm_server import LlmServer
 from tests.tutorials import level_decides
 
 LABELS = ("angry", "happy", "neutral", "sad")
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def wav(path: Path, label: str, seed: int) -> None:
@@ -100,3 +103,26 @@ def test_a_folder_that_is_not_the_corpus(tmp_path: Path, capsys: pytest.CaptureF
     assert paper.main([*words, "--work", str(tmp_path / "work")]) == 1
     said = capsys.readouterr().err
     assert "iemocap" in said and said.count("\n") == 1
+
+
+def test_the_notebook_reads_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its cells, one after the other, on a result of the same benchmark on other corpora."""
+    notebook = json.loads((ROOT / "docs" / "paper.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], len({cell["id"] for cell in notebook["cells"]})) == (
+        4,
+        len(notebook["cells"]),
+    )
+    (tmp_path / "paper").mkdir()
+    shutil.copy(ROOT / "benchmarks" / "results" / "transfers.json", tmp_path / "paper" / "paper.json")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), f"cell {cell['id']}", "exec"), names)
+    said = capsys.readouterr().out
+    assert "| mean |" in said and "58.38" in said and "nemo>ravdess" in said
+    assert (tmp_path / "paper" / "paper.svg").stat().st_size > 10_000

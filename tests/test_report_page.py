@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import soundfile
@@ -12,10 +14,16 @@ from tests.bundles import speech
 from tests.test_report import make_run
 
 pytestmark = needs_browser
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = os.environ.get("MIFUSE_PICTURES", "")  # a folder of the repository to renew its pictures in
+ONE = {"ua": 63.0, "ua_interval": [51, 74], "accuracy": 64.0, "accuracy_interval": [52, 75]}
+LALM = {"ua": 48.0, "ua_interval": [38, 58], "accuracy": 50.0, "accuracy_interval": [40, 60]}
+SCORES = {"student": ONE, "LALM": LALM}
+VERDICT = {"archive": SCORES, "new_voices": SCORES, "checked": 0, "advice": "Deploy the student."}
 
 
 def test_it_opens_plays_and_fits(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run")
+    folder = make_run(tmp_path / "run", verdict=VERDICT)
     for recording in folder.glob("*.wav"):
         soundfile.write(recording, speech(1.0), 16_000)
     write_report(folder)
@@ -29,7 +37,11 @@ def test_it_opens_plays_and_fits(tmp_path: Path) -> None:
             media = [{"name": "prefers-color-scheme", "value": scheme}]
             page.call("Emulation.setEmulatedMedia", features=media)
             grounds.append(page.run("getComputedStyle(document.body).backgroundColor"))
-            page.picture(tmp_path / f"{scheme}.png", 390, 780)
-            assert page.run("document.documentElement.scrollWidth") <= 390
+            for size, (width, height) in {"wide": (960, 720), "phone": (390, 780)}.items():
+                picture = tmp_path / f"report-{size}-{scheme}.png"
+                page.picture(picture, width, height)
+                assert page.run("document.documentElement.scrollWidth") <= width
+                if PICTURES:
+                    shutil.copy(picture, ROOT / PICTURES)
         assert grounds[0] != grounds[1]
         assert page.errors == []
