@@ -129,7 +129,7 @@ def test_a_new_head_weighs_all_layers_alike(tmp_path, family):
     assert weights.tolist() == [1 / len(weights)] * len(weights)
 
 
-def test_the_encoder_encodes_each_clip_once(domain, tmp_path, monkeypatch):
+def test_the_encoder_encodes_each_clip_once(domain, tmp_path, monkeypatch, caplog):
     clips = domain[1]
     encoder, records = str(save_encoder(tmp_path / "encoder", "WavLM")), []
     fresh = AudioCache(tmp_path / "cache")
@@ -137,6 +137,7 @@ def test_the_encoder_encodes_each_clip_once(domain, tmp_path, monkeypatch):
     assert [record["encoded"] for record in records[: len(clips)]] == list(range(1, len(clips) + 1))
     before = {name: weights.clone() for name, weights in first.model.model.wavlm.state_dict().items()}
     monkeypatch.setattr(HubClassifier, "_encode", None)  # would fail when called
+    assert "of the settings, only dropout counts" in caplog.text
     again = train_classifier(clips, fresh, config=CONFIG, encoder=encoder)
     # Not to the last bit: how memory is aligned decides which kernel sums a product.
     assert [r["loss"] for r in again.history] == pytest.approx([r["loss"] for r in first.history], rel=1e-3)

@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,8 @@ def train_classifier(
     if encoder is not None:
         if dimensions:
             raise MifuseError("dimensions are learnt by students: leave out --encoder, or --targets")
+        if replace(config, dropout=TrainConfig.dropout) != TrainConfig():
+            _LOGGER.warning("an encoder's head is fitted at once: of the settings, only dropout counts")
         return _trained_head(
             HubClassifier(encoder, labels, config.dropout), clips, cache, seed=seed, progress=progress
         )
