@@ -11,7 +11,9 @@ from mifuse.models.features import Features
 from mifuse.models.student import Student
 
 Array = NDArray[np.float64]
-L2 = 0.1  # weight decay: of .1 and .3, no corpus prefers another one (docs/log)
+# Weight decay. With .1 koremo and nEMO gain 5.6 points on new speakers and RAVDESS loses 3.5; with 1 they
+# gain 4.1 and 2.4, and it loses .2 (docs/log/2026-11-30-prosody-head.md).
+L2 = 1.0
 
 
 def fit_prosody(
