@@ -208,7 +208,7 @@ def test_without_any_bundle_it_opens_with_the_demo(browser: Page, tmp_path: Path
         browser.run("document.querySelector('#example').click()")
         browser.until(said("call.wav: 15.2 s"))
         states = [row[2] for row in rows(browser)]
-    assert {"sad", "neutral"} <= set(states)
+    assert {"sad", "angry"} <= set(states)
 
 
 def test_nothing_can_leave(page: Page) -> None:
