@@ -66,7 +66,7 @@ class Linear:
 def middle_weights(layers: int) -> Tensor:
     """Of `transformers`' softmax over layers (the input of the first among them): the middle third, alike.
 
-    >>> middle_weights(7).softmax(dim=0).round(decimals=2).tolist()
+    >>> [round(share, 2) for share in middle_weights(7).softmax(dim=0).tolist()]
     [0.0, 0.0, 0.33, 0.33, 0.33, 0.0, 0.0]
     """
     first, last = (round(part * (layers - 1)) for part in MIDDLE)
