@@ -18,7 +18,6 @@ from mifuse.models.frontend import HOP, LOW_BINS, N_MELS, SAMPLE_RATE, WINDOW
 from mifuse.models.speaker_norm import groups
 from mifuse_runtime.speaker import EPS, SILENT
 
-Array = NDArray[np.float64]
 F0_RANGE = (65.0, 420.0)  # Hz
 STEPS = 2  # candidates a semitone
 UPPER = 0.004  # of the autocorrelation, a semitone: of two octaves that fit as well, the upper one is meant
