@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mifuse_export.errors import ExportError
 from mifuse_export.onnx import INPUT
 from mifuse_export.parity import PARITY, Floats, parity_batches
-from mifuse_export.speech import FILTERS
+from mifuse_export.speech import mel_node
 from mifuse_runtime import engines
 from mifuse_runtime.bundle import POWER, SPEECH, Bundle
 from mifuse_runtime.settings import FrontEnd
@@ -118,7 +118,7 @@ def write_body(source: Path, target: Path, frontend: FrontEnd) -> None:
 
 def _cut(graph: onnx.GraphProto, frontend: FrontEnd) -> onnx.NodeProto | None:
     """The last node of the front end: what makes mel power, or what puts the lowest bins behind it."""
-    cut = next((node for node in graph.node if FILTERS in node.input), None)
+    cut = mel_node(graph)
     for kind in ("Reshape", "Concat") if frontend.lowest else ():
         cut = next(
             (node for node in graph.node if cut and node.op_type == kind and cut.output[0] in node.input),

@@ -37,6 +37,11 @@ def bins_of(model: nn.Module) -> list[int] | None:
     return None if bins is None else [int(one) for one in bins]
 
 
+def mel_node(graph: onnx.GraphProto) -> onnx.NodeProto | None:
+    """What makes mel power; None: the graph has no such front end."""
+    return next((node for node in graph.node if FILTERS in node.input), None)
+
+
 def add_speech(graph: onnx.GraphProto, bins: Sequence[int]) -> None:
     """Add the output `speech`: log odds of speech (batch, k) of frames that lie one behind the other.
 
@@ -45,7 +50,7 @@ def add_speech(graph: onnx.GraphProto, bins: Sequence[int]) -> None:
     Raises:
         ExportError: the front end has no such spectrum.
     """
-    mel = next((node for node in graph.node if FILTERS in node.input), None)
+    mel = mel_node(graph)
     makers = {output: node for node in graph.node for output in node.output}
     turned = makers.get(mel.input[0]) if mel else None
     if turned is None or turned.op_type != "Transpose":

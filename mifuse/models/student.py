@@ -152,11 +152,11 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
         With dimensions also these, from 0 to 1, (batch, V).
         """
-        scores = self.logits(*self.features(samples))
-        if self.prosody is not None:
-            values = self.prosody.measure(self.frontend.power(samples, low=True))
-            scores = self.with_prosody(scores, values, np.full(len(samples), -1))
-        return answered(scores, len(self.labels))
+        if self.prosody is None:
+            return answered(self.logits(*self.features(samples)), len(self.labels))
+        *view, power = self.frontend(samples, low=True)
+        values, unknown = self.prosody.measure(power), np.full(len(samples), -1)
+        return answered(self.with_prosody(self.logits(*view), values, unknown), len(self.labels))
 
     def with_prosody(self, scores: Tensor, values: Tensor, speakers: NDArray[np.int64]) -> Tensor:
         """Scores (…, N, C + V) and those of the head for measures (N, M); `speakers` as `speaker_ids`."""
