@@ -13,7 +13,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo web docs test learning examples lint types format dist licences lock release clean
+.PHONY: help setup demo web docs bench test learning examples lint types format dist licences lock release clean
 
 help: ## what each verb does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ web: ## runtime/web: what the page and the module need, for its tests too; then 
 
 docs: $(READY) ## build/site: the documentation as pages; every warning is an error, dead links too
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
+
+bench: $(READY) ## every table of the docs: measured, or as stored; ARGS="peers" measures one that takes longer
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 # `-n logical`: a process for each core; every process has one torch thread. `worksteal` leaves the tests of a file to
 # one process, mostly: what they share is made once.
