@@ -113,9 +113,11 @@ def _source(file: Path, document: Mapping[str, Any]) -> str:
 
 def shown(document: dict[str, Any]) -> str:
     """The tables of a stored result, as its benchmark prints them."""
-    from benchmarks import compression, export, field_table, speakers, transfers
+    from benchmarks import compression, export, field_table, roofline, speakers, transfers
     from benchmarks.peers.table import table
 
+    if "ceilings" in document:
+        return roofline.table(document)
     if "rows" in document:
         return table(document)
     if "cells" in document:

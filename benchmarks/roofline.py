@@ -158,6 +158,34 @@ def bound(found: dict[str, Part], limits: Ceilings) -> float:
     return sum(part.bound_ms for part in found.values())
 
 
+def table(document: Mapping[str, Any]) -> str:
+    """The parts, the bound and what was taken, as Markdown."""
+    limits, told = Ceilings(**document["ceilings"]), document["provenance"]
+    bound_ms, taken, public = (document[name] for name in ("bound_ms", "taken_ms", "predict_ms"))
+    lines = [
+        f"`python -m benchmarks.roofline`, {told['date']}, commit {told['commit'][:8]}, "
+        f"{document['machine']['cpu']}.",
+        f"Ceilings of one core, million multiply-adds a ms: float {limits.float_gmacs:.0f}, int8 "
+        f"{limits.int8_gmacs:.0f}; {limits.cache_gb:.0f} GB a second within the cache.",
+        "",
+        f"| {document['file']}, {document['seconds']:g} s | operators | million multiply-adds | kB "
+        "| bound, ms |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, row in sorted(document["parts"].items(), key=lambda item: -float(item[1]["bound_ms"])):
+        part = Part(**row)
+        lines.append(
+            f"| {kind} | {part.operators} | {part.mmacs:.2f} | {part.kb:.0f} | {part.bound_ms:.3f} |"
+        )
+    lines += [
+        "",
+        f"Bound {bound_ms:.3f} ms; fastest run of the graph {taken:.3f} ms, {taken / bound_ms:.1f} times;",
+        f"fastest `predict` {public:.3f} ms, {public / bound_ms:.1f} times. "
+        f"NumPy's FFT of as many frames: {document['fft_ms']:.3f} ms.",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -178,30 +206,18 @@ def main() -> None:
     taken = 1000 * fastest(lambda: session.run(None, {name: samples}), 1.0)
     recognizer = Recognizer.load(arguments.bundle)
     public = 1000 * fastest(lambda: recognizer.predict(samples[0]), 1.0)
-    say = sys.stdout.write
-    say(f"{machine().cpu}\nmillion multiply-adds a ms: float {limits.float_gmacs:.0f}, ")
-    say(f"int8 {limits.int8_gmacs:.0f}; ")
-    say(f"{limits.cache_gb:.0f} GB a second within the cache\n")
-    say(f"| {file.name}, {arguments.seconds:g} s | operators | million multiply-adds | kB | bound, ms |\n")
-    say("| --- | ---: | ---: | ---: | ---: |\n")
-    for kind, part in sorted(found.items(), key=lambda row: -row[1].bound_ms):
-        say(f"| {kind} | {part.operators} | {part.mmacs:.2f} | {part.kb:.0f} | {part.bound_ms:.3f} |\n")
-    frames = samples.size // FrontEnd().hop + 1
-    fft = limits.fft_us * frames / 1000
-    say(f"bound {limit:.3f} ms; fastest run of the graph {taken:.3f} ms, {taken / limit:.1f} times; ")
-    say(f"fastest predict, with the gate of speech {public:.3f} ms, {public / limit:.1f} times\n")
-    say(f"NumPy's FFT of {frames} frames: {fft:.3f} ms\n")
+    document = {"provenance": provenance(), "machine": asdict(machine()), "ceilings": asdict(limits)} | {
+        "file": file.name,
+        "seconds": arguments.seconds,
+        "parts": {kind: asdict(part) for kind, part in found.items()},
+        "bound_ms": limit,
+        "taken_ms": taken,
+        "predict_ms": public,
+        "fft_ms": limits.fft_us * (samples.size // FrontEnd().hop + 1) / 1000,
+    }
+    sys.stdout.write(table(document) + "\n")
     if arguments.out:
-        document = {"provenance": provenance(), "machine": asdict(machine()), "ceilings": asdict(limits)}
-        rows = {kind: asdict(part) for kind, part in found.items()}
-        result = {
-            "seconds": arguments.seconds,
-            "parts": rows,
-            "bound_ms": limit,
-            "taken_ms": taken,
-            "fft_ms": fft,
-        }
-        arguments.out.write_text(json.dumps(document | result, indent=2) + "\n", encoding="utf-8")
+        arguments.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

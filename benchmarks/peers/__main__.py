@@ -1,18 +1,24 @@
 """Latency, size and start of ours and of what others would take, in one run on one thread.
 
-    python -m benchmarks.peers [--work DIR] [--whisper DIR] [--only NAME …] [--out FILE] [--compare OLD.json]
+    python -m benchmarks.peers [--work DIR] [--whisper DIR] [--only NAME …] [--out FILE]
+    python -m benchmarks.peers … --again FILE     # a second run, and how far it agrees, noted in FILE
+    python -m benchmarks.peers … --compare FILE   # after a change: what differs by more than chance
+    python -m benchmarks.peers.page               # docs/peers.md anew, from benchmarks/results
 
 Each peer runs in an environment of its own, which is made with pip the first time, and gets the same
 synthetic speech. `in turn`: one call of each, round after round, so that each finds the caches as the others
 left them; `alone`: calls of one peer, one after the other. Of each call wall and CPU time are taken: on a
 busy machine the second is nearly what a quiet one would give. All this in rounds, each with new processes, as
-a process keeps for its life where memory lies; intervals are of the chance between rounds. `first result` is
-import, loading and the first call. A table is printed; --out writes it all as JSON, with commit and machine.
+a process keeps for its life where memory lies; intervals are of the chance between rounds, and of the drift
+that all peers show alike. `first result` is import, loading and the first call. Energy is that of the
+processor's packages by RAPL, where the system lets it be read. A table is printed; --out writes it all as
+JSON, with commit and machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -30,16 +36,16 @@ import numpy as np
 
 from benchmarks.peers.environments import environment, installed_mb
 from benchmarks.peers.shapes import shape
-from benchmarks.peers.table import SECONDS, differences, table
-from benchmarks.provenance import provenance
+from benchmarks.peers.table import SECONDS, agreement, differences, table
+from benchmarks.provenance import code_files, provenance
 from benchmarks.streaming import make_bundle
 from mifuse.demo.synth import DOMAINS, make_speaker, synthesise
 from mifuse.exporting.bench import machine
-from mifuse.exporting.timing import summary
+from mifuse.exporting.timing import drift, summary, widened
 
 HERE = Path(__file__).resolve().parent
 CLOCKS = ("wall", "cpu")
-ROUNDS = 5  # each starts every peer anew
+ROUNDS = 9  # each starts every peer anew; so many are ENOUGH for an interval without a distribution
 FEWEST, MOST = 1, 20  # calls of each peer and length in a round
 WARM_UP = 1
 
@@ -82,8 +88,19 @@ class Peer:
 Start = Callable[..., Peer]
 
 
-def measure(peers: Mapping[str, Peer], seconds: int, budget: float) -> dict[str, dict[str, Calls]]:
-    """Name -> {"in turn", "alone"} -> each call; a peer gets `budget` seconds for either."""
+def energy_mj(below: Path = Path("/sys/class/powercap")) -> float | None:
+    """What the processor's packages have used since some moment, mJ; None where RAPL cannot be read."""
+    try:
+        packages = [int(file.read_text()) for file in below.glob("intel-rapl:[0-9]/energy_uj")]
+    except OSError:  # readable by root alone, on most systems
+        return None
+    return sum(packages) / 1000 if packages else None
+
+
+def measure(
+    peers: Mapping[str, Peer], seconds: int, budget: float
+) -> tuple[dict[str, dict[str, Calls]], dict[str, float]]:
+    """Name -> {"in turn", "alone"} -> each call, for `budget` s either; and name -> mJ of a call."""
     spent = {name: peer.times(seconds, WARM_UP)[-1][0] / 1000 for name, peer in peers.items()}
     calls = {name: max(FEWEST, min(MOST, int(budget / max(one, 1e-6)))) for name, one in spent.items()}
     turns: dict[str, Calls] = {name: [] for name in peers}
@@ -92,8 +109,14 @@ def measure(peers: Mapping[str, Peer], seconds: int, budget: float) -> dict[str,
         due = [name for name, count in calls.items() if number * count % max(calls.values()) < count]
         for name in due[:: 1 if number % 2 else -1]:
             turns[name] += peers[name].times(seconds, 1)
-    alone = {name: peer.times(seconds, calls[name]) for name, peer in peers.items()}
-    return {name: {"in turn": turns[name], "alone": alone[name]} for name in peers}
+    found, energy = {}, {}
+    for name, peer in peers.items():
+        before = energy_mj()
+        found[name] = {"in turn": turns[name], "alone": peer.times(seconds, calls[name])}
+        after = energy_mj()
+        if before is not None and after is not None and after >= before:  # it starts again at zero at times
+            energy[name] = (after - before) / calls[name]
+    return found, energy
 
 
 def speech(seconds: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -110,8 +133,11 @@ def installed(
     """How to start each peer, and of each what is known before, or why it cannot be had here."""
     audio = work / "speech.npy"
     np.save(audio, speech(max(SECONDS)))
-    if not (work / "bundle").is_dir():
-        make_bundle(work)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in code_files())).hexdigest()[:12]
+    ours = work / f"ours-{digest}"
+    if not ours.is_dir():
+        with tempfile.TemporaryDirectory(dir=work) as new:
+            make_bundle(Path(new)).replace(ours)
     starts: dict[str, Start] = {}
     facts: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -119,7 +145,7 @@ def installed(
         facts[name] = {key: row[key] for key in ("name", "licence", "does")} | {"ms": {}}
         try:
             command, packages = environment(row["env"], work / "environments")
-            model = _model(row.get("model", ""), work, whisper)
+            model = _model(row.get("model", ""), work, ours, whisper)
             start = partial(Peer, command, row["call"], model, audio)
             start().close()  # the first start compiles what is installed
         except (RuntimeError, FileNotFoundError) as error:
@@ -134,10 +160,10 @@ def installed(
     return starts, facts
 
 
-def _model(model: str, work: Path, whisper: Path | None) -> str:
+def _model(model: str, work: Path, ours: Path, whisper: Path | None) -> str:
     kind, _, name = model.partition(":")
     if kind == "bundle":
-        return f"{work / 'bundle'}:{name}"
+        return f"{ours}:{name}"
     if kind != "shape":
         return "-"
     file = shape(name, work / "shapes", whisper)
@@ -154,6 +180,7 @@ def run(rows: Sequence[Mapping[str, Any]], work: Path, whisper: Path | None, bud
     cores = machine().cores
     first: dict[str, list[dict[str, float]]] = {name: [] for name in starts}
     found: dict[tuple[str, str], list[list[float]]] = {}
+    energy: dict[str, list[float]] = {}
     for number in range(ROUNDS):
         with ExitStack() as stack:
             peers = {name: start() for name, start in starts.items()}
@@ -162,20 +189,28 @@ def run(rows: Sequence[Mapping[str, Any]], work: Path, whisper: Path | None, bud
                 first[name].append(peer.start)
             for seconds in SECONDS:
                 asked = {n: peer for n, peer in peers.items() if n not in fixed or seconds == SECONDS[-1]}
-                for name, ways in measure(asked, seconds, budget / ROUNDS).items():
-                    for (how, calls), (clock, ms) in product(ways.items(), enumerate(CLOCKS)):
+                calls, spent = measure(asked, seconds, budget / ROUNDS)
+                for name in spent if seconds == 3 else ():
+                    energy.setdefault(name, []).append(spent[name])
+                for name, ways in calls.items():
+                    for (how, each), (clock, ms) in product(ways.items(), enumerate(CLOCKS)):
                         key = f"{seconds} s, {how}, {ms}"
-                        found.setdefault((name, key), []).append([call[clock] for call in calls])
+                        found.setdefault((name, key), []).append([call[clock] for call in each])
         for name in many if cores > 1 else ():
             with closing(starts[name](threads=cores)) as peer:
                 wall = [call[0] for call in peer.times(3, FEWEST + 1)[1:]]
             found.setdefault((name, f"3 s, alone, {cores} threads, wall"), []).append(wall)
         sys.stderr.write(f"round {number + 1} of {ROUNDS}\n")
-    for (name, key), rounds in found.items():
-        facts[name]["ms"][key] = asdict(summary(rounds))
-    for name, each in first.items():
-        facts[name] |= {key: float(np.median([start[key] for start in each])) for key in each[0]}
-    return {"provenance": provenance(), "machine": asdict(machine()), "threads": 1, "rows": [*facts.values()]}
+    times = {key: summary(rounds) for key, rounds in found.items()}
+    common = drift([of.rounds for of in times.values()]) if times else 0.0
+    for (name, key), of in times.items():
+        facts[name]["ms"][key] = asdict(widened(of, common))
+    for name, starts_ in first.items():
+        facts[name] |= {key: float(np.median([start[key] for start in starts_])) for key in starts_[0]}
+    for name, spent_ in energy.items():
+        facts[name]["mj"] = float(np.median(spent_))
+    document = {"provenance": provenance(), "machine": asdict(machine()), "threads": 1, "drift": common}
+    return document | {"rows": [*facts.values()]}
 
 
 def main() -> None:
@@ -188,9 +223,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these alone")
     parser.add_argument("--budget", type=float, default=1.0, help="s for each peer, length and way (1)")
     parser.add_argument("--out", type=Path, help="JSON to write")
-    parser.add_argument("--compare", type=Path, help="JSON of an earlier run: what differs")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="of an earlier run: what differs")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="compare, and note the agreement in FILE")
     arguments = parser.parse_args()
-    rows = json.loads((HERE / "peers.json").read_text(encoding="utf-8"))
+    rows = [row for row in json.loads((HERE / "peers.json").read_text(encoding="utf-8")) if "env" in row]
+    earlier = arguments.again or arguments.compare
+    old = json.loads(earlier.read_text(encoding="utf-8")) if earlier else None
+    if old and not all("rounds" in times for row in old["rows"] for times in row["ms"].values()):
+        parser.error(
+            f"{earlier} has no rounds: it is of an earlier version of this benchmark, measure it anew"
+        )
     if arguments.only:
         unknown = set(arguments.only) - {row["name"] for row in rows}
         if unknown:
@@ -203,10 +245,19 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         result = run(rows, work.resolve(), arguments.whisper, arguments.budget)
     print(table(result))
-    if arguments.compare:
-        print(*differences(json.loads(arguments.compare.read_text(encoding="utf-8")), result), sep="\n")
+    if old:
+        print(*differences(old, result), sep="\n")
+    if arguments.again and old:
+        write(arguments.again, old | {"second": agreement(old, result) | {"provenance": provenance()}})
     if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write(arguments.out, result)
+
+
+def write(file: Path, document: Mapping[str, Any]) -> None:
+    """JSON, whole or not at all."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,23 @@ def _mifuse(model: str) -> Call:
     return Recognizer.load(folder, precision=precision, threads=THREADS).predict
 
 
+def _mifuse_hop(model: str) -> Call:
+    """A hop of 0.25 s of a stream whose window of 3 s is full."""
+    from mifuse_runtime import Recognizer
+
+    folder, precision = model.rsplit(":", 1)
+    stream = Recognizer.load(folder, precision=precision, threads=THREADS).stream(hop=0.25)
+    fed = [0]
+
+    def hop(samples: Any) -> object:
+        while fed[0] < 3 * RATE:  # once
+            fed[0] += RATE
+            stream.feed(samples[:RATE])
+        return stream.feed(samples[: RATE // 4])
+
+    return hop
+
+
 def _mlp(features: Callable[[Any], Any], width: int) -> Call:
     from sklearn.neural_network import MLPClassifier
 
@@ -124,6 +141,7 @@ def _audonnx(model: str) -> Call:
 
 CALLS: dict[str, Callable[[str], Call]] = {
     "mifuse": _mifuse,
+    "mifuse_hop": _mifuse_hop,
     "mfcc_mlp": _mfcc_mlp,
     "tutorial_mlp": _tutorial_mlp,
     "opensmile": _opensmile,
