@@ -29,7 +29,15 @@ from mifuse.fusion.prosody import fit_prosody
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import estimated_shares
 from mifuse.fusion.teaching import Teaching
-from mifuse.fusion.verdict import STUDENT, Verdict, expected, judge
+from mifuse.fusion.verdict import (
+    FOUNDED,
+    STUDENT,
+    Verdict,
+    calibrated,
+    corrected_by_agreement,
+    expected,
+    judge,
+)
 from mifuse.fusion.weighting import Fused
 from mifuse.models.features import Features
 from mifuse.models.hub import HubClassifier
@@ -202,7 +210,8 @@ def _verdict(
 ) -> Verdict:
     """What to expect, on the archive and, by a second student that misses some speakers, on new voices."""
     config, seed = teaching.config, teaching.seed
-    voices, labels = on_main_process(lambda: (teaching.voices(), teaching.calibrated(adapted.targets)))
+    evidence = on_main_process(lambda: teaching.evidence)
+    voices, labels = on_main_process(teaching.voices), calibrated(adapted.targets, evidence)
     rows = held_out(voices, seed)
     sources = {"LALM": adapted.lalm}
     if teaching.classifier is not None:
@@ -223,6 +232,10 @@ def _verdict(
         part = None if check is None else check[rows]
         asked = {who: probs[rows] for who, probs in sources.items()} | {STUDENT: student}
         new_voices = {who: expected(labels[rows], p, voices[rows], part, seed) for who, p in asked.items()}
+        if teaching.classifier is not None and (part is None or (part >= 0).sum() < FOUNDED):
+            opinions = [opinion[rows] for opinion in evidence.opinions]
+            both = corrected_by_agreement(new_voices[STUDENT], teaching.opinion(student), opinions)
+            new_voices[STUDENT] = both
     names = adapted.student.labels if teaching.shares is None else ()
     called = np.bincount(adapted.lalm.argmax(axis=1), minlength=adapted.lalm.shape[1]) / len(adapted.lalm)
     return judge(

@@ -91,7 +91,7 @@ def test_several_lalms_are_better_than_the_best_of_them():
     found = weigh(lalms, None, statistics_of(truth, rng), RefineConfig())
     alone = max((lalm.argmax(axis=1) == truth).mean() for lalm in lalms)
     assert (found.labels.argmax(axis=1) == truth).mean() > alone + 0.05
-    assert len(found.reliabilities) == 3
+    assert len(found.reliabilities) == len(found.opinions) == 4  # and the probe
 
 
 def test_a_lalm_alone_is_taken_as_it_is():

@@ -5,7 +5,7 @@ import pytest
 
 from mifuse.fusion.evidence import Evidence
 from mifuse.fusion.new_voices import held_out, voices_of
-from mifuse.fusion.verdict import STUDENT, Expected, calibrated, expected, judge
+from mifuse.fusion.verdict import STUDENT, Expected, calibrated, corrected_by_agreement, expected, judge
 
 pytestmark = pytest.mark.learning
 
@@ -59,10 +59,30 @@ def test_labels_that_are_too_sure_are_softened():
     sharp = posterior**6
     sharp /= sharp.sum(axis=1, keepdims=True)
     reliability = (scores(truth, posterior)[0] / 100 - 0.25) / 0.75
-    evidence = Evidence(sharp, [posterior], np.array([reliability]), sharp)
-    found = calibrated(sharp, evidence, [posterior])
+    evidence = Evidence(sharp, [posterior], [posterior, sharp], np.array([reliability, 1.0]))
+    found = calibrated(sharp, evidence)
     assert found.max(axis=1).mean() < sharp.max(axis=1).mean() - 0.05
     np.testing.assert_array_equal(found.argmax(axis=1), sharp.argmax(axis=1))
+
+
+def test_a_student_that_errs_elsewhere_than_the_labels_is_not_undervalued():
+    """Labels that are right in 70 % judge a student who is right in 75 %, of other clips."""
+    rng = np.random.default_rng(4)
+    truth, one_hot = rng.integers(0, CLASSES, 2000), np.eye(CLASSES)
+
+    def view(right):
+        return one_hot[
+            np.where(rng.random(2000) < right, truth, (truth + rng.integers(1, CLASSES, 2000)) % 4)
+        ]
+
+    lalm, classifier, probe, student = view(0.5), view(0.45), view(0.7), view(0.75)
+    labels = 0.6 * probe + 0.1  # as sure as they are right
+    found = expected(labels, student, np.arange(2000))
+    both = corrected_by_agreement(found, student, [lalm, classifier, probe])
+    assert found.ua < 65
+    assert abs(both.ua - 75) < 0.7 * abs(found.ua - 75)
+    assert both.ua_interval[0] < both.ua < both.ua_interval[1] <= 100
+    assert np.mean(both.recalls) == pytest.approx(both.ua)
 
 
 def one(ua):

@@ -32,10 +32,10 @@ class Evidence:
     """(N, C) product of the opinions."""
     views: list[Array]
     """(N, C) each: mean draws of the teachers as they came, LALMs first, the classifier last."""
+    opinions: list[Array]
+    """The views with the class prior of the labels, and a probe of the voices, fitted to the LALMs alone."""
     reliabilities: Array
-    """(V,) of each view: 0 is chance, 1 the truth; NaN where one view alone says nothing of itself."""
-    probe: Array
-    """(N, C) of the voices, fitted to the LALMs alone."""
+    """Of each opinion: 0 is chance, 1 the truth; NaN where one view alone says nothing of itself."""
 
 
 def weigh(
@@ -56,17 +56,18 @@ def weigh(
     mean = np.mean(lalms, axis=0)
     views = [*lalms] if classifier is None else [*lalms, classifier]
     if len(views) < 2:
-        return Evidence(mean, views, np.full(1, np.nan), mean)
+        return Evidence(mean, views, [mean], np.full(1, np.nan))
     probe = refine(mean, statistics, config, seed, known=known, shares=shares).probe
-    opinions = [toward(floored(view), config.prior, shares) for view in views]
-    estimates = reliabilities([*opinions, probe])[: len(views)]
-    exponents = [1 / len(lalms)] * len(lalms) + [exponent(float(estimates[-1]))] * (classifier is not None)
+    opinions = [*(toward(floored(view), config.prior, shares) for view in views), probe]
+    estimates = reliabilities(opinions)
+    exponents = [1 / len(lalms)] * len(lalms)
+    exponents += [] if classifier is None else [exponent(float(estimates[len(lalms)]))]
     logs = np.zeros_like(mean)
-    for opinion, reliability, power in zip(opinions, estimates, exponents, strict=True):
+    for opinion, reliability, power in zip(opinions, estimates, exponents, strict=False):  # not the probe
         sure = toward(as_sure_as_right(opinion, float(reliability)), config.prior, shares)
         logs += power * np.log(sure)
     labels = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return Evidence(labels / labels.sum(axis=1, keepdims=True), views, estimates, probe)
+    return Evidence(labels / labels.sum(axis=1, keepdims=True), views, opinions, estimates)
 
 
 def exponent(reliability: float) -> float:

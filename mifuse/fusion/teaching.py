@@ -17,7 +17,6 @@ from mifuse.fusion.new_voices import voices_of
 from mifuse.fusion.recipes import AdaptConfig
 from mifuse.fusion.refinement import Refined, refine, toward
 from mifuse.fusion.reliability import floored
-from mifuse.fusion.verdict import calibrated
 from mifuse.fusion.weighting import Fused, fuse
 from mifuse.models.classifier import classifier_draws
 from mifuse.models.hub import HubClassifier
@@ -143,11 +142,9 @@ class Teaching:
         values = np.empty((0, 0)) if self._measured is None else self._measured.in_memory()
         return voices_of(self.speakers, values, self.lalm.mean(axis=0), self.seed)
 
-    def calibrated(self, labels: Array) -> Array:
-        """Refined labels (N, C), no surer than the teachers' reliabilities allow."""
-        evidence = self.evidence
-        opinions = [toward(floored(view), self.config.refine.prior, self.shares) for view in evidence.views]
-        return calibrated(labels, evidence, opinions)
+    def opinion(self, answers: Array) -> Array:
+        """Answers (N, C) with the class prior of the labels."""
+        return toward(floored(answers), self.config.refine.prior, self.shares)
 
     def fused(self) -> Fused:
         """The draws of LALM and classifier fused, and the share of each."""
@@ -162,7 +159,8 @@ class Teaching:
         config = self.config
         if config.weighting != "evidence" or config.refine.rounds == 0 or self.classifier is None:
             return config.refresh
-        return config.refresh * (2 if self.evidence.reliabilities[0] >= GOOD else 1)
+        good = float(self.evidence.reliabilities[: len(self.lalms)].max()) >= GOOD
+        return config.refresh * (2 if good else 1)
 
     def labels(self, trainer: Trainer) -> Array:
         """Refined labels (N, C) for the trainer's next epochs; the classifier follows its student."""

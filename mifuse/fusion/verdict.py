@@ -71,27 +71,24 @@ class Verdict:
         return asdict(self)
 
 
-def calibrated(labels: Array, evidence: Evidence, opinions: Sequence[Array]) -> Array:
+def calibrated(labels: Array, evidence: Evidence) -> Array:
     """Refined labels (N, C) no surer than the teachers' reliabilities allow.
 
     One power flattens all rows, chosen so that the labels give each teacher the unweighted accuracy that its
     reliability stands for, and themselves no more than teachers and probe can have right together.
-
-    Args:
-        opinions: the teachers' views with the class prior of the labels, (N, C) each.
     """
     if np.isnan(evidence.reliabilities).any():
         return labels
     classes = labels.shape[1]
     uniform = np.full(classes, 1 / classes)
     wanted = [100 * expected_accuracy(float(one), uniform) for one in evidence.reliabilities]
-    most = 100 * accuracy_together(reliabilities([*opinions, evidence.probe]), classes)
+    most = 100 * accuracy_together(evidence.reliabilities, classes)
     top = float(labels.max(axis=1).mean())
     confidences = np.linspace(min(uniform.max() + 0.05, top), top, 40)
     softer = [tempered(labels, confidence) for confidence in confidences]
     softer = [one for one in softer if _ua(one, labels) <= most] or softer[:1]
     errors = [
-        sum((_ua(one, view) - goal) ** 2 for view, goal in zip(opinions, wanted, strict=True))
+        sum((_ua(one, view) - goal) ** 2 for view, goal in zip(evidence.opinions[:-1], wanted, strict=False))
         for one in softer
     ]
     return softer[int(np.argmin(errors))]
@@ -141,6 +138,30 @@ def expected(
     ua = float(recalls.mean())
     intervals = _interval(ua, spread[0]), _interval(accuracy, spread[1])
     return Expected(ua, intervals[0], accuracy, intervals[1], tuple(recalls.tolist()))
+
+
+def corrected_by_agreement(found: Expected, answers: Array, opinions: Sequence[Array]) -> Expected:
+    """The expected scores of a student on clips that it never had, corrected by its agreement with others.
+
+    Labels take themselves to be right where a student differs, so they expect too little of one that errs
+    elsewhere. The reliability that follows from its agreement with teachers and probe is too high, since it
+    learnt from them. The mean of both is expected.
+
+    Args:
+        found: what the labels expect.
+        answers: the student's (N, C), with the class prior of the labels.
+        opinions: of the teachers and the probe on the same clips, (N, C) each.
+    """
+    classes = answers.shape[1]
+    reliability = float(reliabilities([*opinions, answers])[-1])
+    more = (100 * expected_accuracy(reliability, np.full(classes, 1 / classes)) - found.ua) / 2
+
+    def moved(*scores: float) -> tuple[float, ...]:
+        return tuple(float(np.clip(score + more, 0, 100)) for score in scores)
+
+    ua, low, high = moved(found.ua, *found.ua_interval)
+    accuracy, least, most = moved(found.accuracy, *found.accuracy_interval)
+    return Expected(ua, (low, high), accuracy, (least, most), moved(*found.recalls))
 
 
 def judge(
