@@ -100,6 +100,8 @@ def evaluate(
         MifuseError: no model, no labelled rows, or labels that the model does not know.
     """
     labels, run = open_model(model, engine, precision)
+    if not labels:
+        raise MifuseError(f"{model} says dimensions alone: score it with `evaluate_dimensions`")
     clips = labelled_clips(manifest, Naming(labels), split).clips
     return score_clips(clips, predict(run, clips, cache)[:, : len(labels)], labels)
 
@@ -224,10 +226,16 @@ def judged_clips(
         ManifestError: as of `labelled_clips`, or a number is out of its range.
     """
     rows = read_manifest(path, labels=None).select(split).clips
+    if not naming.labels:  # of a model that says dimensions alone
+        rows = tuple(replace(clip, label=None) for clip in rows)
     values = known_dimensions(rows, {name: (ranges or dimensions)[name] for name in dimensions}, path)
     found = {clip.key: row for clip, row in zip(rows, values, strict=True)}
     kept = [clip for clip in rows if clip.label or np.isfinite(found[clip.key]).any()]
     clips = named(kept, naming, str(path))
+    if not clips and not naming.labels:
+        raise ManifestError(
+            f"{path}: no row has a number of {', '.join(dimensions)}: nothing is to be scored"
+        )
     if not clips:
         return [*labelled_clips(path, naming, split).clips], np.empty((0, 0))  # which says what is missing
     return clips, np.stack([found[clip.key] for clip in clips])

@@ -52,6 +52,7 @@ def make_bundle(
     }
     bundle = Bundle(
         labels=tuple(labels),
+        output="probs" if labels else "dimensions",
         dimensions=dimensions or {},
         default=precisions[-1],
         models=models,
@@ -83,10 +84,13 @@ def expected(samples: np.ndarray, classes: int = 4) -> np.ndarray:
 
 
 def graph(classes: int = 4, scale: float = 1.0, dimensions: int = 0) -> bytes:
-    """ONNX: log power of the samples and of their differences, a dense layer, softmax; sigmoid beside."""
+    """ONNX: log power of the samples and of their differences, a dense layer, softmax; sigmoid beside.
+
+    Without classes the sigmoid alone.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
-    matrix, bias = weights(classes, scale)
+    matrix, bias = weights(max(2, classes), scale)
     constants = {
         "one": np.array([0, 1, 0, 1], np.int64),
         "start": np.array([0], np.int64),
@@ -115,7 +119,8 @@ def graph(classes: int = 4, scale: float = 1.0, dimensions: int = 0) -> bytes:
         node("Softmax", ["logits"], ["probs"], axis=-1),
     ]
     value = helper.make_tensor_value_info
-    outputs = [value("probs", TensorProto.FLOAT, ["batch", classes])]
+    outputs = [value("probs", TensorProto.FLOAT, ["batch", classes])] if classes else []
+    nodes = nodes if classes else nodes[:-2]
     if dimensions:
         constants["second_matrix"], constants["second_bias"] = weights(dimensions, scale)
         nodes += [

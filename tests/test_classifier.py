@@ -16,12 +16,12 @@ from mifuse.errors import MifuseError, TrainingError
 from mifuse.models.classifier import (
     HubClassifier,
     TrainConfig,
-    _held_out,
     classifier_draws,
     load_model,
     train_classifier,
 )
 from mifuse.models.features import Features
+from mifuse.models.learning import held_out
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, predict
 
@@ -57,26 +57,24 @@ def test_it_learns(domain, trained):
 
 def test_the_best_epoch_is_kept(domain, trained):
     _, clips, cache = domain
-    valid = [
-        clip for clip, held in zip(clips, _held_out(clips, CONFIG.validation, SEED), strict=True) if held
-    ]
+    valid = [clip for clip, held in zip(clips, held_out(clips, CONFIG.validation, SEED), strict=True) if held]
     truth = np.array([LABELS.index(clip.label) for clip in valid])
     probs = predict(trained.model, Features.of(valid, cache))
     recalls = [(probs[truth == k].argmax(1) == k).mean() for k in range(4)]
     assert 100 * np.mean(recalls) == pytest.approx(trained.validation_ua)
 
 
-def test_held_out_speakers_are_others(domain):
+def testheld_out_speakers_are_others(domain):
     _, clips, _ = domain
     for seed in range(5):
-        held = _held_out(clips, 0.2, seed)
+        held = held_out(clips, 0.2, seed)
         ours = {clip.speaker for clip, h in zip(clips, held, strict=True) if h}
         others = {clip.speaker for clip, h in zip(clips, held, strict=True) if not h}
         assert len(ours) == 1 and len(others) == 5 and not ours & others
-    assert sum(_held_out(clips, 0.0, 0)) == 12  # at least one speaker
-    assert sum(_held_out(clips, 1.0, 0)) == 60  # never all
+    assert sum(held_out(clips, 0.0, 0)) == 12  # at least one speaker
+    assert sum(held_out(clips, 1.0, 0)) == 60  # never all
     nameless = [replace(clip, speaker=None) for clip in clips]
-    assert sum(_held_out(nameless, 0.25, 0)) == 18
+    assert sum(held_out(nameless, 0.25, 0)) == 18
 
 
 def test_patience(domain):

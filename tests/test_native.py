@@ -8,10 +8,12 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import soundfile
@@ -21,7 +23,7 @@ from mifuse.demo.synth import DOMAINS, make_speaker, synthesise
 from mifuse.models.student import Student
 from mifuse_runtime import Prediction, Recognizer, read_audio
 from mifuse_runtime.settings import NO_SPEECH
-from tests.bundles import LABELS, RATE
+from tests.bundles import LABELS, RATE, graph
 from tests.test_export import export, lived_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +52,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an exported bundle of both precisions, and recordings."""
     folder = tmp_path_factory.mktemp("native")
     torch.manual_seed(0)
-    export(lived_in(Student(size="xs")), folder / "bundle")
+    ranges = {"arousal": (1.0, 7.0), "valence": (-1.0, 1.0)}
+    export(lived_in(Student(size="xs", dimensions=ranges)), folder / "bundle", dimensions=ranges)
     rng = np.random.default_rng(0)
     speaker = make_speaker(DOMAINS["studio"], rng)
     for name, seconds in RECORDINGS.items():
@@ -101,10 +104,11 @@ def test_cpp(place: Path) -> None:
             if prediction.state == NO_SPEECH:
                 assert rest == ["no", "speech"]
                 continue
-            assert tuple(rest[::2]) == LABELS
+            assert tuple(rest[::2]) == (*LABELS, "arousal", "valence")
             assert [float(share) for share in rest[1::2]] == pytest.approx(
-                [*prediction.scores.values()], abs=CLOSE[precision]
+                [*prediction.scores.values(), *prediction.dimensions.values()], abs=6 * CLOSE[precision]
             )
+    _check_views(place, run)
 
     whole = (place / "a.wav").read_bytes()
     (place / "short.wav").write_bytes(whole[:-100])
@@ -119,6 +123,38 @@ def test_cpp(place: Path) -> None:
         assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
         assert refused.stderr.startswith(f"{name}: {message}")
     assert run("nowhere.onnx", "a.wav").returncode == 1
+
+
+def _check_views(place: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Some emotions alone, several as one, and a model that has none."""
+    recognizer, samples = Recognizer.load(place / "bundle", precision="fp32"), read_audio(place / "a.wav")
+    low = {"low": ["neutral", "sad"]}
+    for words, view in (
+        (("--labels", "sad,angry"), recognizer.subset(["angry", "sad"])),
+        (("--group", "low=neutral+sad"), recognizer.grouped(low)),
+        (
+            ("--labels", "angry,sad,neutral", "--group", "low=neutral+sad"),
+            recognizer.subset(["angry", "neutral", "sad"]).grouped(low),
+        ),
+    ):
+        _, *rest = run("bundle/model.onnx", *words, "a.wav").stdout.split()
+        found, wanted = dict(zip(rest[::2], map(float, rest[1::2]), strict=True)), view.predict(samples)
+        assert list(found) == [*view.labels, "arousal", "valence"]
+        assert found == pytest.approx({**wanted.scores, **wanted.dimensions}, abs=1e-3)
+    for words, said in (
+        (("--labels", "bored,sad"), "'bored'"),
+        (("--group", "sad"), "NAME=A+B"),
+        (("--group", "low=bored"), "'bored'"),
+    ):
+        refused = run("bundle/model.onnx", *words, "a.wav")
+        assert refused.returncode == 1 and said in refused.stderr and refused.stderr.count("\n") == 1
+    model = onnx.load_from_string(graph(classes=0, dimensions=1))
+    onnx.helper.set_model_props(
+        model, {"labels": "[]", "dimensions": '["arousal"]', "ranges": "[[1.0, 7.0]]"}
+    )
+    onnx.save(model, place / "numbers.onnx")
+    path, name, value = run("numbers.onnx", "a.wav").stdout.split()
+    assert (path, name) == ("a.wav", "arousal") and 1 <= float(value) <= 7
 
 
 @pytest.mark.skipif(

@@ -22,7 +22,7 @@ from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.resample import resample
 from mifuse_runtime.settings import Settings
 from tests.browser import WEB, Ask, ask_graph, needs_web, node
-from tests.bundles import make_bundle, speech, tone
+from tests.bundles import LABELS, make_bundle, speech, tone
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOSE = 1e-3  # of probabilities, as promised; measured 1e-7
@@ -98,9 +98,10 @@ def test_a_clip_is_what_it_is_in_python(ask: Ask, bundle: Path, python: Recogniz
         same(ask("predict", bundle=bundle, **written(samples, tmp_path)), python.predict(samples))
 
 
-def test_dimensions_are_what_they_are_in_python(ask: Ask, tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [LABELS, ()])
+def test_dimensions_are_what_they_are_in_python(ask: Ask, tmp_path: Path, labels: tuple[str, ...]) -> None:
     ranges = {"arousal": (1.0, 7.0), "valence": (-1.0, 1.0)}
-    folder = make_bundle(tmp_path / "both", dimensions=ranges)
+    folder = make_bundle(tmp_path / "both", labels, dimensions=ranges)
     python = Recognizer.load(folder)
     ask("load", bundle=folder)
     for samples in (tone(1.0), tone(1.0, level=0.01), np.zeros(16_000, np.float32)):

@@ -2,10 +2,12 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -60,46 +62,129 @@ std::vector<float> trim_silence(const std::vector<float>& samples) {
                             samples.begin() + std::min(last * frame, samples.size()));
 }
 
-// The model carries its labels as metadata: ["angry", "happy"]; this reads those without escaped letters.
-std::vector<std::string> read_labels(const Ort::Session& session) {
+// A list that the model carries as metadata: ["angry", "happy"]; this reads names without escaped letters.
+std::vector<std::string> read_list(const Ort::Session& session, const char* key) {
   Ort::AllocatorWithDefaultOptions allocator;
-  auto text = session.GetModelMetadata().LookupCustomMetadataMapAllocated("labels", allocator);
-  if (!text) throw std::runtime_error("the model has no labels: was it made by mifuse export?");
-  std::vector<std::string> labels;
-  for (const char* start = std::strchr(text.get(), '"'); start; start = std::strchr(start, '"')) {
+  auto text = session.GetModelMetadata().LookupCustomMetadataMapAllocated(key, allocator);
+  std::vector<std::string> names;
+  for (const char* start = text ? std::strchr(text.get(), '"') : nullptr; start; start = std::strchr(start, '"')) {
     const char* end = std::strchr(++start, '"');
     if (!end) break;
-    labels.emplace_back(start, end);
+    names.emplace_back(start, end);
     start = end + 1;
   }
-  return labels;
+  return names;
+}
+
+// Lowest and highest value of each dimension: [[1.0, 7.0], [-1.0, 1.0]].
+std::vector<float> read_ranges(const Ort::Session& session) {
+  Ort::AllocatorWithDefaultOptions allocator;
+  auto text = session.GetModelMetadata().LookupCustomMetadataMapAllocated("ranges", allocator);
+  std::vector<float> ends;
+  for (const char* at = text ? text.get() : ""; *(at += std::strspn(at, "[], "));) {
+    char* end;
+    ends.push_back(std::strtof(at, &end));
+    if (end == at) throw std::runtime_error("the model's ranges cannot be read: export it again");
+    at = end;
+  }
+  return ends;
+}
+
+std::vector<std::string> split(const std::string& text, char by) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, by);) parts.push_back(part);
+  return parts;
+}
+
+// What is shown: a name, and the model's emotions whose probabilities are summed.
+struct Shown {
+  std::string name;
+  std::vector<size_t> members;
+};
+
+size_t place_of(const std::vector<std::string>& labels, const std::string& name) {
+  const size_t place = std::find(labels.begin(), labels.end(), name) - labels.begin();
+  if (place == labels.size()) throw std::runtime_error("there is no emotion '" + name + "' in this model");
+  return place;
+}
+
+// All emotions, or with "angry,sad" these alone, with "negative=angry+sad" these as one.
+std::vector<Shown> view_of(const std::vector<std::string>& labels, const std::string& subset,
+                           const std::vector<std::string>& groups) {
+  std::vector<std::string> place = labels;  // under which name each emotion is shown; empty: left out
+  if (!subset.empty()) {
+    place.assign(labels.size(), "");
+    for (const auto& name : split(subset, ',')) place[place_of(labels, name)] = name;
+  }
+  for (const auto& group : groups) {
+    const size_t equals = group.find('=');
+    if (!equals || equals == std::string::npos) throw std::runtime_error(group + ": write --group NAME=A+B");
+    for (const auto& name : split(group.substr(equals + 1), '+'))
+      place[place_of(labels, name)] = group.substr(0, equals);
+  }
+  std::vector<Shown> shown;
+  for (size_t k = 0; k < place.size(); k++) {
+    if (place[k].empty()) continue;
+    auto same = [&](const Shown& one) { return one.name == place[k]; };
+    auto found = std::find_if(shown.begin(), shown.end(), same);
+    if (found == shown.end()) found = shown.insert(shown.end(), {place[k], {}});
+    found->members.push_back(k);
+  }
+  return shown;
 }
 
 int main(int argc, char** argv) try {
-  if (argc < 3) throw std::runtime_error("usage: predict model.int8.onnx a.wav b.wav");
+  std::string model, subset;
+  std::vector<std::string> groups, files;
+  for (int i = 1; i < argc; i++) {
+    const std::string word = argv[i];
+    if ((word == "--labels" || word == "--group") && i + 1 < argc) {
+      if (word == "--labels") subset = argv[++i];
+      else groups.push_back(argv[++i]);
+    } else if (model.empty()) model = word;
+    else files.push_back(word);
+  }
+  if (files.empty())
+    throw std::runtime_error("usage: predict model.int8.onnx [--labels A,B] [--group NAME=A+B] a.wav b.wav");
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR);
   Ort::SessionOptions options;
   options.SetIntraOpNumThreads(1);
-  std::string model = argv[1];
   // ORTCHAR_T is wide on Windows.
   Ort::Session session(env, std::basic_string<ORTCHAR_T>(model.begin(), model.end()).c_str(), options);
-  auto labels = read_labels(session);
+  const auto labels = read_list(session, "labels"), dimensions = read_list(session, "dimensions");
+  const auto ends = read_ranges(session);
+  if ((labels.empty() && dimensions.empty()) || ends.size() != 2 * dimensions.size())
+    throw std::runtime_error("the model has no labels, or no ranges: was it made by mifuse export?");
+  const auto view = view_of(labels, subset, groups);
   auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   const char* inputs[] = {"samples"};
-  const char* outputs[] = {"probs"};
-  for (int i = 2; i < argc; i++) {
-    auto samples = trim_silence(read_wav(argv[i]));
+  std::vector<const char*> outputs;
+  if (!labels.empty()) outputs.push_back("probs");
+  if (!dimensions.empty()) outputs.push_back("dimensions");
+  for (const auto& file : files) {
+    auto samples = trim_silence(read_wav(file));
     if (mifuse::speech_share(samples) < mifuse::NEEDED) {
-      std::printf("%s no speech\n", argv[i]);
+      std::printf("%s no speech\n", file.c_str());
       continue;
     }
     samples.resize(std::max<size_t>(samples.size(), 1600), 0.0f);  // 0.1 s, so that any graph has a frame
     std::array<int64_t, 2> shape = {1, static_cast<int64_t>(samples.size())};
     auto input = Ort::Value::CreateTensor<float>(memory, samples.data(), samples.size(), shape.data(), 2);
-    auto output = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
-    const float* probs = output[0].GetTensorData<float>();
-    std::printf("%s", argv[i]);
-    for (size_t k = 0; k < labels.size(); k++) std::printf(" %s %.6f", labels[k].c_str(), probs[k]);
+    auto found = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs.data(), outputs.size());
+    std::printf("%s", file.c_str());
+    const float* probs = found.front().GetTensorData<float>();
+    float whole = 0.0f;
+    for (const auto& one : view)
+      for (size_t k : one.members) whole += probs[k];
+    for (const auto& one : view) {
+      float sum = 0.0f;
+      for (size_t k : one.members) sum += probs[k];
+      std::printf(" %s %.6f", one.name.c_str(), whole > 0 ? sum / whole : 1.0f / view.size());
+    }
+    const float* values = found.back().GetTensorData<float>();
+    for (size_t v = 0; v < dimensions.size(); v++)
+      std::printf(" %s %.6g", dimensions[v].c_str(), ends[2 * v] + values[v] * (ends[2 * v + 1] - ends[2 * v]));
     std::printf("\n");
   }
 } catch (const std::exception& error) {

@@ -16,6 +16,7 @@ from mifuse_export.calibration import calibrate
 from mifuse_export.onnx import INPUT, frozen, session_options, write_onnx
 from mifuse_export.parity import Floats
 from mifuse_export.settings import Cost
+from mifuse_runtime.dimensions import Ranges
 
 _CALIBRATION_CLIPS = 4  # of an estimate: weights and ranges do not matter for size and time
 
@@ -25,7 +26,7 @@ def estimate(
     clips: Sequence[Floats],
     *,
     labels: Sequence[str],
-    dimensions: Sequence[str] = (),
+    dimensions: Ranges | None = None,
     sample_rate: int = 16_000,
     window: float = 3.0,
 ) -> Cost:
@@ -33,7 +34,7 @@ def estimate(
 
     Args:
         model, clips, labels, sample_rate, window: as in `export_bundle`, clips as its calibration.
-        dimensions: names of the model's.
+        dimensions: the model's, each with its range.
     """
     ordered = sorted(clips, key=len)
     with tempfile.TemporaryDirectory() as folder:

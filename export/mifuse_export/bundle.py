@@ -19,7 +19,7 @@ from mifuse_export.engines import hashes, start_unsealed
 from mifuse_export.errors import ExportError
 from mifuse_export.folder import new_folder
 from mifuse_export.int8 import Probe, Retrain, add_int8, write_others
-from mifuse_export.onnx import frozen, write_onnx
+from mifuse_export.onnx import OUTPUT, frozen, write_onnx
 from mifuse_export.openvino import write_openvino
 from mifuse_export.parity import (
     PARITIES,
@@ -71,7 +71,7 @@ def export_bundle(
     """Write the bundle `out` of `model`, every file of it checked against the model; returns `out`.
 
     Args:
-        model: forward(samples (batch, n)) -> probabilities (batch, C), or a tuple of these and dimensions.
+        model: forward(samples (batch, n)) -> probabilities (batch, C), dimensions, or a tuple of both.
         dimensions: each with its range, in the order of the model's, which has them from 0 to 1, (batch, V).
         config: what the bundle holds and what int8 may cost; None: fp32 in ONNX.
         calibration: real clips, (n,) float32 at `sample_rate`, as the device will see them.
@@ -122,6 +122,7 @@ def _planned(
     """The bundle before anything is written or measured."""
     return Bundle(
         labels=tuple(labels),
+        output=OUTPUT if labels else bundles.DIMENSIONS,
         sample_rate=sample_rate,
         window=config.window,
         default="fp32",
@@ -183,7 +184,7 @@ def _write_floats(model: nn.Module, folder: Path, bundle: Bundle) -> None:
         labels=bundle.labels,
         sample_rate=bundle.sample_rate,
         embedding=embedding,
-        dimensions=tuple(bundle.dimensions),
+        dimensions=bundle.dimensions,
     )
     write_others(folder, files)
     if "fp16" in bundle.models:

@@ -19,10 +19,10 @@ tags:
 - onnx
 {tags}---
 
-# Emotions from speech: {labels}
+# {title}
 
 Input: {rate} Hz mono, float32 in [-1, 1], `(batch, samples)` of any length; streams look at {window:g} s.
-Output: probabilities `(batch, {classes})`, in the order above. The front end is part of the graph.
+{output}The front end is part of the graph.
 {dimensions}
 ```python
 from mifuse_runtime import Recognizer  # `pip install ./runtime` in a clone of mifuse, or a release's wheel
@@ -58,10 +58,10 @@ def card(folder: Path, bundle: Bundle) -> str:
     parts = [
         _HEAD.format(
             tags="".join(f"- {tag}\n" for tag in tags),
-            labels=_cell(", ".join(bundle.labels)),
+            title=_title(bundle),
             rate=bundle.sample_rate,
             window=bundle.window,
-            classes=len(bundle.labels),
+            output=_output(bundle),
             dimensions=_dimensions(bundle),
         ),
         *([_DEMO] if bundle.demo else []),
@@ -73,6 +73,16 @@ def card(folder: Path, bundle: Bundle) -> str:
         _table("Made from", ("what", "value"), _origin(bundle)),
     ]
     return "\n".join(parts)
+
+
+def _title(bundle: Bundle) -> str:
+    what = "Emotions" if bundle.labels else "Dimensions"
+    return f"{what} from speech: {_cell(', '.join(bundle.labels or bundle.dimensions))}"
+
+
+def _output(bundle: Bundle) -> str:
+    count = len(bundle.labels)
+    return f"Output: probabilities `(batch, {count})`, in the order above. " if count else ""
 
 
 def _dimensions(bundle: Bundle) -> str:
@@ -103,7 +113,8 @@ def _files(folder: Path, bundle: Bundle) -> Iterator[tuple[object, ...]]:
 
 def _facts(bundle: Bundle) -> Iterator[tuple[object, ...]]:
     quality: dict[str, Any] = dict(bundle.quality)
-    yield "fp32 against PyTorch, largest difference of a probability", f"{quality['parity_max_abs_dp']:.1g}"
+    what = "probability" if bundle.labels else "dimension, from 0 to 1"
+    yield f"fp32 against PyTorch, largest difference of a {what}", f"{quality['parity_max_abs_dp']:.1g}"
     if "fp16" in quality:
         yield "fp16 against PyTorch, the same", f"{quality['fp16']['max_abs_dp']:.1g}"
     int8 = quality.get("int8")
@@ -112,8 +123,9 @@ def _facts(bundle: Bundle) -> Iterator[tuple[object, ...]]:
     rows = {"onnxruntime": int8} | {key: value for key, value in int8.items() if isinstance(value, dict)}
     for engine, row in rows.items():
         where = f"int8 on {engine}, {quality['clips']} clips"
-        yield f"{where}: same emotion as fp32", f"{row['agreement']:.1f} %"
-        yield f"{where}: largest difference of a probability", f"{row['max_abs_dp']:.3f}"
+        if bundle.labels:
+            yield f"{where}: same emotion as fp32", f"{row['agreement']:.1f} %"
+        yield f"{where}: largest difference of a {what}", f"{row['max_abs_dp']:.3f}"
         if row["ua"] is not None:
             fp32 = quality["fp32"]["ua"]
             yield f"{where}: unweighted accuracy", f"{row['ua']:.1f} % (fp32 {fp32:.1f} %)"

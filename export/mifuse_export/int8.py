@@ -154,7 +154,7 @@ def _calibrations(
             labels=bundle.labels,
             sample_rate=bundle.sample_rate,
             embedding=bundle.speaker is not None,
-            dimensions=tuple(bundle.dimensions),
+            dimensions=bundle.dimensions,
         )
         yield found.retrained(onnx.load(file), how)
         file.unlink()

@@ -25,6 +25,7 @@ from mifuse_export.speech import add_speech, bins_of
 from mifuse_export.tracing import traced
 from mifuse_runtime import __version__
 from mifuse_runtime.bundle import DIMENSIONS, EMBEDDING, MAX_FILE
+from mifuse_runtime.dimensions import Ranges
 from mifuse_runtime.graph import onnx_problem
 
 # The opset that torch's exporter writes without a version converter in between; ONNX Runtime >= 1.14,
@@ -65,7 +66,7 @@ def write_onnx(
     labels: Sequence[str],
     sample_rate: int,
     embedding: bool = False,
-    dimensions: Sequence[str] = (),
+    dimensions: Ranges | None = None,
 ) -> None:
     """Trace `model` and write its graph, BatchNorm folded, with what other runtimes must know as metadata.
 
@@ -73,7 +74,7 @@ def write_onnx(
 
     Args:
         model: `frozen` module with forward(samples (batch, n)) -> probabilities (batch, C), and with
-            dimensions also these, from 0 to 1, (batch, V).
+            dimensions also these, from 0 to 1, (batch, V); without labels these alone.
         path: file to write.
         embedding: what the module `head` is given is an output, too, float32 (batch, D).
 
@@ -81,7 +82,7 @@ def write_onnx(
         ExportError: the model holds an operation that ONNX or a bundle does not have, fixes batch or length,
             or is larger than what the runtime loads.
     """
-    outputs = [OUTPUT, *([DIMENSIONS] if dimensions else [])]
+    outputs = [*([OUTPUT] if labels else []), *([DIMENSIONS] if dimensions else [])]
     example = torch.linspace(-0.1, 0.1, 2 * 3 * sample_rate).reshape(2, -1)
     try:
         with quiet():
@@ -99,7 +100,8 @@ def write_onnx(
     if left:
         raise ExportError(f"the exported graph holds {', '.join(left)}: take them out of forward()")
     facts = {"labels": json.dumps(list(labels)), "sample_rate": str(sample_rate), "mifuse": __version__}
-    facts |= {"dimensions": json.dumps(list(dimensions))} if dimensions else {}
+    if dimensions:
+        facts |= {"dimensions": json.dumps([*dimensions]), "ranges": json.dumps([*dimensions.values()])}
     onnx.helper.set_model_props(proto, facts)
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString(deterministic=True)

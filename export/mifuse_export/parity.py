@@ -214,6 +214,8 @@ def compare(
     beside = {}
     if dimensions:
         beside = _dimensions(fp32[:, -dimensions:], int8[:, -dimensions:], values)
+        if fp32.shape[1] == dimensions:
+            return _alone(fp32, int8, beside)
         fp32, int8 = fp32[:, :-dimensions], int8[:, :-dimensions]
     top, quantised = fp32.argmax(axis=1), int8.argmax(axis=1)
     rows = np.arange(len(fp32))
@@ -228,6 +230,13 @@ def compare(
     if labels is not None:
         result |= _accuracies(top == labels, quantised == labels, labels)
     return Quality(**result)  # type: ignore[arg-type]
+
+
+def _alone(fp32: Floats, int8: Floats, beside: dict[str, float]) -> Quality:
+    """Quality of a model of dimensions (N, V) alone: there is no emotion to disagree about."""
+    difference = np.abs(fp32 - int8)
+    worst, mean = float(difference.max()), float(difference.mean())
+    return Quality(len(fp32), 100.0, worst, mean, 0.0, **beside)
 
 
 def _accuracies(

@@ -23,7 +23,8 @@ def stream_settings(predict: Predict, sample_rate: int, clips: Sequence[Floats])
     """
     if not clips:
         return Settings()
-    confidence = probabilities(predict, clips).max(axis=1)
+    probs = probabilities(predict, clips)
+    confidence = probs.max(axis=1) if probs.shape[1] else np.zeros(len(clips))  # of no emotions: never
     framed = [vad.framed(clip, sample_rate) for clip in clips]
     peaks = [float(vad.levels(frames).max()) for frames in framed if frames.size]
     level = float(np.quantile(peaks, 0.05)) - QUIET if peaks else Settings.level

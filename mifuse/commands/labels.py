@@ -28,13 +28,14 @@ _ALIASES = click.option(
 
 
 def naming_options(
-    set_help: str = "", default: str | None = None
+    set_help: str = "", default: str | None = None, *, none: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds the options to a command, which gets what they say as `naming`.
 
     Args:
         set_help: help of `--labels`; empty where a model has its set: there is no such option then.
         default: of `--labels`; a command that has one takes `all` for no set, too.
+        none: whether it takes `none` for an empty set, where dimensions are enough.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +45,9 @@ def naming_options(
         ) -> Any:
             try:
                 every = default is not None and labels == "all"
-                given = naming(None if every else labels, aliases, mapping)
+                empty = none and labels == "none"
+                given = naming(None if every or empty else labels, aliases, mapping)
+                given = given.over(()) if empty else given
             except MifuseError as error:
                 raise click.UsageError(str(error)) from error
             return command(naming=given, **rest)

@@ -20,8 +20,8 @@ from mifuse.commands.output import echo
     "-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the classifier, new."
 )
 @encoder_option("A frozen WavLM, HuBERT, wav2vec2 or Whisper; its head is trained.")
-@naming_options("The labels to tell apart.  [default: those of the manifest]")
-@dimension_options("Columns of numbers to learn beside the labels.")
+@naming_options("The labels to tell apart, or none.  [default: those of the manifest]", none=True)
+@dimension_options("Columns of numbers to learn beside the labels, or alone.")
 @click.option("--size", type=click.Choice(["xs", "s", "m"]), help="Of the student.  [default: s]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, sampling and augmentation.")
 @click.option(
@@ -69,10 +69,9 @@ def train(
     if not is_main_process():
         return
     if as_json:
-        found = {"validation_ua": ua} | ({} if ccc is None else {"validation_ccc": ccc})
+        found = {key: record[key] for key in ("validation_ua", "validation_ccc") if record[key] is not None}
         echo(json.dumps({"out": str(out), **found, "epochs": count}))
     else:
-        mean = "" if ccc is None else f", CCC {ccc:.3f}"
-        echo(
-            f"{out}: {ua:.1f} % UA{mean} on held-out speakers, {count} {'penalties' if encoder else 'epochs'}"
-        )
+        scores = [*([] if ua is None else [f"{ua:.1f} % UA"]), *([] if ccc is None else [f"CCC {ccc:.3f}"])]
+        of = "penalties" if encoder else "epochs"
+        echo(f"{out}: {', '.join(scores)} on held-out speakers, {count} {of}")

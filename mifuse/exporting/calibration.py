@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache, Samples, duration
-from mifuse.clips.dimensions import known_dimensions
+from mifuse.clips.dimensions import has_dimensions, known_dimensions
 from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Clip, Manifest, read_manifest
 from mifuse.errors import AudioError
@@ -53,8 +53,8 @@ def predicted_classes(model: Student | HubClassifier, clips: Sequence[Samples]) 
     from mifuse_export.onnx import frozen
     from mifuse_export.parity import probabilities, torch_predict
 
-    if not clips:
-        return np.zeros(0, np.int64)
+    if not clips or not model.labels:
+        return np.zeros(len(clips), np.int64)
     answers = probabilities(torch_predict(frozen(model)), clips)
     return np.asarray(answers[:, : len(model.labels)].argmax(axis=1))
 
@@ -114,12 +114,20 @@ def labelled_probe(
     """Labelled clips that judge int8, with the dimensions that their columns have; None: there are none."""
     from mifuse_export import Probe
 
-    clips = probe_clips(manifest, naming)
+    clips = probe_clips(manifest, naming) if naming.labels else _numbered(manifest, ranges)
     if not clips:
         return None
-    classes = [(naming.labels or ()).index(str(clip.label)) for clip in clips]
     values = known_dimensions(clips, ranges, manifest.path)
+    if not naming.labels:
+        return Probe(read_clips(clips, cache, bar), values=values)
+    classes = [naming.labels.index(str(clip.label)) for clip in clips]
     return Probe(read_clips(clips, cache, bar), np.array(classes, dtype=np.int64), values)
+
+
+def _numbered(manifest: Manifest, ranges: Ranges, count: int = PROBE_CLIPS) -> list[Clip]:
+    """Up to `count` clips off the adapt split that have a number: they judge a model of dimensions alone."""
+    clips = [clip for clip in manifest.clips if clip.split != "adapt" and has_dimensions([clip], ranges)]
+    return _spread(clips, count)
 
 
 def read_clips(clips: Sequence[Clip], cache: AudioCache, bar: Bar) -> list[Samples]:

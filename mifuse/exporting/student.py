@@ -115,7 +115,7 @@ def _candidates(
         estimate,
         clips=samples,
         labels=model.labels,
-        dimensions=tuple(model.dimensions),
+        dimensions=model.dimensions,
         sample_rate=SAMPLE_RATE,
         window=config.window,
     )

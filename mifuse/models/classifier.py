@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from mifuse.models.dimensions import DimensionTargets
 from mifuse.models.features import Features
 from mifuse.models.head import fit_linear, middle_weights
 from mifuse.models.hub import HubClassifier, one_thread
+from mifuse.models.learning import classes_of, held_out, label_set, names, to_learn
 from mifuse.models.student import Student
 from mifuse.models.training import FitConfig, Trainer, mc_dropout_draws, predict_all
 from mifuse.runs.concordance import mean_ccc
@@ -65,7 +65,7 @@ class Trained:
 
     model: Student | HubClassifier
     history: list[dict[str, float]]
-    validation_ua: float  # %, on speakers that it was not trained on
+    validation_ua: float | None  # %, on speakers that it was not trained on; None: it says no emotions
     validation_ccc: float | None = None  # mean of the dimensions, likewise; None: there are none
 
 
@@ -84,7 +84,8 @@ def train_classifier(
 
     Args:
         clips: labelled clips; unlabelled ones are left out.
-        labels: the set, in the order of the probabilities; None: the labels of the clips.
+        labels: the set, in the order of the probabilities; None: the labels of the clips. With dimensions
+            none, or empty: dimensions alone are learnt, from the clips that have numbers.
         dimensions: columns of the clips that a student learns beside the labels, each with its range.
         cache: of decoded audio and of what is computed of it; None: the one of this machine.
         encoder: name or folder of a `transformers` encoder that gets a head; None trains a student.
@@ -95,9 +96,9 @@ def train_classifier(
         MifuseError: the encoder cannot be used, or dimensions that are no numbers within their range.
     """
     config, cache = config or TrainConfig(), cache or AudioCache()
-    clips = [clip for clip in clips if clip.label is not None]
-    labels = _label_set(clips, labels)
-    held_out = _held_out(clips, config.validation, seed)
+    clips = to_learn(clips, labels, dimensions or {})
+    labels = label_set(clips, labels)
+    held = held_out(clips, config.validation, seed)
     torch.manual_seed(seed)
     if encoder is not None:
         if dimensions:
@@ -107,12 +108,11 @@ def train_classifier(
         return _trained_head(
             HubClassifier(encoder, labels, config.dropout), clips, cache, seed=seed, progress=progress
         )
-    train = [clip for clip, held in zip(clips, held_out, strict=True) if not held]
-    valid = [clip for clip, held in zip(clips, held_out, strict=True) if held]
-    truth, valid_truth = (np.array([labels.index(str(c.label)) for c in part]) for part in (train, valid))
+    train = [clip for clip, out in zip(clips, held, strict=True) if not out]
+    valid = [clip for clip, out in zip(clips, held, strict=True) if out]
     student = Student(labels, config.size, config.dropout, dimensions or ())
     return _trained_student(
-        *(student, (train, valid), (truth, valid_truth)),
+        *(student, (train, valid)),
         cache=cache,
         config=config,
         seed=seed,
@@ -135,7 +135,7 @@ def _trained_head(
     hub.model.layer_weights.data = middle_weights(len(hub.model.layer_weights))
     with one_thread():
         head = fit_linear(
-            *(hub.pooled(embeddings), truth, embeddings.speakers, _names(clips)),
+            *(hub.pooled(embeddings), truth, embeddings.speakers, names(clips)),
             classes=len(hub.labels),
             seed=seed,
             progress=progress,
@@ -147,15 +147,15 @@ def _trained_head(
 def _trained_student(
     student: Student,
     clips: tuple[Sequence[Clip], Sequence[Clip]],
-    truth: tuple[NDArray[np.int64], NDArray[np.int64]],
     *,
     cache: AudioCache,
     config: TrainConfig,
     seed: int,
     progress: Callable[[dict[str, float]], object],
 ) -> Trained:
-    """A student fitted to clips and their classes; the second part of both is held out."""
+    """A student fitted to clips as they are labelled; the second part of them is held out."""
     classes = len(student.labels)
+    truth, valid_truth = (classes_of(part, student.labels) for part in clips)
     values, valid_values = (dimension_values(part, student.dimensions, "the clips") for part in clips)
     empty = [name for v, name in enumerate(student.dimensions) if not np.isfinite(values[:, v]).any()]
     if empty:
@@ -168,32 +168,12 @@ def _trained_student(
 
     def scores() -> dict[str, float]:
         answers = predict_all(fit.average, features)
-        found = {"validation_ua": ua(truth[1], answers[:, :classes])}
+        found = {"validation_ua": ua(valid_truth, answers[:, :classes])} if classes else {}
         return found | ({"validation_ccc": mean_ccc(valid_values, answers[:, classes:])} if taught else {})
 
-    best = _fit_best(fit, truth[0], scores, config.patience, progress)
-    return Trained(fit.average.cpu(), fit.history, **best)
-
-
-def _label_set(clips: Sequence[Clip], labels: Sequence[str] | None) -> Sequence[str]:
-    """The labels of a classifier that learns from the clips: those wanted, or those that occur.
-
-    Raises:
-        TrainingError: the clips do not go with them, or have one class alone.
-    """
-    found = Counter(str(clip.label) for clip in clips)
-    if len(found) < 2:
-        raise TrainingError(
-            f"{len(clips)} labelled clips of {len(found)} classes: a classifier needs at least two"
-        )
-    labels = labels or Naming().set_of(found, "the labelled clips")
-    if strange := [label for label in found if label not in labels]:
-        raise TrainingError(
-            f"{found[strange[0]]} clips are labelled {strange[0]!r}: the labels are {', '.join(labels)}"
-        )
-    if absent := [label for label in labels if label not in found]:
-        _LOGGER.warning("no clip is labelled %s: the classifier cannot learn that", ", ".join(absent))
-    return labels
+    targets = np.eye(classes)[truth] if classes else np.empty((len(truth), 0))
+    best = _fit_best(fit, targets, scores, config.patience, progress)
+    return Trained(fit.average.cpu(), fit.history, best.get("validation_ua"), best.get("validation_ccc"))
 
 
 def ua(truth: NDArray[np.int64], probs: Array) -> float:
@@ -203,24 +183,23 @@ def ua(truth: NDArray[np.int64], probs: Array) -> float:
 
 def _fit_best(
     fit: Trainer,
-    truth: NDArray[np.int64],
+    targets: Array,
     scores: Callable[[], dict[str, float]],
     patience: int,
     progress: Callable[[dict[str, float]], object],
 ) -> dict[str, float]:
-    """Fit until the scores of `fit.average` no longer rise; leave the best one there and return its scores.
+    """Fit targets (N, C) until the scores of `fit.average` no longer rise; leave the best there, return them.
 
     A UA of 60 % counts as much as a CCC of .6.
     """
     best, best_scores, best_sum, waited = fit.average.state_dict(), {}, -math.inf, 0
-    targets = np.eye(len(fit.student.labels))[truth]
     while fit.epoch < fit.epochs and waited < patience:
         record = fit.run_epoch(targets)
         # One process decides for all: averages differ a little, and all must stop at the same epoch.
         found = on_main_process(scores)
         record |= found
         waited += 1
-        total = found["validation_ua"] / 100 + found.get("validation_ccc", 0.0)
+        total = found.get("validation_ua", 0.0) / 100 + found.get("validation_ccc", 0.0)
         if total > best_sum:
             best_scores, best_sum, waited = found, total, 0
             best = {k: v.clone() for k, v in fit.average.state_dict().items()}
@@ -254,9 +233,11 @@ def train_manifest(
     started = time.perf_counter()
     config = config or TrainConfig()
     cache = cache or AudioCache()
-    labelled = [clip for clip in read_manifest(manifest, naming).clips if clip.label]
-    dimension_values(labelled, dimensions or {}, manifest)  # before minutes of work
-    clips = spoken(labelled, cache)
+    # Where no label is wanted, rows may be labelled with anything.
+    rows = read_manifest(manifest, None if naming.labels == () else naming).clips
+    clips = to_learn(rows, naming.labels, dimensions or {})
+    dimension_values(clips, dimensions or {}, manifest)  # before minutes of work
+    clips = [*spoken(clips, cache)]
     with open_run(out, force=force) as partial:
         trained = train_classifier(
             *(clips, cache),
@@ -280,24 +261,6 @@ def train_manifest(
         }
         close_run(partial, out, trained.model, record)
     return record
-
-
-def _names(clips: Sequence[Clip]) -> list[str]:
-    """Whose each clip is; one without a speaker is of a speaker of its own."""
-    return [clip.speaker or clip.name for clip in clips]
-
-
-def _held_out(clips: Sequence[Clip], share: float, seed: int) -> list[bool]:
-    """Which clips belong to the held-out speakers."""
-    names = _names(clips)
-    speakers = sorted(set(names))
-    if len(speakers) < 2:
-        raise TrainingError(
-            f"all clips are of one speaker ({speakers[0]}): early stopping needs a second one to listen to"
-        )
-    count = min(max(1, round(share * len(speakers))), len(speakers) - 1)
-    held = set(np.random.default_rng(seed).choice(speakers, count, replace=False).tolist())
-    return [name in held for name in names]
 
 
 def load_model(path: str | Path, labels: Sequence[str] | None = None) -> Student | HubClassifier:

@@ -72,7 +72,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
     """Emotion classifier for the device.
 
     Args:
-        labels: emotions, in the order of the probabilities.
+        labels: emotions, in the order of the probabilities; empty where it says dimensions alone.
         size: `xs`, `s`, `m`, or a width as `w6`.
         dropout: share of the embedding dropped in training and in MC-dropout draws; 0 is off.
         dimensions: such as arousal, name -> lowest and highest value; the student itself counts from 0 to 1.
@@ -108,7 +108,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
         values = 2 * channels[-1] * bins + 2 * N_MELS
         self.norm = SpeakerNorm(values, spectrum=2 * N_MELS)
         self.head = nn.Linear(values, len(self.labels) + len(self.dimensions))
-        self.prosody = ProsodyHead(len(self.labels)) if prosody else None
+        self.prosody = ProsodyHead(len(self.labels)) if prosody and self.labels else None
         # Weights of other strides have the same shapes, so a checkpoint says which ones it was fitted with.
         self.register_buffer("strides", torch.tensor(STRIDES))
         self.register_load_state_dict_pre_hook(_same_strides)  # type: ignore[no-untyped-call]
@@ -150,7 +150,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
     def forward(self, samples: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Probabilities (batch, C) of float32 samples (batch, n) at 16 kHz in [-1, 1].
 
-        With dimensions also these, from 0 to 1, (batch, V).
+        With dimensions also these, from 0 to 1, (batch, V); without emotions these alone.
         """
         if self.prosody is None:
             return answered(self.logits(*self.features(samples)), len(self.labels))
@@ -218,7 +218,9 @@ def same_shapes(a: nn.Module, b: nn.Module) -> bool:
 
 
 def answered(scores: Tensor, classes: int) -> Tensor | tuple[Tensor, Tensor]:
-    """Scores (…, C + V) -> probabilities (…, C), and dimensions (…, V), if there are any, from 0 to 1."""
+    """Scores (…, C + V) -> probabilities (…, C), and dimensions (…, V) from 0 to 1, or what there is."""
+    if not classes:
+        return torch.sigmoid(scores)
     probs = torch.softmax(scores[..., :classes], dim=-1)
     return (probs, torch.sigmoid(scores[..., classes:])) if scores.shape[-1] > classes else probs
 
@@ -232,6 +234,8 @@ def checked_ranges(
         MifuseError: a name or a range that is none, or a name that is a label, too.
     """
     problem = next(problems(ranges), None)
+    if not labels and not ranges:
+        problem = "neither emotions nor dimensions: a model says at least two emotions, or one dimension"
     if both := sorted(set(ranges) & set(labels)):
         problem = f"{both[0]!r} is a label and a dimension: rename one"
     if problem:

@@ -152,11 +152,12 @@ class Trainer:
             loading += time.perf_counter() - before
             terms, scores = self._train_step(index, logmel, loss)
             clips += len(index)
-            predicted += torch.bincount(scores.argmax(1), minlength=labels.shape[1]).cpu()
+            if len(predicted):
+                predicted += torch.bincount(scores.argmax(1), minlength=len(predicted)).cpu()
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / count
         seconds = time.perf_counter() - started
-        share = predicted / predicted.sum()
+        share = predicted / predicted.sum()  # of no emotions it is empty, and their entropy 0
         record = {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -239,7 +240,8 @@ class Trainer:
             values = values and (_mixed(values[0], mixture), values[1] * values[1][partners])
         view = self.view(index, logmel, mixture)
         target = target.to(view[0])
-        target = target * (1 - config.label_smoothing) + config.label_smoothing / target.shape[1]
+        uniform = 1 / max(1, target.shape[1])
+        target = target * (1 - config.label_smoothing) + config.label_smoothing * uniform
         with self.accelerator.autocast():
             scores = self.model(*view).float()
         log_probs = F.log_softmax(scores[:, : target.shape[1]], dim=1)
@@ -293,7 +295,7 @@ class Trainer:
 
     def _check_collapse(self, share: Tensor) -> None:
         recent = [record["entropy"] for record in self.history[-3:]]
-        if len(recent) == 3 and max(recent) < self.config.collapse:
+        if len(share) and len(recent) == 3 and max(recent) < self.config.collapse:
             top = self.student.labels[int(share.argmax())]
             raise TrainingError(
                 f"the student collapsed: {100 * share.max():.0f} % of its predictions are {top!r}; "
@@ -333,7 +335,12 @@ def _cpu_has_bf16() -> bool:
 
 
 def _odds(labels: Array, balance: float) -> Array:
-    """How often each clip is drawn, (N,); balance 0: clips equally often, 1: classes equally often."""
+    """How often each clip is drawn, (N,); balance 0: clips equally often, 1: classes equally often.
+
+    Without emotions all alike.
+    """
+    if not labels.shape[1]:
+        return np.ones(len(labels))
     return np.asarray((labels / np.maximum(labels.mean(0), 1e-3)).sum(1) ** balance)
 
 

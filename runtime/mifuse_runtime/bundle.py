@@ -18,7 +18,7 @@ MAX_JSON = 1 << 20  # bytes: a bundle.json holds a few kB; anything near this is
 MAX_FILE = 1 << 29  # bytes: the largest student has 4 MB, a base model of transformers in float 380
 MAX_NAMES = 1000  # labels, files
 EMBEDDING = "embedding"  # last output of a graph with a head for known speakers: float32 (batch, D)
-DIMENSIONS = "dimensions"  # second output of a graph with dimensions: float32 (batch, V), from 0 to 1
+DIMENSIONS = "dimensions"  # output behind the probabilities, or the first: float32 (batch, V), from 0 to 1
 SPEECH = "speech"  # of a gated bundle's whole graphs, before an embedding: float32 (batch, frames), log odds
 POWER = "power"  # input of a body: float32 (batch, frames, mels)
 _REQUIRED = ("schema", "labels", "sample_rate", "window", "input", "output", "default", "models", "files")
@@ -46,7 +46,7 @@ class Bundle:
     sample_rate: int = 16_000  # Hz
     window: float = 3.0  # seconds: what a stream looks at
     input: str = "samples"  # float32 (batch, samples)
-    output: str = "probs"  # float32 (batch, len(labels))
+    output: str = "probs"  # float32 (batch, len(labels)); without labels `DIMENSIONS`
     dimensions: Mapping[str, tuple[float, float]] = field(
         default_factory=dict
     )  # beside the emotions, such as arousal, each with its range
@@ -70,7 +70,7 @@ class Bundle:
         found = self.provenance.get("shares")
         if not isinstance(found, Mapping) or not all(isinstance(found.get(n), float) for n in self.labels):
             return None
-        return {name: found[name] for name in self.labels}
+        return {name: found[name] for name in self.labels} or None
 
     @property
     def demo(self) -> bool:
@@ -82,7 +82,8 @@ class Bundle:
         content: dict[str, Any] = {"schema": SCHEMA}
         content |= {f.name: getattr(self, f.name) for f in fields(self)}
         content["input"] = {"name": self.input, "dtype": "float32", "shape": ["batch", "samples"]}
-        content["output"] = {"name": self.output, "dtype": "float32", "shape": ["batch", len(self.labels)]}
+        size = len(self.labels or self.dimensions)
+        content["output"] = {"name": self.output, "dtype": "float32", "shape": ["batch", size]}
         content |= {"stream": asdict(self.stream), "frontend": asdict(self.frontend)}
         if not self.bodies:  # as runtimes that know none read it
             del content["bodies"], content["frontend"]
@@ -134,8 +135,11 @@ class Bundle:
             # Names go to terminals: no control characters.
             if not isinstance(name, str) or not name.isprintable():
                 yield f"{name!r} is not a name"
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels) or "" in self.labels:
+        few = len(self.labels) < 2 and not (self.dimensions and not self.labels)
+        if few or len(set(self.labels)) != len(self.labels) or "" in self.labels:
             yield f"labels are {list(self.labels)}, two or more different names expected"
+        if (self.output == DIMENSIONS) != (not self.labels):
+            yield f"the output is {self.output!r} of {len(self.labels)} labels"
         if len(self.labels) > MAX_NAMES or len(self.files) > MAX_NAMES:
             yield f"{len(self.labels)} labels and {len(self.files)} files, {MAX_NAMES} at most expected"
         if both := sorted(set(self.labels) & set(self.dimensions)):

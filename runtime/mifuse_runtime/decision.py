@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, Settings
+from mifuse_runtime.settings import NO_SPEECH, NOT_SURE, SPOKEN, Settings
 
 Shares = NDArray[np.float64]
 
@@ -23,6 +23,7 @@ class Prediction:
     from the smoothed scores and changes only on a clear lead. `confidence` is the largest of the scores,
     smoothed in a stream; `speech` is the share of the audio that is speech. `dimensions` are such as arousal,
     each in its own range; there are none without speech, and none of a model that says emotions alone.
+    A model that says dimensions alone has no scores, and of speech the label and state "speech".
     `demo` is true of a bundle that was trained on synthetic speech: it says nothing about real voices.
     """
 
@@ -74,11 +75,13 @@ class Decider:
         """The prediction from the answer (C + V,) to the audio from `start` to `end`; None: no speech."""
         if answer is None:
             self.reset()
-            equal = dict.fromkeys(self._labels, 1 / len(self._labels))
+            equal = {label: 1 / len(self._labels) for label in self._labels}
             return Prediction(NO_SPEECH, equal, start, end, NO_SPEECH, 0.0, speech, {}, self._demo)
         probs = answer[: self._classes]
         numbers = zip(answer[self._classes :].tolist(), self._ranges.items(), strict=True)
         dimensions = {name: low + share * (high - low) for share, (name, (low, high)) in numbers}
+        if not self._labels:
+            return Prediction(SPOKEN, {}, start, end, SPOKEN, 0.0, speech, dimensions, self._demo)
         probs = probs if self._odds is None else probs * self._odds
         # Lists: on a handful of numbers NumPy takes three times as long.
         values: list[float] = (probs @ self._view.matrix if self._view else probs).tolist()

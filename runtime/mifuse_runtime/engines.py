@@ -155,7 +155,8 @@ def start(
         file, front = bundle.model(name, precision), None
         if body and (cut := bundle.body(name, precision)):
             file, front = cut, MelPower(bundle.frontend, bundle.sample_rate)
-        said = {DIMENSIONS: bundle.dimensions, SPEECH: bundle.gated and not front, EMBEDDING: bundle.speaker}
+        beside = bundle.labels and bundle.dimensions
+        said = {DIMENSIONS: beside, SPEECH: bundle.gated and not front, EMBEDDING: bundle.speaker}
         outputs = (bundle.output, *(name for name, there in said.items() if there))
         graph = Graph(folder / file, POWER if front else bundle.input, outputs, front, bundle.sample_rate)
         contents = [read(folder, bundle, part) for part in files(name, file)]

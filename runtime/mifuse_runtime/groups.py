@@ -22,6 +22,7 @@ def subset(labels: Sequence[str], wanted: Sequence[str]) -> tuple[tuple[str, ...
     >>> subset(("angry", "happy", "sad"), ("sad", "angry"))[0]
     ('angry', 'sad')
     """
+    _check_labels(labels)
     unknown = [name for name in wanted if name not in labels]
     if unknown:
         raise MifuseError(f"there is no emotion {str(unknown[0])!r} here: they are {', '.join(labels)}")
@@ -42,6 +43,7 @@ def grouping(labels: Sequence[str], groups: Mapping[str, Sequence[str]]) -> tupl
     >>> grouping(("angry", "happy", "sad"), {"negative": ("angry", "sad")})[0]
     ('negative', 'happy')
     """
+    _check_labels(labels)
     place: dict[str, str] = {}
     for name, members in groups.items():
         for member in members:
@@ -61,6 +63,11 @@ def grouping(labels: Sequence[str], groups: Mapping[str, Sequence[str]]) -> tupl
     for i, label in enumerate(labels):
         matrix[i, names.index(place.get(label, label))] = 1.0
     return names, matrix
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    if not labels:
+        raise MifuseError("this model says dimensions alone: it has no emotions to choose from")
 
 
 def parse_groups(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

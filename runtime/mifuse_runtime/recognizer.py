@@ -121,11 +121,14 @@ class Recognizer:
     def _card(self) -> str:
         engine, threads, precision = self._started
         what = f"{precision or self.bundle.default} on {engine}, threads={threads}"
-        return f"{self._folder}: {', '.join(self.labels)}; {what}"
+        return f"{self._folder}: {', '.join(self.labels or self.dimensions)}; {what}"
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The emotions, in the order of the model's output; of a subset or groups, theirs."""
+        """The emotions, in the order of the model's output; of a subset or groups, theirs.
+
+        There are none of a model that says dimensions alone.
+        """
         return self._view.labels if self._view else self.bundle.labels
 
     @property
@@ -357,7 +360,8 @@ class Recognizer:
         )
         for row in found.tolist() if fits else [[]]:  # lists: NumPy takes three times as long on a row
             fits = all(0 <= value < 1 + SUM_TOLERANCE for value in row)
-            if not (fits and abs(sum(row[: len(self.bundle.labels)]) - 1) < SUM_TOLERANCE):
+            total = sum(row[: len(self.bundle.labels)]) if self.bundle.labels else 1
+            if not (fits and abs(total - 1) < SUM_TOLERANCE):
                 what = "probabilities, or beside them not numbers from 0 to 1"
                 raise BundleError(f"{self._card}: the model's answer is not {what}; export the bundle again")
         return np.concatenate([found, *beside], axis=1) if beside else found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 NO_SPEECH = "no speech"  # label and state while nobody speaks
 NOT_SURE = "not sure"  # state while no emotion is likely enough
+SPOKEN = "speech"  # label and state of speech where a model says dimensions alone
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ def complete(labels: Sequence[str], shares: Mapping[str, float]) -> NDArray[np.f
     >>> complete(("angry", "happy", "neutral", "sad"), {"neutral": 0.7}).round(3).tolist()
     [0.1, 0.1, 0.7, 0.1]
     """
+    if not labels:
+        raise MifuseError("this model says dimensions alone: leave out the shares of emotions")
     unknown = [name for name in shares if name not in labels]
     if unknown:
         raise MifuseError(f"shares name {unknown[0]!r}: the emotions are {', '.join(labels)}")

@@ -41,8 +41,9 @@ class Speaker:
         self._head, self._student, self._mels = head, student, mels
         self.learning = True
         self.clips = 0
-        self._counts = np.zeros(classes)  # clips of each emotion
-        self._sums = self._squares = np.zeros((classes, head.shape[1] - 1))
+        self._classes, groups = classes, max(1, classes)  # without emotions all clips are of one kind
+        self._counts = np.zeros(groups)  # clips of each emotion
+        self._sums = self._squares = np.zeros((groups, head.shape[1] - 1))
 
     def __repr__(self) -> str:
         return f"<Speaker {self.clips} clips>"
@@ -64,9 +65,8 @@ class Speaker:
                 f"the head for speakers takes {self._sums.shape[1]} values, the model gives {values.size}: "
                 "export the bundle again"
             )
-        classes = len(self._counts)
-        known = unknown.astype(np.float64)
-        shares = known[:classes]
+        known, classes = unknown.astype(np.float64), self._classes
+        shares = known[:classes] if classes else np.ones(1)
         if self.learning and learn:
             self.clips += 1
             self._counts = self._counts + shares
@@ -80,7 +80,7 @@ class Speaker:
         variance = np.maximum(weights @ self._squares - mean**2, 0)
         z = (values - mean) / np.sqrt(variance + EPS)
         scores = self._head[:, :-1] @ z + self._head[:, -1]
-        odds = np.exp(scores[:classes] - scores[:classes].max())
+        odds = np.exp(scores[:classes] - scores[:classes].max(initial=-np.inf))
         return np.concatenate([odds / odds.sum(), 0.5 + 0.5 * np.tanh(scores[classes:] / 2)])
 
     def save(self, path: str | Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mifuse_runtime.audio import Floats
 from mifuse_runtime.decision import Prediction
-from mifuse_runtime.settings import NO_SPEECH, Settings
+from mifuse_runtime.settings import NO_SPEECH, SPOKEN, Settings
 from mifuse_runtime.vad import FRAME, framed, speech_frames
 
 if TYPE_CHECKING:
@@ -57,15 +57,16 @@ class Timeline:
         """The segments as one prediction: scores, dimensions weighted by time, the state of most of it."""
         names = tuple(labels)
         if not self.segments:
-            equal = dict.fromkeys(names, 1 / len(names))
+            equal = {name: 1 / len(names) for name in names}
             return Prediction(NO_SPEECH, equal, 0.0, self.duration, NO_SPEECH, 0.0, 0.0, demo=self.demo)
         weights = np.array([segment.end - segment.start for segment in self.segments])
         rows = np.array([[segment.scores[name] for name in names] for segment in self.segments])
         mean = weights @ rows / weights.sum()
         scores = dict(zip(names, mean.tolist(), strict=True))
         state, share = next(iter(self.shares)), min(1.0, self.speech / self.duration)
+        label = names[int(mean.argmax())] if names else SPOKEN
         return Prediction(
-            *(names[int(mean.argmax())], scores, 0.0, self.duration, state, float(mean.max()), share),
+            *(label, scores, 0.0, self.duration, state, float(mean.max(initial=0.0)), share),
             dimensions=self.dimensions,
             demo=self.demo,
         )

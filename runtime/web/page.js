@@ -53,11 +53,11 @@ async function regroup() {
   const names = parts.filter((part) => !part.includes("=")).map((part) => part.trim());
   const groups = parseGroups(parts.filter((part) => part.includes("=")));
   const chosen = names.length ? loaded.subset([...new Set([...names, ...Object.values(groups).flat()])]) : loaded;
-  const grouped = chosen.grouped(groups);
+  const grouped = parts.length ? chosen.grouped(groups) : chosen;
   await stop();
   recognizer = grouped;
   clear();
-  say(`Shown: ${recognizer.labels.join(", ")}.`);
+  say(`Shown: ${shown().join(", ")}.`);
   if (last) await recognise(last);
 }
 

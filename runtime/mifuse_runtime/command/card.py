@@ -36,7 +36,8 @@ def info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say(json.dumps(json.loads(bundle.to_json())))
         return 0
-    say(f"{arguments.bundle}: {', '.join(bundle.labels)}; all {len(bundle.files)} files are as exported")
+    said = ", ".join(bundle.labels or bundle.dimensions)
+    say(f"{arguments.bundle}: {said}; all {len(bundle.files)} files are as exported")
     if bundle.demo:
         say(f"  demo      {DEMO}")
     say(f"  input     {bundle.sample_rate} Hz mono, streams look at {bundle.window:g} s")

@@ -49,7 +49,8 @@ def write(found: Found, form: str | None, recognizer: Recognizer, *, whole: bool
         for row in segments:
             say("")
             say(f"{_clock(row.start)} --> {_clock(row.end)}")
-            say(f"<v {_voice(found.channel)}>{row.state} {row.confidence:.2f}")
+            what = f"{row.state} {row.confidence:.2f}" if row.scores else scored(row)
+            say(f"<v {_voice(found.channel)}>{what}")
     else:
         _text(found, whole=whole)
 
@@ -64,7 +65,8 @@ def _text(found: Found, *, whole: bool) -> None:
     what = f"{shares} of {answer.speech:.1f} s of speech" if shares else "no speech"
     say(f"{where}: {what} in {answer.duration:.1f} s")
     for row in answer.segments if whole else ():
-        say(f"  {row.start:8.2f} {row.end:8.2f} s  {row.state}; {scored(row)}")
+        state = f"{row.state}; " if row.scores else ""
+        say(f"  {row.start:8.2f} {row.end:8.2f} s  {state}{scored(row)}")
 
 
 def _nothing(answer: Prediction | Timeline, recognizer: Recognizer) -> Prediction:

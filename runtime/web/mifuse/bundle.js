@@ -76,7 +76,8 @@ function* problems(content) {
     if (!isObject(content[key] ?? {})) yield `${key} is not a JSON object`;
   }
   const named = Array.isArray(labels) && labels.every((label) => typeof label === "string" && label);
-  if (!named || labels.length < 2 || labels.length > MAX_NAMES || new Set(labels).size !== labels.length) {
+  const alone = named && !labels.length && Object.keys(content.dimensions ?? {}).length > 0; // dimensions
+  if (!named || (labels.length < 2 && !alone) || labels.length > MAX_NAMES || new Set(labels).size !== labels.length) {
     yield `labels are ${JSON.stringify(labels)}, two or more different names expected`;
   }
   if (labels.includes(NO_SPEECH) || labels.includes(NOT_SURE)) {

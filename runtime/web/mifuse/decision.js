@@ -2,13 +2,14 @@
 
 export const NO_SPEECH = "no speech"; // label and state while nobody speaks
 export const NOT_SURE = "not sure"; // state while no emotion is likely enough
+const SPOKEN = "speech"; // label and state of speech where a model says dimensions alone
 
 /**
  * An emotion and when. `label` is what this audio alone says; `state` is what an app shows.
  *
  * @typedef {object} Prediction
- * @property {string} label an emotion, or in a stream "no speech"
- * @property {Record<string, number>} scores label -> probability, sums to 1
+ * @property {string} label an emotion, or "no speech"; of a model that says dimensions alone "speech"
+ * @property {Record<string, number>} scores label -> probability, sums to 1; empty without emotions
  * @property {number} start seconds
  * @property {number} end seconds
  * @property {string} state an emotion, "not sure" or "no speech"; in a stream it changes only on a clear lead
@@ -57,6 +58,9 @@ export class Decider {
     }
     for (const [i, [name, [low, high]]] of this.#ranges.entries()) {
       rest.dimensions[name] = low + answer[this.#classes + i] * (high - low);
+    }
+    if (!labels.length) {
+      return { label: SPOKEN, scores: {}, start, end, state: SPOKEN, confidence: 0, ...rest };
     }
     const add = (values) => values.reduce((total, value) => total + value, 0);
     const sums = members.map((parts) => add(parts.map((i) => answer[i])));

@@ -15,6 +15,7 @@ export const whole = (labels) => ({ labels, members: labels.map((_, i) => [i]) }
 
 /** Two or more emotions alone. @returns {View} */
 export function subset(view, wanted) {
+  check(view);
   for (const name of wanted) {
     if (!view.labels.includes(name)) {
       throw new MifuseError(`there is no emotion '${name}' here: they are ${view.labels.join(", ")}`);
@@ -29,6 +30,7 @@ export function subset(view, wanted) {
 
 /** Several emotions as one, as in `{ negative: ["angry", "sad"] }`; those of no group stay. @returns {View} */
 export function grouping(view, groups) {
+  check(view);
   const place = new Map();
   for (const [name, members] of Object.entries(groups)) {
     for (const member of members) {
@@ -49,6 +51,10 @@ export function grouping(view, groups) {
   const labels = [...new Set(shown)];
   if (labels.length < 2) throw new MifuseError(`one group, '${labels[0]}', of all emotions: leave some out of it`);
   return { labels, members: labels.map((name) => view.members.filter((_, i) => shown[i] === name).flat()) };
+}
+
+function check(view) {
+  if (!view.labels.length) throw new MifuseError("this model says dimensions alone: it has no emotions to choose from");
 }
 
 /** Groups as people write them: `negative=angry+sad`, one text each. @returns {Record<string, string[]>} */

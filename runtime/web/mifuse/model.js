@@ -64,7 +64,8 @@ export class Model {
     }
     const tensor = new this.#ort.Tensor("float32", samples, [1, samples.length]);
     const found = await this.#session.run({ [input.name]: tensor });
-    const [probs, values] = [found[output.name].data, found[DIMENSIONS]?.data ?? []];
+    const probs = labels.length ? found[output.name].data : []; // else it says dimensions alone
+    const values = found[DIMENSIONS]?.data ?? [];
     const answer = [...probs, ...values];
     const complete = probs.length === labels.length && values.length === Object.keys(dimensions).length;
     if (!complete || !answer.every(Number.isFinite)) {

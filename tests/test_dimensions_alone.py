@@ -1,0 +1,144 @@
+"""Dimensions without emotions, from a manifest of numbers to the device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner
+
+from mifuse.cli import main
+from mifuse.models.classifier import load_model
+from mifuse.models.student import Student
+from mifuse_runtime import MifuseError, Recognizer
+from mifuse_runtime.__main__ import main as runtime
+from tests.dimensions import RANGES, write_clips
+
+TARGETS = ("--targets", "valence,arousal", "--range", "arousal=1:7", "--range", "valence=-1:1")
+QUICK = ("--size", "xs", "--set", "fit.steps=10", "--set", "fit.steps_per_epoch=5")
+
+
+def run(*words: object, code: int = 0) -> str:
+    done = CliRunner().invoke(main, [*map(str, words)])
+    assert done.exit_code == code, done.output
+    return done.stdout if code == 0 else done.output
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of numbers, without a column of labels."""
+    labelled = write_clips(tmp_path_factory.mktemp("clips"))
+    rows = [line.split(",") for line in labelled.read_text().splitlines()]
+    at = rows[0].index("label")
+    numbers = labelled.with_name("numbers.csv")
+    numbers.write_text("".join(",".join(row[:at] + row[at + 1 :]) + "\n" for row in rows))
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def student(manifest: Path) -> Path:
+    folder = manifest.parent / "student"
+    said = json.loads(run("train", manifest, "-o", folder, *TARGETS, *QUICK, "--json").splitlines()[-1])
+    assert -1 <= said["validation_ccc"] <= 1 and "validation_ua" not in said
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(manifest: Path, student: Path) -> Path:
+    folder = manifest.parent / "bundle"
+    run("export", student, "-o", folder, "--int8", "--calibration", manifest, "--max-drop", "20")
+    return folder
+
+
+def samples_of(manifest: Path, number: int = 0) -> np.ndarray:
+    return soundfile.read(manifest.parent / f"c{number:02}.wav", dtype="float32")[0]
+
+
+def test_a_checkpoint_has_no_emotions(student: Path, manifest: Path) -> None:
+    model = load_model(student)
+    assert isinstance(model, Student) and model.labels == () and model.dimensions == RANGES
+    values = model(torch.from_numpy(samples_of(manifest))[None])
+    assert values.shape == (1, 2) and 0 <= values.min() <= values.max() <= 1
+
+
+def test_labels_none_leaves_labels_out(manifest: Path, tmp_path: Path) -> None:
+    labelled = manifest.with_name("m.csv")
+    run("train", labelled, "-o", tmp_path / "s", "--labels", "none", *TARGETS, *QUICK)
+    assert load_model(tmp_path / "s").labels == ()
+    said = run("train", labelled, "-o", tmp_path / "t", "--labels", "none", code=1)
+    assert "--targets" in said and not (tmp_path / "t").exists()
+
+
+def test_the_device_says_numbers_alone(bundle: Path, student: Path, manifest: Path) -> None:
+    content = json.loads((bundle / "bundle.json").read_text())
+    assert content["labels"] == [] and content["output"]["name"] == "dimensions"
+    assert content["quality"]["int8"]["concordance"] > 0 and content["quality"]["fp32"]["ccc"] is not None
+    assert "# Dimensions from speech: arousal, valence" in (bundle / "README.md").read_text()
+    samples = samples_of(manifest)
+    with torch.no_grad():
+        values = load_model(student)(torch.from_numpy(samples)[None])
+    recognizer = Recognizer.load(bundle, precision="fp32")
+    found = recognizer.predict(samples, gate=False)
+    assert (found.label, found.state, found.scores) == ("speech", "speech", {})
+    assert found.dimensions["arousal"] == pytest.approx(1 + 6 * values[0, 0].item(), abs=0.2)  # trims silence
+    quiet = recognizer.predict(np.zeros(16_000, np.float32))
+    assert (quiet.label, quiet.scores, quiet.dimensions) == ("no speech", {}, {})
+    (together,) = recognizer.predict_batch([samples], gate=False)
+    assert together.dimensions == pytest.approx(found.dimensions)
+
+
+def test_streams_timelines_and_known_speakers(bundle: Path, manifest: Path) -> None:
+    recognizer = Recognizer.load(bundle, precision="fp32")
+    audio = np.concatenate([samples_of(manifest, i) for i in range(9)])
+    with recognizer.stream(window=2.0, hop=1.0) as stream:
+        states = {window.state for window in stream.feed(audio)}
+    assert states <= {"speech", "no speech"} and "speech" in states
+    timeline = recognizer.timeline(audio)
+    assert set(timeline.shares) == {"speech"}
+    said = timeline.to_dict(recognizer.labels)
+    assert said["label"] == "speech" and set(said["dimensions"]) == set(RANGES)
+    silence = recognizer.timeline(np.zeros(16_000, np.float32)).summary(recognizer.labels)
+    assert silence.label == "no speech"
+    speaker = recognizer.speaker()
+    known = [recognizer.predict(samples_of(manifest, i), speaker=speaker, gate=False) for i in range(9)]
+    assert (
+        speaker.clips == 9 and known[8].dimensions != recognizer.predict(samples_of(manifest, 8)).dimensions
+    )
+    assert all(1 <= one.dimensions["arousal"] <= 7 for one in known)
+
+
+def test_what_asks_for_emotions_is_refused(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recognizer = Recognizer.load(bundle)
+    with pytest.raises(MifuseError, match="dimensions alone"):
+        recognizer.subset(["angry", "sad"])
+    with pytest.raises(MifuseError, match="dimensions alone"):
+        recognizer.grouped({"bad": ["angry", "sad"]})
+    with pytest.raises(MifuseError, match="dimensions alone"):
+        Recognizer.load(bundle, shares={"sad": 0.5})
+
+
+def test_commands(bundle: Path, student: Path, manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for model in (bundle, student):
+        said = json.loads(run("evaluate", model, manifest, "--json"))
+        assert "ua" not in said and said["dimensions"]["arousal"]["n"] == 16
+    labelled = json.loads(run("evaluate", bundle, manifest.with_name("m.csv"), "--json"))
+    assert labelled["dimensions"] == said["dimensions"] or labelled["dimensions"]["arousal"]["n"] == 16
+    assert "arousal: CCC" in run("evaluate", bundle, manifest)
+    assert "ok" in run("verify", bundle, manifest, "--student", student, "--max-drop", "20")
+    clip = str(manifest.parent / "c00.wav")
+    for form in ((), ("--json",), ("--csv",), ("--vtt", "--timeline"), ("--rttm", "--timeline")):
+        assert runtime(["predict", str(bundle), clip, *form]) == 0
+        assert "speech" in capsys.readouterr().out
+    assert runtime(["info", str(bundle)]) == 0 and runtime(["verify", str(bundle)]) == 0
+    assert "arousal, from 1 to 7" in capsys.readouterr().out
+
+
+def test_a_model_of_nothing_is_refused() -> None:
+    from mifuse.errors import MifuseError as Refused
+
+    with pytest.raises(Refused, match="neither emotions nor dimensions"):
+        Student((), dimensions={})
