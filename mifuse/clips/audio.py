@@ -24,6 +24,7 @@ from mifuse.clips.keys import VERSIONS
 from mifuse.clips.manifest import Clip
 from mifuse.clips.wal import use_write_ahead_log
 from mifuse.errors import AudioError
+from mifuse.files import whole_file
 from mifuse_runtime.audio import Channel, Mixer, peak, trim_silence
 from mifuse_runtime.files import opened
 from mifuse_runtime.resample import PIECE
@@ -230,14 +231,10 @@ class AudioCache:
         file = self._file(digest)
         with self._writing():
             file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-            try:
-                content = io.BytesIO()
-                np.save(content, stored)
-                temporary.write_bytes(content.getvalue() + _mark(content.getvalue()))
-                temporary.replace(file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            content = io.BytesIO()
+            np.save(content, stored)
+            with whole_file(file) as partial:
+                partial.write_bytes(content.getvalue() + _mark(content.getvalue()))
         self._unscanned += stored.nbytes
         # Other processes write too: measuring again after a twentieth of the bound keeps the excess small.
         if self._unscanned > self.max_bytes / 20:

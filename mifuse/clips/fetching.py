@@ -12,6 +12,7 @@ from mifuse.clips.download import Tick, digests, download
 from mifuse.clips.sources import Source, on_request
 from mifuse.clips.unpacking import unpack
 from mifuse.errors import MifuseError
+from mifuse.files import whole_file
 
 NOTE = "fetched.json"
 RECORDINGS = "recordings"
@@ -83,6 +84,5 @@ def _note(source: Source, url: str, found: dict[str, Any], note: Path) -> None:
     """Terms and citation stay beside the recordings; so do size and hashes."""
     facts = {key: getattr(source, key) for key in ("name", "title", "licence", "page", "citation", "known")}
     facts |= {"url": url, **found, "fetched": datetime.now(timezone.utc).strftime("%Y-%m-%d")}
-    part = note.with_name(f".{note.name}.part")
-    part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(note)
+    with whole_file(note) as part:
+        part.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mifuse.clips.labels import LABELS, Naming
 from mifuse.errors import AudioError, ManifestError, MifuseError
+from mifuse.files import whole_file
 from mifuse_runtime.audio import channel_index
 from mifuse_runtime.shown import quoted, unquoted
 
@@ -203,18 +204,14 @@ def write_manifest(path: Path | str, clips: Iterable[Clip], empty: Sequence[str]
     # Before Python 3.13 the csv module leaves a bare carriage return unquoted and then cannot read it.
     odd = any("\r" in value for row in rows for value in (*row, *row.values()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             dialect = "unix" if odd else "excel"  # unix quotes everything
             writer = csv.DictWriter(file, columns, restval="", dialect=dialect, lineterminator="\n")
             writer.writeheader()
             writer.writerows({name: quoted(row[name]) for name in columns if name in row} for row in rows)
-        temporary.replace(path)
     except UnicodeEncodeError as error:
         raise ManifestError(f"{path}: {error.object!r} is not UTF-8: rename that file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _folder(manifest: Path) -> Path:

@@ -8,7 +8,6 @@ Killed, a run loses the piece that it was at.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.fingerprint import is_marked, mark
 from mifuse.clips.manifest import Clip
 from mifuse.errors import MifuseError
+from mifuse.files import whole_file
 
 T = TypeVar("T")
 
@@ -116,14 +116,9 @@ def table(
     """
 
     def write(part: Sequence[Clip], stem: Path) -> None:
-        partial = stem.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with partial.open("wb") as file:
-                np.save(file, compute(part))
-            partial.replace(stem.with_suffix(".npy"))
-            mark(stem, stem.with_suffix(".npy"))
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(stem.with_suffix(".npy")) as partial, partial.open("wb") as file:
+            np.save(file, compute(part))
+        mark(stem, stem.with_suffix(".npy"))
 
     pieces = in_shards(clips, cache, kind, key, read=_read, write=write)
     if sum(map(len, pieces)) != len(clips):

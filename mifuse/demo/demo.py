@@ -26,6 +26,7 @@ from mifuse.demo.synth import make_domain
 from mifuse.errors import DrawsError, MifuseError
 from mifuse.exporting.bench import Latency, bench, machine
 from mifuse.exporting.student import export_student
+from mifuse.files import whole_file
 from mifuse.fusion.recipes import AdaptConfig
 from mifuse.fusion.weighting import fuse
 from mifuse.models.classifier import TrainConfig, train_manifest
@@ -325,9 +326,8 @@ def _record(
         "versions": {"cpu": where.cpu, "cores": where.cores, **where.versions},
     }
     write_predictions(out / "predictions.csv", predictions)
-    temporary = out / ".run.json.part"
-    temporary.write_text(json.dumps(run, indent=2), encoding="utf-8")
-    temporary.replace(out / "run.json")
+    with whole_file(out / "run.json") as partial:
+        partial.write_text(json.dumps(run, indent=2), encoding="utf-8")
 
 
 def table_row(row: Row, lalm: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mifuse.clips.audio import AudioCache, Samples
 from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Manifest
+from mifuse.files import whole_file
 from mifuse.teachers.base import Source
 from mifuse.teachers.jsonl import json_line
 from mifuse.voices import prosody
@@ -100,7 +101,6 @@ def stand_in_lalm(
         for clip, row in zip(manifest.clips, verbalise(scores, rng), strict=True):
             probs = {label: round(float(p), 2) for label, p in zip(LABELS, row, strict=True)}
             lines.append(json_line(clip, Source(TEACHER), draw, probs))
-    temporary = out.with_name(f".{out.name}.part")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(out)
+    with whole_file(out) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
     return out

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mifuse.clips.labels import LABELS
 from mifuse.errors import MifuseError
+from mifuse.files import whole_file
 
 Array = NDArray[np.float64]
 
@@ -296,12 +297,10 @@ def make_domain(
             rows.append({"path": name, "label": label, "speaker": f"s{index:02d}", "split": split})
     columns = ["path", "label", "speaker"] + (["split"] if test_speakers else [])
     manifest = folder / "manifest.csv"
-    temporary = manifest.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(manifest) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(manifest)
     return manifest
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from mifuse.clips.keys import key
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined, in_shards, table
 from mifuse.errors import MifuseError
+from mifuse.files import whole_file
 from mifuse.models import frontend, prosody
 from mifuse.models.prosody import Prosody
 from mifuse.models.speaker_norm import speaker_ids
@@ -166,15 +166,9 @@ def _read(frames_file: Path, offsets_file: Path) -> tuple[NDArray[np.float16], N
 def _write(logmels: Iterable[NDArray[np.float16]], frames_file: Path, offsets_file: Path) -> None:
     """Both files appear whole; the offsets come last and say that the frames are there."""
     lengths = [0]
-    partial = frames_file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            for rows in logmels:
-                file.write(rows.tobytes())
-                lengths.append(len(rows))
-        partial.replace(frames_file)
-        with partial.open("wb") as file:
-            np.save(file, np.cumsum(lengths, dtype=np.int64))
-        partial.replace(offsets_file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(frames_file) as partial, partial.open("wb") as file:
+        for rows in logmels:
+            file.write(rows.tobytes())
+            lengths.append(len(rows))
+    with whole_file(offsets_file) as partial, partial.open("wb") as file:
+        np.save(file, np.cumsum(lengths, dtype=np.int64))

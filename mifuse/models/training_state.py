@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mifuse.errors import TrainingError
+from mifuse.files import whole_file
 from mifuse.models.training import Trainer
 from mifuse.runs.folder import STATE, writing
 
@@ -47,11 +48,9 @@ class TrainingState:
         for i, state in trainer.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
         tensors |= {f"arrays.{k}": torch.from_numpy(v) for k, v in arrays.items()}
-        partial = self.folder / f"{STATE}.tmp"
         meta = {"step": trainer.step, "history": trainer.history, "settings": self._all_settings(trainer)}
-        with writing(self.folder):
+        with writing(self.folder), whole_file(self.folder / STATE) as partial:
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(meta)})
-        partial.replace(self.folder / STATE)
 
     def load(self, trainer: Trainer) -> dict[str, Array]:
         """Continue from `save`: the arrays that it was given; none when there is nothing to continue.

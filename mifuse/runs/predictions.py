@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mifuse.clips.manifest import Key
 from mifuse.errors import MifuseError
+from mifuse.files import whole_file
 from mifuse_runtime.shown import quoted, unquoted
 
 Floats = NDArray[np.float64]
@@ -42,8 +43,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     groups = {f"{who}:{label}": probs[:, index] for who, probs in predictions.probs.items()
               for index, label in enumerate(predictions.labels)}  # fmt: skip
     columns = {**predictions.measures, **groups}
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "start", "end", "channel", *columns])
         for row, (name, start, end, channel) in enumerate(predictions.keys):
@@ -57,7 +57,6 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
                     *("" if np.isnan(value) else f"{value:.5f}" for value in values),
                 ]
             )
-    temporary.replace(path)
 
 
 def read_predictions(path: Path, labels: Sequence[str]) -> Predictions:

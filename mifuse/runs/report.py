@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mifuse.clips.labels import Naming
 from mifuse.clips.manifest import Clip, Manifest, read_manifest
 from mifuse.errors import ManifestError, MifuseError
+from mifuse.files import whole_file
 from mifuse.runs import closely, pictures
 from mifuse.runs.metrics import Scores, score
 from mifuse.runs.page import CSS, section, table, text
@@ -139,12 +140,8 @@ def write_report(folder: Path | str, out: Path | str | None = None, manifest: Ma
     run = read_run(Path(folder))
     out = Path(out) if out else run.folder / "report.html"
     page = render(run, read_truth(run, manifest), read_clips(run, manifest), out.parent)
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(out) as partial:
+        partial.write_text(page, encoding="utf-8")
     return out
 
 

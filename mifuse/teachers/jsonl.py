@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip, Key, Manifest
 from mifuse.errors import DrawsError
+from mifuse.files import whole_file
 from mifuse.teachers.base import Answer, Source, check_dimensions, check_distribution
 from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.rows import StoredDraw
@@ -116,12 +116,8 @@ def export_jsonl(
             f"{store.path}: no draws for the clips of {manifest.path}: get some with `mifuse label`"
         )
     file = Path(file)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text("".join(lines), encoding="utf-8")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(file) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
     return len(lines)
 
 
