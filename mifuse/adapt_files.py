@@ -75,8 +75,7 @@ def adapt_manifest(
         MifuseError: any input that cannot be used; nothing is written then.
     """
     started = time.perf_counter()
-    config = config or RECIPES["default"]
-    cache = cache or AudioCache()
+    config, cache = config or RECIPES["default"], cache or AudioCache()
     classifier = None if inputs.source is None else load_model(inputs.source, inputs.naming.labels)
     if config.keep > 0 and isinstance(classifier, Student):
         config = replace(config, size=classifier.size)
@@ -86,6 +85,7 @@ def adapt_manifest(
     clips = spoken(read_manifest(inputs.target, labels=None).select("adapt").clips, cache)
     lalms = _lalms(inputs, clips, naming, cache)
     ranges, numbers = _numbers(inputs, clips, classifier, cache)
+    _check_alone(inputs, labels, ranges)
     known = None if inputs.labelled is None else _known(inputs.labelled, clips, naming, cache)
     check = None if inputs.check is None else _check_set(inputs.check, clips, naming, cache)
     shares = None if inputs.shares is None else parse_shares(inputs.shares, labels)
@@ -118,12 +118,18 @@ def adapt_manifest(
 
 
 def _labels(inputs: AdaptInputs, classifier: Student | HubClassifier | None) -> tuple[str, ...]:
-    """Of the student, in the order of its probabilities: the classifier's, those asked for, or the draws'."""
+    """Of the student, in the order of its probabilities: the classifier's, those asked for, or the draws'.
+
+    Empty where all of these say numbers alone, or none are wanted.
+    """
     wanted = inputs.naming.labels
-    if classifier is not None:
+    if classifier is not None and wanted != ():
         require_same_labels(classifier.labels, wanted or classifier.labels, "--labels")
         return tuple(classifier.labels)
-    return wanted or draws_labels(inputs.draws[0], next(iter(inputs.teachers), None), inputs.naming)
+    if wanted is not None:
+        return wanted
+    every = (draws_labels(path, who, inputs.naming) for path, who in _teachers(inputs))
+    return next(filter(None, every), ())
 
 
 def _ranges(inputs: AdaptInputs, classifier: Student | HubClassifier | None) -> Ranges:
@@ -132,7 +138,9 @@ def _ranges(inputs: AdaptInputs, classifier: Student | HubClassifier | None) -> 
     Raises:
         MifuseError: the source counts one of them in another range.
     """
-    own = classifier.dimensions if isinstance(classifier, Student) else {}
+    own = {} if classifier is None else classifier.dimensions
+    if not isinstance(classifier, Student):  # others count from 0 to 1, whatever the range is
+        return inputs.dimensions or own
     for name, (low, high) in own.items():
         asked = inputs.dimensions.get(name, (low, high))
         if asked != (low, high):
@@ -195,7 +203,7 @@ def _record(
         "cost": _cost(inputs.draws),
         "clips": len(clips),
         "unnamed": len(unnamed_clips([clip.speaker for clip in clips])),
-        "doubted": [labels[c] for c in doubted(adapted.targets, adapted.lalm)],
+        "doubted": [labels[c] for c in doubted(adapted.targets, adapted.lalm)] if labels else [],
         "shares": None if adapted.shares is None else dict(zip(labels, adapted.shares.tolist(), strict=True)),
         "verdict": None if adapted.verdict is None else adapted.verdict.as_json(),
         "fusion": {f"{who.lower()}_prior": p.mean(0).tolist() for who, p in predictions.probs.items()},
@@ -216,8 +224,31 @@ def _cost(draws: Sequence[Path]) -> dict[str, dict[str, float]]:
 def _lalms(
     inputs: AdaptInputs, clips: Sequence[Clip], naming: Naming, cache: AudioCache
 ) -> list[NDArray[np.float64]]:
-    """Draws (K, N, C) of each LALM."""
-    return [load_draws(path, clips, naming, cache, teacher) for path, teacher in _teachers(inputs)]
+    """Draws (K, N, C) of each LALM that says emotions; none where the student says numbers alone."""
+    if not naming.labels:
+        return []
+    teachers = _teachers(inputs)
+    # Beside others, one may say numbers alone.
+    asked = [(path, who) for path, who in teachers if not said_by(path, who) or draws_labels(path, who)]
+    return [load_draws(path, clips, naming, cache, who) for path, who in asked or teachers]
+
+
+def _check_alone(inputs: AdaptInputs, labels: Sequence[str], ranges: Ranges) -> None:
+    """Refuse what a student without emotions has no use for.
+
+    Raises:
+        MifuseError: which, and what to do.
+    """
+    if labels:
+        return
+    if not ranges:
+        raise MifuseError(
+            "draws and source say no emotions: name the numbers to teach, as in --targets arousal,valence"
+        )
+    given = {"--check": inputs.check, "--labelled": inputs.labelled, "--shares": inputs.shares}
+    for name, value in (given | {"--encoder": inputs.encoder}).items():
+        if value is not None:
+            raise MifuseError(f"{name} is about emotions, which this student does not say: leave it out")
 
 
 def _teachers(inputs: AdaptInputs) -> list[tuple[Path, str | None]]:
@@ -297,6 +328,9 @@ def _check_set(check: Path, clips: Sequence[Clip], naming: Naming, cache: AudioC
 
 
 def _predictions(adapted: Adapted, clips: Sequence[Clip]) -> Predictions:
+    keys = tuple(clip.key for clip in clips)
+    if not adapted.student.labels:
+        return Predictions((), keys, {})
     probs = {
         "LALM": adapted.lalm,
         "classifier": adapted.classifier,
@@ -308,4 +342,4 @@ def _predictions(adapted: Adapted, clips: Sequence[Clip]) -> Predictions:
         "lalm_mi": adapted.fused.lalm_mi,
         "classifier_mi": adapted.fused.classifier_mi,
     }
-    return Predictions(adapted.student.labels, tuple(clip.key for clip in clips), probs, measures)
+    return Predictions(adapted.student.labels, keys, probs, measures)

@@ -23,9 +23,10 @@ from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip
 from mifuse.clips.shards import Joined
 from mifuse.errors import TrainingError
-from mifuse.fusion.dimensions import FusedDimensions, fuse_dimensions
+from mifuse.fusion.dimensions import FusedDimensions
 from mifuse.fusion.new_voices import held_out, predict_held_out
 from mifuse.fusion.prosody import fit_prosody
+from mifuse.fusion.rating import Rating
 from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import estimated_shares
 from mifuse.fusion.teaching import Teaching
@@ -39,10 +40,11 @@ from mifuse.fusion.verdict import (
     judge,
 )
 from mifuse.fusion.weighting import Fused
+from mifuse.models.dimensions import DimensionTargets
 from mifuse.models.features import Features
 from mifuse.models.hub import HubClassifier
 from mifuse.models.student import Student, same_shapes
-from mifuse.models.training import Trainer, mc_dropout_all, predict, predict_all
+from mifuse.models.training import Trainer, predict, predict_all
 from mifuse.models.training_state import TrainingState, digest
 from mifuse.runs.processes import on_main_process
 from mifuse.voices.states import StatisticsAndStates
@@ -98,7 +100,7 @@ def adapt(
         lalm_draws: (K, N, C), in the order of the classifier's labels; of several LALMs, one array each.
         classifier: the source model; it is not changed. None: the LALMs alone teach.
         cache: of decoded audio and of what is computed of it; None: the one of this machine.
-        labels: emotions in the order of the draws, where there is no classifier to ask; the default four.
+        labels: of the draws, where there is no classifier to ask; the default four. Empty: dimensions alone.
         known, check: classes (N,) that the user gives to learn from, or to measure by; -1 of other clips.
         shares: of the classes in the archive, (C,), where they are known.
         encoder: labels are held against its states of the clips, too, beside the statistics of the voice.
@@ -112,45 +114,59 @@ def adapt(
     """
     config, cache = config or RECIPES["default"], cache or AudioCache()
     lalms = [lalm_draws] if isinstance(lalm_draws, np.ndarray) else list(lalm_draws)
-    labels = (labels or LABELS) if classifier is None else classifier.labels
+    labels = _emotions(labels, classifier)
+    if not labels:
+        config = _alone(config, dimensions, known, check, shares)
     _check(clips, lalms, labels, classifier, config)
-    if encoder is not None and config.refine.rounds == 0:
-        raise TrainingError("an encoder is of use to refinement: leave it out where refine.rounds = 0")
     if shares is None and check is not None:
         shares = estimated_shares(np.mean([draws.mean(axis=0) for draws in lalms], axis=0), check)[0]
     features, voices = _measured(clips, cache, config, encoder, progress)
-    teaching = Teaching(
-        clips, lalms, classifier, voices, cache=cache, config=config, seed=seed, known=known, shares=shares
-    )
+    given: Any = {"cache": cache, "config": config, "seed": seed, "known": known, "shares": shares}
+    teaching = Teaching(clips, lalms, classifier, voices, **given)
     features = features.spoken_by(on_main_process(lambda: teaching.speakers))
     first = student or partial(first_student, classifier, labels, config, seed, dimensions or {})
-    taught = on_main_process(lambda: _dimensions(teaching, features, dimensions or {}, dimension_draws))
+    rating = _rating(teaching, cache, dimensions or {}, dimension_draws)
+    taught = on_main_process(lambda: None if rating is None else rating.taught(features))
     trainer = _trainer(teaching, first(), features, taught)
     saved = TrainingState(state, _settings(teaching, clips, cache, encoder, taught))
-    adapted = _adapted(teaching, trainer, _fit(teaching, trainer, saved, progress), taught)
-    if not config.verdict or config.refine.rounds == 0:
-        return adapted
-    verdict = _verdict(adapted, teaching, trainer.features, first(), check=check, progress=progress)
-    return replace(adapted, verdict=verdict)
+    adapted = _adapted(teaching, trainer, _fit(teaching, rating, trainer, saved, progress), taught)
+    if config.verdict and config.refine.rounds > 0:
+        verdict = _verdict(adapted, teaching, trainer.features, first(), check=check, progress=progress)
+        adapted = replace(adapted, verdict=verdict)
+    return adapted
 
 
-def _dimensions(
-    teaching: Teaching, features: Features, ranges: Ranges, draws: Sequence[Array]
-) -> FusedDimensions | None:
-    """What the student is taught of its dimensions; None: it has none."""
+def _emotions(labels: Sequence[str] | None, classifier: Student | HubClassifier | None) -> Sequence[str]:
+    """Of the student: the classifier's, but where none are wanted."""
+    if labels is None or (labels and classifier is not None):
+        return LABELS if classifier is None else classifier.labels
+    return labels
+
+
+def _alone(config: AdaptConfig, dimensions: Ranges | None, *of_emotions: object) -> AdaptConfig:
+    """The recipe where there are no emotions: nothing to refine or to judge.
+
+    Raises:
+        TrainingError: no dimensions either, or something is given that is about emotions.
+    """
+    if not dimensions or any(one is not None for one in of_emotions):
+        what = "emotions are checked, labelled or shared out" if dimensions else "there are no dimensions"
+        raise TrainingError(f"a student without emotions, and {what}: give it dimensions and nothing else")
+    return replace(config, refine=replace(config.refine, rounds=0))
+
+
+def _rating(teaching: Teaching, cache: AudioCache, ranges: Ranges, draws: Sequence[Array]) -> Rating | None:
+    """What is taught of dimensions; None: there are none."""
     if not ranges:
         return None
-    config, classifier = teaching.config, teaching.classifier
-    said = {"LALM" if len(draws) == 1 else f"LALM {i + 1}": one for i, one in enumerate(draws)}
-    own = classifier.dimensions if isinstance(classifier, Student) else {}
-    if isinstance(classifier, Student) and set(own) & set(ranges):
-        answers = mc_dropout_all(classifier, features, config.classifier_draws, teaching.seed)
-        places = {name: len(classifier.labels) + i for i, name in enumerate(own)}
-        columns = [
-            answers[..., places[n]] if n in own else np.full(answers.shape[:2], np.nan) for n in ranges
-        ]
-        said["classifier"] = np.stack(columns, axis=-1)
-    return fuse_dimensions(said, ranges)
+    return Rating(
+        *(ranges, draws, teaching.classifier),
+        clips=teaching.clips,
+        cache=cache,
+        count=teaching.config.classifier_draws,
+        momentum=teaching.config.fit.momentum,
+        seed=teaching.seed,
+    )
 
 
 def _trainer(
@@ -168,16 +184,25 @@ def _trainer(
     )
 
 
-def _fit(teaching: Teaching, trainer: Trainer, saved: TrainingState, progress: Progress) -> Array:
+def _fit(
+    teaching: Teaching, rating: Rating | None, trainer: Trainer, saved: TrainingState, progress: Progress
+) -> Array:
     """The loop: labels by the teachers, an epoch of the student on them. Returns the last labels, (N, C)."""
-    targets: Array = saved.load(trainer).get("targets", np.empty(0))
+    kept = saved.load(trainer)
+    targets: Array = kept.pop("targets", np.empty(0))
+    if kept:
+        trainer.dimensions = DimensionTargets(**kept)
     refresh = on_main_process(lambda: teaching.refresh)
     while trainer.epoch < trainer.epochs:
         if trainer.epoch == 0 or (refresh > 0 and trainer.epoch % refresh == 0):
             # Once for all processes: their batch norm statistics, and so their draws, differ.
             targets = on_main_process(lambda: teaching.labels(trainer))
+            if rating is not None and trainer.epoch > 0:
+                trainer.dimensions = on_main_process(lambda: rating.again(trainer)).targets
         progress(trainer.run_epoch(targets))
-        saved.save(trainer, {"targets": targets})
+        taught = trainer.dimensions
+        numbers = {} if taught is None else {"values": taught.values, "weights": taught.weights}
+        saved.save(trainer, {"targets": targets} | {k: v for k, v in numbers.items() if v is not None})
     return targets
 
 
@@ -190,6 +215,8 @@ def _measured(
 ) -> tuple[Features, Joined | StatisticsAndStates | None]:
     """What the student sees of the clips, and what refinement does, if there is any."""
     if config.refine.rounds == 0:
+        if encoder is not None:
+            raise TrainingError("an encoder is of use to refinement: leave it out where refine.rounds = 0")
         return Features.of(clips, cache), None
     features, statistics = features_and_statistics(clips, cache)
     if encoder is None:
@@ -257,7 +284,7 @@ def _check(
             raise TrainingError(
                 f"draws of shape {draws.shape} do not fit {len(clips)} clips and {len(labels)} labels"
             )
-    if not lalms:
+    if not lalms and labels:
         raise TrainingError("no draws: give those of one LALM at least")
     if config.keep > 0 and not isinstance(classifier, Student):
         raise TrainingError(f"keep = {config.keep:g} needs an earlier student: give one, or set keep=0")
@@ -299,22 +326,36 @@ def _adapted(teaching: Teaching, trainer: Trainer, targets: Array, taught: Fused
     fit_prosody(student, trainer.features, taught_prosody, config.fit.balance)
     if teaching.shares is not None and config.fit.balance > 0:
         student.move_prior(teaching.shares)
-    fused, classifier, answers = on_main_process(
-        lambda: (teaching.fused(), teaching.draws.mean(axis=0), predict_all(student, trainer.features))
-    )
     classes = len(student.labels)
+    fused, lalm, classifier, answers = on_main_process(
+        lambda: (
+            *(_opinions(teaching) if classes else _silence(len(targets))),
+            predict_all(student, trainer.features),
+        )
+    )
     return Adapted(
         student=student,
         history=trainer.history,
         fused=fused,
         targets=targets,
-        lalm=teaching.lalm.mean(axis=0),
+        lalm=lalm,
         classifier=classifier,
         probs=answers[:, :classes],
         shares=teaching.shares,
         dimensions=taught,
         values=answers[:, classes:] if taught else None,
     )
+
+
+def _opinions(teaching: Teaching) -> tuple[Fused, Array, Array]:
+    """The teachers' opinions fused, and the mean draw of each."""
+    return teaching.fused(), teaching.lalm.mean(axis=0), teaching.draws.mean(axis=0)
+
+
+def _silence(clips: int) -> tuple[Fused, Array, Array]:
+    """The same where nobody is asked about emotions."""
+    nothing, unknown = np.empty((clips, 0)), np.full(clips, np.nan)
+    return Fused(nothing, unknown, unknown, unknown), nothing, nothing
 
 
 def first_student(

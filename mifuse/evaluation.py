@@ -65,7 +65,7 @@ class Checkpoint:
 
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device)
-        self.dimensions: Ranges = getattr(model, "dimensions", {})
+        self.dimensions: Ranges = model.dimensions
 
     def __call__(self, samples: Samples) -> Probs:
         import torch

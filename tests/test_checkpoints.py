@@ -192,15 +192,6 @@ def refused(folder: Path, labels: tuple[str, ...] | None = None) -> str:
             {"model_type": None, "speechbrain_interface": "CustomEncoderWav2vec2Classifier"},
             "it is in SpeechBrain's format, whose hyperparams.yaml is code",
         ),
-        # audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim
-        (
-            {
-                "problem_type": "regression",
-                "id2label": {"0": "arousal", "1": "dominance", "2": "valence"},
-                "label2id": None,
-            },
-            "it says numbers (arousal, dominance, valence), no probabilities of emotions",
-        ),
         ({"model_type": "bert"}, "a model of the kind bert is no classifier of audio"),
         ({"model_type": "vit"}, "a model of the kind vit is no classifier of audio"),
     ],

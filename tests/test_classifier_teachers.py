@@ -174,6 +174,7 @@ class Tagged:
 
     words = ("HAPPY", "SAD", "ANGRY", "NEUTRAL", "FEARFUL", "DISGUSTED", "SURPRISED")
     digest = "none"
+    says_numbers = False
 
     def __init__(self, name: str) -> None:
         self.tag = name

@@ -12,8 +12,11 @@ import torch
 from click.testing import CliRunner
 
 from mifuse.cli import main
+from mifuse.clips.manifest import read_manifest
 from mifuse.models.classifier import load_model
 from mifuse.models.student import Student
+from mifuse.teachers.answers import InvalidAnswerError, parse_all
+from mifuse.teachers.prompts import Prompts
 from mifuse_runtime import MifuseError, Recognizer
 from mifuse_runtime.__main__ import main as runtime
 from tests.dimensions import RANGES, write_clips
@@ -142,3 +145,69 @@ def test_a_model_of_nothing_is_refused() -> None:
 
     with pytest.raises(Refused, match="neither emotions nor dimensions"):
         Student((), dimensions={})
+
+
+def write_draws(manifest: Path, name: str = "draws.jsonl", teacher: str = "lalm") -> Path:
+    """Two draws of each clip, numbers alone: the truth, and a little beside it."""
+    rows = []
+    for clip in read_manifest(manifest).clips:
+        arousal = float(clip.extra["arousal"])
+        for draw in range(2):
+            numbers = {"arousal": round(min(7.0, arousal + 0.1 * draw), 2), "valence": 0.2}
+            rows.append({"path": clip.name, "teacher": teacher, "draw": draw, "dimensions": numbers})
+    file = manifest.with_name(name)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_a_lalm_is_asked_for_numbers_alone() -> None:
+    prompts = Prompts((), dimensions=tuple(RANGES.items()))
+    first, second = prompts.get(0), prompts.get(1)
+    for one in (first, second):
+        assert '"arousal", from 1 (very calm) to 7' in one.text and "emotion" not in one.system + one.text
+    assert first.text != second.text and first.schema()["required"] == ["arousal", "valence"]
+    assert prompts.get(0) == first and prompts.hash({}) != Prompts(dimensions=prompts.dimensions).hash({})
+    said = '{"valence": 0.5, "arousal": 6}'
+    assert parse_all(said, (), RANGES) == ({}, {"valence": 0.5, "arousal": 6.0})
+    with pytest.raises(InvalidAnswerError, match="unknown label 'angry'"):
+        parse_all('{"valence": 0.5, "arousal": 6, "angry": 1}', (), RANGES)
+    with pytest.raises(InvalidAnswerError, match="no number for arousal"):
+        parse_all('{"valence": 0.5}', (), RANGES)
+
+
+def test_draws_of_numbers_alone_are_kept_and_taught(manifest: Path, student: Path, tmp_path: Path) -> None:
+    draws, store = write_draws(manifest), tmp_path / "d.db"
+    said = run("label", manifest, "--teacher", f"replay:{draws}", "--store", store, "--json")
+    assert json.loads(said)["added"] == 32
+    assert "arousal: 32 draws" in run("draws", "info", store)
+    assert "mean MI" not in run("draws", "info", draws)
+    quick = ("--set", "fit.steps=20", "--set", "fit.steps_per_epoch=5", "--set", "refresh=1", "--size", "xs")
+    words = ("adapt", "--source", student, "--target", manifest, "--draws", store, *quick)
+    said = json.loads(run(*words, "-o", tmp_path / "s", "--json"))
+    assert 0 < said["dimensions"]["arousal"]["shares"]["classifier"] < 1 and said["verdict"] is None
+    assert load_model(tmp_path / "s").labels == ()
+    run("report", tmp_path / "s")
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "<h2>Dimensions</h2>" in page and "1 to 7" in page and "Confusions" not in page
+    alone = ("adapt", "--target", manifest, "--draws", draws, *TARGETS, *quick)
+    text = run(*alone, "-o", tmp_path / "t")
+    assert "arousal: " in text and "predicted" not in text
+    for more, why in ((("--shares", "sad=.5"), "--shares is about emotions"), ((), "--targets")):
+        wrong = ("adapt", "--target", manifest, "--draws", draws, *quick, *(TARGETS if more else ()), *more)
+        assert why in run(*wrong, "-o", tmp_path / "u", code=1) and not (tmp_path / "u").exists()
+
+
+def test_one_teacher_may_say_emotions_and_another_numbers(manifest: Path, tmp_path: Path) -> None:
+    numbers, emotions = write_draws(manifest), tmp_path / "emotions.jsonl"
+    rows = [
+        {"path": clip.name, "teacher": "one", "draw": draw, "probs": {"angry": 0.3 + 0.1 * draw, "sad": 0.6}}
+        for clip in read_manifest(manifest).clips
+        for draw in range(2)
+    ]
+    emotions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quick = ("--set", "fit.steps=5", "--set", "refine.rounds=0", "--set", "verdict=false", "--size", "xs")
+    draws = ("--draws", emotions, "--draws", numbers, "--labels", "angry,sad")
+    words = ("adapt", "--target", manifest, *draws, *TARGETS, *quick)
+    run(*words, "-o", tmp_path / "s")
+    model = load_model(tmp_path / "s")
+    assert model.labels == ("angry", "sad") and model.dimensions == RANGES

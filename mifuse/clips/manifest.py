@@ -155,7 +155,7 @@ def label_set(manifest: Manifest, naming: Naming) -> tuple[str, ...]:
     Raises:
         ManifestError: labels that are slips of known ones, or no set.
     """
-    if naming.labels:
+    if naming.labels is not None:
         return naming.labels
     words = Counter(clip.label for clip in manifest.clips if clip.label)
     try:

@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     multiple=True,
     help="Whose draws, when the store holds those of several; once for each that is wanted.",
 )
-@naming_options("Of the student, without a --source, or of hf:NAME.  [default: those of the draws]")
-@dimension_options("Numbers to teach, too, from the draws and the source.  [default: the source's]")
+@naming_options(
+    "Of the student, without a --source, or of hf:NAME; or none.  [default: those of the draws]", none=True
+)
+@dimension_options("Numbers to teach, too, or alone, from draws and source.  [default: the source's]")
 @click.option(
     "--shares",
     metavar="EMOTION=SHARE,…",
@@ -152,9 +154,9 @@ def _show(record: Mapping[str, Any], out: Path, target: Path, config: AdaptConfi
         deploy = None if record["verdict"] is None else record["verdict"]["deploy"]
         echo(json.dumps({"out": str(out), "deploy": deploy, **parts, **record["fusion"]}))
         return
-    priors = zip(record["labels"], record["fusion"]["student_prior"], strict=True)
+    priors = zip(record["labels"], record["fusion"].get("student_prior", ()), strict=True)
     shown = ", ".join(f"{label} {100 * share:.0f} %" for label, share in priors)
-    echo(f"{out}: adapted to {record['clips']} clips; predicted {shown}")
+    echo(f"{out}: adapted to {record['clips']} clips" + (f"; predicted {shown}" if shown else ""))
     for name, one in record["dimensions"].items():
         taught = " and ".join(f"{who} {share:.0%}" for who, share in one["shares"].items())
         echo(f"{name}: {one['student']:.2f} on average, taught {one['taught']:.2f} by {taught}")
@@ -183,7 +185,7 @@ _SCORES = ("ua", "accuracy")
 
 
 def _warnings(record: Mapping[str, Any], target: Path, speakers: bool) -> Iterator[str]:
-    if record["unnamed"] and speakers:
+    if record["unnamed"] and speakers and record["labels"]:
         yield (
             f"{record['unnamed']} clips name no speaker: voices were grouped by their sound; name the "
             "speakers if you can, and if all are one voice, that one"

@@ -83,9 +83,10 @@ def _show(
     numbers: Mapping[str, Mapping[str, float]],
 ) -> None:
     if summary:
-        counts = f"{summary.clips} clips, {summary.draws} draws, mean MI {summary.mean_mi:.4f} nats"
-        echo(f"{source}: {counts}")
-        echo(f"  {'':<10}{'prior':>8}{'predicted':>11}")
+        counts = f"{summary.clips} clips, {summary.draws} draws"
+        echo(f"{source}: {counts}" + (f", mean MI {summary.mean_mi:.4f} nats" if summary.prior else ""))
+        if summary.prior:
+            echo(f"  {'':<10}{'prior':>8}{'predicted':>11}")
         for name, prior in summary.prior.items():
             echo(f"  {name:<10}{prior:>8.1%}{summary.predicted[name]:>11.1%}")
         for name, one in numbers.items():

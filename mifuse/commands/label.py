@@ -71,12 +71,14 @@ def _draws(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     "--split", type=click.Choice(["adapt", "test", "all"]), default="all", show_default=True,
     help="Rows to label.",
 )  # fmt: skip
-@naming_options("What to ask for.  [default: the labels of MANIFEST, or angry,happy,neutral,sad]")
+@naming_options(
+    "What to ask for, or none.  [default: the labels of MANIFEST, or angry,happy,neutral,sad]", none=True
+)
 @click.option(
     "--describe", "descriptions", multiple=True, metavar="LABEL=TEXT",
     help="What a label means, told in each question; once for each label.",
 )  # fmt: skip
-@dimension_options("Numbers to ask for beside the labels.")
+@dimension_options("Numbers to ask for beside the labels, or alone.")
 @click.option(
     "--dry-run", is_flag=True, help="Say what there is, what is missing and what it can cost; send nothing."
 )

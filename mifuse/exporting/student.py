@@ -162,6 +162,8 @@ def _check_exportable(folder: Path, model: Student | HubClassifier, config: Expo
     if isinstance(model, Student):
         return
     kind = model.model.config.model_type
+    if model.says_numbers:
+        raise MifuseError(f"{folder} is a regression of others: adapt a student with it as --source")
     if not model.hears_samples:
         raise MifuseError(
             f"{folder} is a {kind}, which takes spectrograms that `transformers` makes: "

@@ -163,7 +163,12 @@ class Teaching:
         return config.refresh * (2 if good else 1)
 
     def labels(self, trainer: Trainer) -> Array:
-        """Refined labels (N, C) for the trainer's next epochs; the classifier follows its student."""
+        """Refined labels (N, C) for the trainer's next epochs; the classifier follows its student.
+
+        Without draws about emotions there are none, (N, 0).
+        """
+        if not self.lalms:
+            return np.empty((len(self._clips), 0))
         draws = self.draws
         if trainer.epoch > 0:
             config, student = self.config, trainer.average

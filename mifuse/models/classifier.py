@@ -329,7 +329,10 @@ def classifier_draws(
     draws: int,
     seed: int = 0,
 ) -> Array:
-    """MC-dropout draws of any classifier, (draws, N, C): dropout on, all else as in inference."""
+    """MC-dropout draws of any classifier, (draws, N, C): dropout on, all else as in inference.
+
+    Of a regression of others (draws, N, V), its dimensions.
+    """
     if isinstance(model, Student):
         return mc_dropout_draws(model, Features.of(clips, cache), draws, seed)
     if model.dropout is not None:
@@ -338,7 +341,7 @@ def classifier_draws(
         if isinstance(module, nn.Dropout):
             module.train()
     torch.manual_seed(seed)
-    out = np.empty((draws, len(clips), len(model.labels)))
+    out = np.empty((draws, len(clips), len(model.labels or model.dimensions)))
     with torch.inference_mode():
         for i, clip in enumerate(clips):
             samples = torch.from_numpy(np.array(cache.samples(clip), dtype=np.float32))[None]

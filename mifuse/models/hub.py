@@ -12,6 +12,7 @@ import contextlib
 import copy
 import hashlib
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,7 @@ from mifuse.models.frontend import SAMPLE_RATE
 from mifuse.models.head import Linear, Spread
 from mifuse.models.speaker_norm import speaker_ids
 from mifuse_runtime import audio as runtime_audio
+from mifuse_runtime.dimensions import problems
 
 Array = NDArray[np.float64]
 
@@ -64,13 +66,14 @@ class HubModel(nn.Module):
         self.extractor: Any
         self.model, self.extractor = read_checkpoint(name, labels, dropout)
         self.words = [str(label) for _, label in sorted(self.model.config.id2label.items())]
+        self.says_numbers = self.model.config.problem_type == "regression"  # from 0 to 1, no probabilities
         self.hears_samples = isinstance(self.extractor, Wav2Vec2FeatureExtractor)  # else a spectrogram
         self.eval()
 
     def forward(self, samples: Tensor) -> Tensor:
-        """Probabilities (batch, words) of samples (batch, n) at 16 kHz."""
-        probs: Tensor = self._run(samples).logits.softmax(dim=-1)
-        return probs
+        """Probabilities, or numbers from 0 to 1, (batch, words), of samples (batch, n) at 16 kHz."""
+        logits: Tensor = self._run(samples).logits
+        return logits.clamp(0, 1) if self.says_numbers else logits.softmax(dim=-1)
 
     @property
     def dropout(self) -> float | None:
@@ -127,7 +130,8 @@ class HubClassifier(HubModel):
     Args:
         name, dropout: as of `HubModel`.
         labels: ours; each must be found among the checkpoint's, under its name or an alias. None: those of
-            our own head; of others' the four where it has them, else all its emotions.
+            our own head; of others' the four where it has them, else all its emotions. A regression, such as
+            audEERING's of arousal, dominance and valence, has none: it has `dimensions`.
 
     Raises:
         MifuseError: as of `HubModel`, or it does not cover our labels.
@@ -137,6 +141,12 @@ class HubClassifier(HubModel):
 
     def __init__(self, name: str, labels: Sequence[str] | None = None, dropout: float | None = None) -> None:
         super().__init__(name, labels or LABELS, dropout)
+        self.dimensions: dict[str, tuple[float, float]] = {}
+        if self.says_numbers:
+            self.labels: tuple[str, ...] = ()
+            self.counts, self.spread = [], None
+            self.dimensions = _dimensions(name, self.words, labels)
+            return
         self.labels = tuple(labels or (self.words if self.dropout is not None else _labels(self.words)))
         sources = _sources(name, self.words, self.labels)
         self.counts = [len(found) for found in sources]  # of their labels that are one of ours
@@ -149,7 +159,9 @@ class HubClassifier(HubModel):
         return self.spread is not None
 
     def forward(self, samples: Tensor) -> Tensor:
-        """Probabilities (batch, C) over our labels of samples (batch, n) at 16 kHz."""
+        """Probabilities (batch, C) over our labels, or dimensions (batch, V), of samples (batch, n)."""
+        if self.says_numbers:
+            return super().forward(samples)
         return self._ours(self._run(samples).logits)
 
     def _ours(self, logits: Tensor) -> Tensor:
@@ -268,6 +280,26 @@ class HubClassifier(HubModel):
         self.extractor.save_pretrained(folder)
         if self.spread is not None:
             save_file(vars(self.spread), folder / SPREAD)
+
+
+def _dimensions(
+    name: str, words: Sequence[str], labels: Sequence[str] | None
+) -> dict[str, tuple[float, float]]:
+    """What a regression says, each from 0 to 1.
+
+    Raises:
+        MifuseError: emotions were asked of it, or its numbers have no names.
+    """
+    names = [word.strip().lower() for word in words]
+    if labels:
+        raise MifuseError(f"hf:{name} says numbers ({', '.join(names)}) and no emotions: leave out --labels")
+    unnamed = any(re.fullmatch(r"label[ _]?\d+", word) for word in names)
+    found = dict.fromkeys(names, (0.0, 1.0))
+    problem = next(problems(found), None) or ("one name twice" if len(found) < len(names) else None)
+    if unnamed or problem:
+        why = problem or "its numbers have no names"
+        raise MifuseError(f"hf:{name} ({', '.join(names)}): {why}: set id2label in its config.json")
+    return found
 
 
 def _labels(theirs: Sequence[str]) -> list[str]:

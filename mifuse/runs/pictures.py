@@ -137,10 +137,11 @@ def weights(weight: Floats, right: Mapping[str, NDArray[np.bool_]]) -> str:
 
 def curves(history: Sequence[Mapping[str, Any]], classes: int) -> str:
     """Training curves over epochs: losses, predicted-class entropy, validation UA; what is there of them."""
-    panels = [
+    panels: list[tuple[str, str, tuple[str, ...]]] = [
         ("Loss", "nats", ("loss", "cross_entropy", "diversity")),
-        ("Entropy of the predicted classes", "nats", ("entropy",)),
+        ("Entropy of the predicted classes", "nats", ("entropy",) if classes else ()),
         ("Validation", "UA, %", ("validation_ua", "train_ua")),
+        ("Validation of dimensions", "CCC", ("validation_ccc",)),
     ]
     kept = [(title, unit, [key for key in keys if _has(history, key)]) for title, unit, keys in panels]
     kept = [panel for panel in kept if panel[2]]

@@ -43,6 +43,7 @@ class Run:
     lalm: str = "LALM"  # what to call it
     cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # source of draws -> usd, draws
     verdict: Mapping[str, Any] | None = None  # what the adaptation expected, see `mifuse.fusion.verdict`
+    dimensions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what was taught of each
 
 
 def read_run(folder: Path) -> Run:
@@ -79,6 +80,7 @@ def read_run(folder: Path) -> Run:
         lalm=lalm,
         cost=content.get("cost") or {},
         verdict=content.get("verdict"),
+        dimensions=content.get("dimensions") or {},
     )
 
 
@@ -161,6 +163,7 @@ def render(
         _verdict_section(run),
         _table_section(run),
         _score_section(run, truth),
+        _dimension_section(run),
         _speaker_section(run, truth, clips),
         _player_section(run, clips, folder),
         _confusion_section(run, truth),
@@ -224,6 +227,8 @@ def _scores(run: Run, truth: Truth, split: str) -> dict[str, Scores]:
 
 
 def _score_section(run: Run, truth: Truth | None) -> str:
+    if truth is None and not run.labels:
+        return ""
     if truth is None:
         return section("Scores", "The run has no labels to compare with.", "")
     rows = []
@@ -235,6 +240,17 @@ def _score_section(run: Run, truth: Truth | None) -> str:
     header = ["who", "split", "UA %", "WA %", "macro-F1 %", "UA, 95 % interval", "ECE", "clips"]
     about = "Labels were read for this page only. The interval is a bootstrap over speakers."
     return section("Scores", about, table(header, rows))
+
+
+def _dimension_section(run: Run) -> str:
+    rows = [
+        [name, "{:g} to {:g}".format(*one["range"]), f"{one['student']:.2f}", f"{one['taught']:.2f}", by]
+        for name, one in run.dimensions.items()
+        for by in [", ".join(f"{who} {share:.0%}" for who, share in one["shares"].items())]
+    ]
+    header = ["dimension", "range", "student, mean", "taught, mean", "by whom"]
+    about = "Means over the clips; what a teacher's draws disagree about counts less. No labels are read."
+    return section("Dimensions", about, table(header, rows)) if rows else ""
 
 
 def _confusion_section(run: Run, truth: Truth | None) -> str:

@@ -48,7 +48,8 @@ def parse_all(text: str, labels: Sequence[str], ranges: Ranges) -> tuple[dict[st
     values = {name: value for name, value in found[0].items() if name in ranges}
     probs = {name: value for name, value in found[0].items() if name not in ranges}
     try:
-        return check_answer(probs, labels, "the answer"), check_dimensions(values, "the answer", ranges)
+        numbers = check_dimensions(values, "the answer", ranges)
+        return {} if not (labels or probs) else check_answer(probs, labels, "the answer"), numbers
     except DrawsError as error:
         raise InvalidAnswerError(str(error)) from error
 

@@ -44,6 +44,7 @@ class Answer:
     """One draw as the teacher gave it, and what it cost."""
 
     probs: Mapping[str, float]
+    """Empty where it says numbers alone."""
     raw: str | None = None
     """The answer, word for word."""
     usage: Mapping[str, int] | None = None
@@ -159,6 +160,17 @@ def check_distribution(probs: object, where: str) -> dict[str, float]:
     if abs(total - 1.0) > SUM_TOLERANCE + 1e-6:
         raise DrawsError(f"{where}: the probabilities sum to {total:.4g}, not 1: correct or remove this draw")
     return {name: float(value) for name, value in probs.items()}
+
+
+def check_said(
+    probs: object, dimensions: Mapping[str, float], where: str
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a draw says: probabilities as of `check_distribution`, or none where it has numbers alone.
+
+    Raises:
+        DrawsError: as of `check_distribution`.
+    """
+    return check_distribution(probs, where) if probs or not dimensions else {}, dict(dimensions)
 
 
 def check_dimensions(values: object, where: str, ranges: Ranges | None = None) -> dict[str, float]:

@@ -26,6 +26,7 @@ from mifuse.clips.manifest import Clip
 from mifuse.config import require
 from mifuse.errors import MifuseError
 from mifuse.teachers.base import Reply, Said, Source
+from mifuse_runtime.dimensions import Ranges, problems
 
 Samples = NDArray[np.float32]
 
@@ -63,8 +64,13 @@ class Listener(Protocol):
         """Names its weights."""
         ...
 
+    @property
+    def says_numbers(self) -> bool:
+        """Whether it says numbers from 0 to 1, such as arousal, and no emotions."""
+        ...
+
     def __call__(self, samples: Samples) -> list[Mapping[str, float]]:
-        """Word -> probability for each of (batch, n) samples at 16 kHz; empty where it says no emotion."""
+        """Word -> probability, or number, for each of (batch, n) samples at 16 kHz; empty: no emotion."""
         ...
 
 
@@ -75,6 +81,7 @@ class ClassifierTeacher:
         kind: `hf` or `funasr`.
         listen: opens the model.
         naming: of its words; with a set, all labels of which it must have.
+        ranges: that its numbers are said in, and which; empty: all of them, from 0 to 1.
 
     Raises:
         MifuseError: there is no such model, or its words are no emotions or not those of the set.
@@ -91,13 +98,18 @@ class ClassifierTeacher:
         listen: Callable[[str], Listener],
         cache: AudioCache | None = None,
         naming: Naming | None = None,
+        *,
+        ranges: Ranges | None = None,
     ) -> None:
         self.config, self._cache = config, cache or AudioCache()
-        self._listener = listen(config.model)
-        self.labels = _named(f"{kind}:{config.model}", self._listener.words, naming or Naming())
+        self._listener, who = listen(config.model), f"{kind}:{config.model}"
+        numbers = self._listener.says_numbers
+        self.labels = {} if numbers else _named(who, self._listener.words, naming or Naming())
         """Its word -> label; empty where it is no emotion, or to be left out."""
+        self.ranges = _ranges(who, self._listener.words if numbers else (), ranges or {})
+        """Of its numbers; empty where it says emotions."""
         shape = [VERSION, PART, SPEED, GAIN, SNR, config.seed, config.max_seconds, self._listener.digest]
-        text = json.dumps([*shape, sorted(self.labels.items())])
+        text = json.dumps([*shape, sorted(self.labels.items()), *([dict(self.ranges)] if numbers else [])])
         self.source = Source(kind, config.model, hashlib.sha256(text.encode()).hexdigest())
 
     async def ask(self, clip: Clip, draws: Sequence[int], attempt: int, key: str) -> Reply:
@@ -113,6 +125,12 @@ class ClassifierTeacher:
         return Reply([self._said(next(found[len(copy)])) for copy in copies])
 
     def _said(self, answer: Mapping[str, float]) -> Said:
+        if self.ranges:
+            unit = {word.strip().lower(): share for word, share in answer.items()}
+            return Said(
+                probs={},
+                dimensions={n: low + unit[n] * (high - low) for n, (low, high) in self.ranges.items()},
+            )
         probs: dict[str, float] = {}
         for word, share in answer.items():
             if label := self.labels.get(word):
@@ -137,7 +155,7 @@ class HubListener:
         from mifuse.models.hub import HubModel
 
         model = HubModel(name)
-        self.words = model.words
+        self.words, self.says_numbers = model.words, model.says_numbers
         self.digest = digest_of(model.model)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -179,6 +197,18 @@ def digest_of(model: torch.nn.Module) -> str:
             name.encode() + weights.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()
+
+
+def _ranges(who: str, words: Sequence[str], wanted: Ranges) -> Ranges:
+    """The numbers that are taken of a classifier, each with its range."""
+    names = [word.strip().lower() for word in words]
+    if missing := [name for name in wanted if name not in names]:
+        says = f"the numbers {', '.join(names)}" if names else "emotions and no numbers"
+        raise MifuseError(f"{who} says {says}, and not {', '.join(missing)}: leave it out of --targets")
+    found = wanted or dict.fromkeys(names, (0.0, 1.0))
+    if problem := next(problems(found), None):
+        raise MifuseError(f"{who}: {problem}")
+    return found
 
 
 def _named(who: str, words: Sequence[str], naming: Naming) -> dict[str, str]:

@@ -25,6 +25,8 @@ _LOGGER = logging.getLogger(__name__)
 # A teacher that says 0 means "very unlikely"; taken literally, its cross-entropy is infinite.
 FLOOR = 1e-3
 
+ALONE = "a draw says numbers and no emotions: every draw of a teacher must say the same kinds"
+
 # clip (path or content hash) -> number of the draw -> probabilities in the order of the labels, float64:
 # as bytes, a tenth of what the lines of a file take as objects
 _Draws = dict[object, dict[int, bytes]]
@@ -116,7 +118,9 @@ class Summary:
 
     def warnings(self) -> list[str]:
         """What should make one look twice."""
-        found = []
+        found: list[str] = []
+        if not self.predicted:  # numbers alone
+            return found
         label, share = max(self.predicted.items(), key=lambda item: item[1])
         if len(self.predicted) > 2 and share > 2 / len(self.predicted):
             found.append(
@@ -141,7 +145,7 @@ def summarise(path: Path | str) -> list[Summary]:
     found = []
     for source in sources:
         labels = draws_labels(path, str(source))
-        draws = read(path, str(source), Naming(labels))
+        draws = read(path, str(source), Naming(labels)) if labels else _counted(path, source)
         if not draws:
             raise DrawsError(
                 f"{path}: draws of {source} are listed but not found: it is damaged, take a copy"
@@ -153,7 +157,7 @@ def summarise(path: Path | str) -> list[Summary]:
 def draws_labels(
     path: Path | str, teacher: str | None = None, naming: Naming | None = None
 ) -> tuple[str, ...]:
-    """The set that the draws of one teacher are over, under our names.
+    """The set that the draws of one teacher are over, under our names; empty where they say numbers alone.
 
     Raises:
         DrawsError: no file, several teachers, or no set of labels.
@@ -169,6 +173,8 @@ def draws_labels(
         for _, line in iter_jsonl(path):
             found.setdefault(line.source, set()).update(line.probs)
         words = found[choose_source(found, teacher, str(path))]
+    if not words:
+        return ()
     return label_set(words, naming or Naming(), f"{path}: the draws")
 
 
@@ -181,7 +187,10 @@ def _from_store(
         onto = Onto(naming, f"{path}, {source}")
         for row in store.draws(source):
             if wanted is None or row.clip in wanted:
-                probs = check_distribution(row.answer.probs, f"{path}, {source}, clip {row.clip[:12]}")
+                where = f"{path}, {source}, clip {row.clip[:12]}"
+                if not row.answer.probs and row.answer.dimensions:
+                    raise DrawsError(f"{where}: {ALONE}")
+                probs = check_distribution(row.answer.probs, where)
                 found.setdefault(row.clip, {})[row.draw] = onto.packed(probs)
     if found:
         onto.say()
@@ -195,12 +204,28 @@ def _from_jsonl(path: Path | str, teacher: str | None, naming: Naming) -> _Draws
         draws = found.setdefault(line.source, {}).setdefault(line.clip, {})
         if line.draw in draws:
             read_jsonl(path)  # names both lines
+        if not line.probs:
+            raise DrawsError(f"{path}, {line.source}, {line.clip[0]!r}: {ALONE}")
         if line.source not in onto:
             onto[line.source] = Onto(naming, f"{path}, {line.source}")
         draws[line.draw] = onto[line.source].packed(line.probs)
     source = choose_source(found, teacher, str(path))
     onto[source].say()
     return found[source]
+
+
+def _counted(path: Path | str, source: Source) -> _Draws:
+    """The draws of a teacher that says numbers alone, without anything in them."""
+    found: _Draws = {}
+    if is_store(path):
+        with DrawsStore(path, read_only=True) as store:
+            for row in store.draws(source):
+                found.setdefault(row.clip, {})[row.draw] = b""
+    else:
+        for line in read_jsonl(path):
+            if line.source == source:
+                found.setdefault(line.clip, {})[line.draw] = b""
+    return found
 
 
 def _stack(draws: Sequence[dict[int, bytes]], count: int) -> Array:
@@ -215,6 +240,8 @@ def _stack(draws: Sequence[dict[int, bytes]], count: int) -> Array:
 
 
 def _summary(source: Source, labels: Sequence[str], draws: _Draws) -> Summary:
+    if not labels:
+        return Summary(source, len(draws), sum(map(len, draws.values())), {}, {}, 0.0)
     means, doubts = [], []
     for count in {len(clip) for clip in draws.values()}:
         stacked = _stack([clip for clip in draws.values() if len(clip) == count], count)

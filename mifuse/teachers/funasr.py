@@ -38,6 +38,8 @@ class FunasrListener:
         MifuseError: `funasr` is not installed, has no such model, or the model says no emotions.
     """
 
+    says_numbers = False
+
     def __init__(self, name: str) -> None:
         try:
             from funasr import AutoModel

@@ -11,7 +11,7 @@ from mifuse.clips.audio import AudioCache
 from mifuse.clips.manifest import Clip, Key, Manifest
 from mifuse.errors import DrawsError
 from mifuse.files import whole_file
-from mifuse.teachers.base import Answer, Source, check_dimensions, check_distribution
+from mifuse.teachers.base import Answer, Source, check_dimensions, check_said
 from mifuse.teachers.store.database import DrawsStore
 from mifuse.teachers.store.rows import StoredDraw
 
@@ -24,7 +24,7 @@ class JsonDraw:
     clip: Key
     draw: int
     probs: dict[str, float]
-    """In the teacher's words; 1 of the one that it voted for where it gave no probabilities."""
+    """In the teacher's words; 1 of the one that it voted for; empty where it says numbers alone."""
     dimensions: dict[str, float] = field(default_factory=dict)
     """Numbers beside them, in a range of the teacher's."""
 
@@ -48,7 +48,7 @@ def read_jsonl(file: Path | str) -> list[JsonDraw]:
     Line: `{"path": "clips/x.flac", "teacher": "name", "draw": 0, "probs": {"angry": 0.1, …}}`, optionally
     with `model`, `prompt` and, for clips that are parts of files, `start` and `end` in seconds and `channel`,
     as their row of the manifest has them. A teacher that only votes has `"label": "happy"` instead of
-    `probs`; one that says numbers, too, has `"dimensions": {"arousal": 4.5, …}` beside them.
+    `probs`; one that says numbers, too, has `"dimensions": {"arousal": 4.5, …}` beside them, or alone.
 
     Raises:
         DrawsError: missing or empty file, or a line that is no draw, with its number.
@@ -167,7 +167,7 @@ def _parse(line: str, where: str) -> JsonDraw:
             raise DrawsError(f"{where}: label is {str(label)[:40]!r}: expected one label, and no probs")
         probs = {label: 1.0}
     dimensions = check_dimensions(row.get("dimensions", {}), where)
-    return JsonDraw(Source(*names[1:]), clip, draw, check_distribution(probs, where), dimensions)
+    return JsonDraw(Source(*names[1:]), clip, draw, *check_said(probs, dimensions, where))
 
 
 def json_line(
@@ -184,7 +184,7 @@ def json_line(
         "model": source.model or None,
         "prompt": source.prompt or None,
         "draw": draw,
-        "probs": probs,
+        "probs": probs or None,
         "dimensions": dimensions or None,
     }
     return json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n"

@@ -50,11 +50,11 @@ class Opened:
     @property
     def notes(self) -> Mapping[str, str]:
         """What a summary says of the teacher."""
-        return {"labels": ", ".join(self.labels)} if self.labels else self.told
+        return {"labels": ", ".join(self.labels) or "none"} if self.labels is not None else self.told
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """What every answer must name; None: any."""
+        """What every answer must name, beside numbers; None: any."""
         return self.prompts.labels if self.prompts else None
 
 
@@ -99,7 +99,7 @@ def open_teacher(
     if kind == "replay":
         return _open_replay(rest or manifest.parent / "lalm_draws.jsonl", model, given)
     if kind in CLASSIFIERS and rest:
-        return _open_classifier(kind, rest, cache, naming, given)
+        return _open_classifier(kind, rest, cache, naming=naming, dimensions=dimensions, given=given)
     if kind == "local" and rest:
         return _open_local(rest, cache, given, asked)
     if kind not in NAMES or rest:
@@ -134,10 +134,12 @@ def _meanings(kind: str, descriptions: Sequence[str], labels: Sequence[str]) -> 
 
 
 def _numbers(kind: str, dimensions: Ranges | None, labels: Sequence[str], given: Mapping[str, Any]) -> Ranges:
-    if kind in UNASKED and dimensions:
-        raise OptionError(f"--targets: {kind} asks nothing and says what it has: leave it out")
+    if kind == "replay" and dimensions:
+        raise OptionError("--targets: replay asks nothing and says what it has: leave it out")
     if given.get("logprobs") and dimensions:
         raise OptionError("--probs logprobs reads one word, no numbers: leave it out, or --targets")
+    if not (labels or dimensions):
+        raise OptionError("--labels none asks for numbers alone: say which, as in --targets arousal,valence")
     if both := sorted({*labels} & {*(dimensions or {})}):
         raise OptionError(f"--targets: {both[0]!r} is a label, too: rename one")
     return dimensions or {}
@@ -181,16 +183,23 @@ def _open_openai(
 
 
 def _open_classifier(
-    kind: str, name: str, cache: AudioCache, naming: Naming | None, given: dict[str, Any]
+    kind: str,
+    name: str,
+    cache: AudioCache,
+    *,
+    naming: Naming | None,
+    dimensions: Ranges | None,
+    given: dict[str, Any],
 ) -> Opened:
-    """A model on this machine that says probabilities."""
+    """A model on this machine that says probabilities, or numbers."""
     from mifuse.teachers import classifiers, funasr
 
     listen = classifiers.HubListener if kind == "hf" else funasr.FunasrListener
     config = _configure(classifiers.ClassifierConfig, kind, {"model": name, **given})
-    teacher = classifiers.ClassifierTeacher(kind, config, listen, cache, naming)
+    teacher = classifiers.ClassifierTeacher(kind, config, listen, cache, naming, ranges=dimensions)
     told = {
-        "labels": ", ".join(dict.fromkeys(filter(None, teacher.labels.values()))),
+        "labels": ", ".join(dict.fromkeys(filter(None, teacher.labels.values()))) or "none",
+        **({"dimensions": ", ".join(teacher.ranges)} if teacher.ranges else {}),
         "draws_of": "the clip, then copies changed a little: the model itself says the same each time",
     }
     return Opened(teacher, told=told)

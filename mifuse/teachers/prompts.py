@@ -40,6 +40,25 @@ SYSTEM = {
         "only where the voice leaves doubt."
     ),
 }
+# The same where numbers alone are asked for.
+ALONE = {
+    "audio": (
+        "You judge how a speaker sounds. Listen to how things are said: pitch and its movement, loudness, "
+        "tempo, pauses, voice quality. What is said counts little; words can contradict the voice."
+    ),
+    "evidence": SYSTEM["evidence"].replace("which emotion a speaker expresses", "how a speaker sounds", 1),
+}
+RATINGS = (
+    "How does the person in this recording sound?",
+    "Judge this voice.",
+    "Rate how the speaker sounds in this recording.",
+    "Describe this voice by numbers.",
+    "Say how this speech sample sounds.",
+)
+NUMBERS = (
+    "Answer with one JSON object and nothing else: {example}, with your own numbers: {dimensions}. "
+    "Use the whole of each range."
+)
 TASKS = (
     "Which emotion does the speaker express in this recording?",
     "Judge the emotion in this voice.",
@@ -100,6 +119,7 @@ class Prompts:
     """
 
     labels: tuple[str, ...] = LABELS
+    """Empty: numbers alone are asked for."""
     kind: str = "audio"
     """`audio`, or `evidence` for models that only see and read."""
     one_word: bool = False
@@ -113,6 +133,8 @@ class Prompts:
     @functools.lru_cache(4096)  # noqa: B019 - a handful of instances, and what it keeps is small
     def get(self, number: int, attempt: int = 0) -> Prompt:
         """Question `number`; after `attempt` answers that were invalid, the same in other words."""
+        if not self.labels:
+            return self._alone(number, attempt)
         count = len(self.labels)
         block, turn = divmod(number, count)
         rng = np.random.default_rng([self.seed, attempt, block])
@@ -131,6 +153,15 @@ class Prompts:
             parts += [RATE.format(dimensions=", ".join(self._scales()))] if self.dimensions else []
         text = " ".join(parts)
         return Prompt(SYSTEM[self.kind], text, labels, tuple(name for name, _ in self.dimensions))
+
+    def _alone(self, number: int, attempt: int) -> Prompt:
+        """Question `number` about numbers alone: they take turns in being first."""
+        names = [name for name, _ in self.dimensions]
+        first = int(np.random.default_rng([self.seed, attempt]).integers(1 << 16)) + number
+        example = "{" + ", ".join(f'"{name}": …' for name in np.roll(names, first)) + "}"
+        scales = ", ".join(np.roll(list(self._scales()), first))
+        asked = NUMBERS.format(example=example, dimensions=scales)
+        return Prompt(ALONE[self.kind], f"{RATINGS[first % len(RATINGS)]} {asked}", (), tuple(names))
 
     def _scales(self) -> Iterator[str]:
         for name, (low, high) in self.dimensions:
@@ -152,6 +183,7 @@ class Prompts:
             # Without them the hash is what it was before there were any: draws are not bought twice.
             *([MEANING, self.descriptions] if self.descriptions else []),
             *([RATE, ENDS, self.dimensions] if self.dimensions else []),
+            *([] if self.labels else [ALONE[self.kind], RATINGS, NUMBERS]),
         ]
         return hashlib.sha256(json.dumps([shape, settings], sort_keys=True).encode()).hexdigest()
 

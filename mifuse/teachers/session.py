@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mifuse.errors import AudioError, DrawsError
 from mifuse.teachers.answers import parse_all
-from mifuse.teachers.base import Answer, Invalid, Reply, Said, Teacher, check_answer, check_distribution
+from mifuse.teachers.base import Answer, Invalid, Reply, Said, Teacher, check_answer, check_said
 from mifuse.teachers.pacing import LONGEST_WAIT, Pace, backoff
 from mifuse.teachers.prices import Price
 from mifuse.teachers.questions import Group, Labelled, Question, request_key
@@ -377,7 +377,7 @@ class Run:
             return shown(said.problem, PROBLEM)
         try:
             if self.labels is None:  # draws that were made elsewhere, over whatever set
-                return check_distribution(said.probs, "the answer"), dict(said.dimensions)
+                return check_said(said.probs, said.dimensions, "the answer")
             if said.probs is not None:
                 return check_answer(said.probs, self.labels, "the answer"), dict(said.dimensions)
             return parse_all(said.text, self.labels, self._ranges)
