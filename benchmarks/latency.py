@@ -1,6 +1,7 @@
 """Time of one prediction on one thread: students of each size, fp32 and int8, both engines, interleaved.
 
     python -m benchmarks.latency [--sizes xs s m] [--seconds 3] [--student FOLDER] [--openvino] [--json FILE]
+    python -m benchmarks.latency --sizes s --classes 4 32     # what many emotions cost
 
 Weights do not matter for time, so without --student they are random. Every model is called in turn, so that
 a busy machine slows all of them alike; compare within one table only.
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.provenance import provenance
+from mifuse.clips.labels import LABELS
 from mifuse.exporting import bench
 from mifuse.models.frontend import SAMPLE_RATE
 from mifuse.models.student import SIZES, Student
@@ -71,6 +73,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--classes", nargs="+", type=int, default=[4], help="emotions of each student (4)")
     parser.add_argument("--student", type=Path, help="a trained student instead of random ones")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--openvino", action="store_true", help="OpenVINO as well")
@@ -78,7 +81,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    students = {size: Student(size=size, prosody=True) for size in options.sizes}
+    students = {
+        size if classes == 4 else f"{size}, {classes} emotions": Student(names(classes), size, prosody=True)
+        for size in options.sizes
+        for classes in options.classes
+    }
     if options.student:
         students = {options.student.name: Student.from_pretrained(options.student)}
     with tempfile.TemporaryDirectory() as folder:
@@ -89,12 +96,33 @@ def main() -> None:
     print("| --- | --- | --- | --: | --: | --: | --: |")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    for line in ratios(rows, options.sizes, options.classes):
+        print(line)
     if options.json:
         options.json.write_text(
             json.dumps(
                 {**provenance(), "machine": machine(), "seconds": options.seconds, "rows": rows}, indent=1
             )
         )
+
+
+def names(classes: int) -> tuple[str, ...]:
+    """Labels, as many as wanted: the default four, or made up."""
+    return LABELS if classes == len(LABELS) else tuple(f"emotion {i:02}" for i in range(classes))
+
+
+def ratios(rows: list[dict[str, Any]], sizes: list[str], classes: list[int]) -> list[str]:
+    """How much longer students of more emotions take than those of the first number; a line a model."""
+    per = len(rows) // max(1, len(sizes) * len(classes))  # models of a student
+    lines = []
+    for number in range(len(sizes)) if len(classes) > 1 else ():
+        mine = rows[number * per * len(classes) :][: per * len(classes)]
+        for at, row in enumerate(mine[per:]):
+            first, more = mine[at % per], classes[1 + at // per]
+            ratio = row["p50_ms"] / first["p50_ms"]
+            what = f"{sizes[number]}, {row['precision']} on {row['engine']}"
+            lines.append(f"{what}: {more} emotions take {ratio:.2f} times as long as {classes[0]}")
+    return lines
 
 
 def machine() -> str:

@@ -157,6 +157,13 @@ def test_prepare_takes_any_emotions(tmp_path: Path) -> None:
     run("prepare", tmp_path / "r", "-o", out, "--labels", "all")
     eight = ("angry", "calm", "disgust", "fear", "happy", "neutral", "sad", "surprise")
     assert read_manifest(out).labels == eight
+    six = ("angry", "fear", "happy", "neutral", "sad", "surprise")
+    (tmp_path / "n").mkdir()
+    for word in ("anger", "fear", "happiness", "neutral", "sadness", "surprised"):  # as nEMO names them
+        for speaker in ("EB0", "WR0"):
+            (tmp_path / "n" / f"{speaker}_{word}_1.wav").write_bytes(b"")
+    run("prepare", tmp_path / "n", "-o", tmp_path / "n.csv", "--labels", "all")
+    assert read_manifest(tmp_path / "n.csv").labels == six and len(read_manifest(tmp_path / "n.csv")) == 12
     run("prepare", tmp_path / "r", "-o", out, "--map", "calm=calm", "--force")
     assert read_manifest(out).labels == ("angry", "calm", "happy", "neutral", "sad")
     run("prepare", tmp_path / "r", "-o", out, "--labels", "colère,joie", "--force")
