@@ -1,8 +1,11 @@
 """Cost of adaptation against the number of clips: seconds and memory of each stage, and the ratio to linear.
 
     python -m benchmarks.scale [--clips 1000,10000] [--out FILE.json]
+    python -m benchmarks.scale --made [--clips 1000,10000,100000] [--simulate 1000000] [--out FILE.json]
 
-Synthetic clips; each number of clips is measured in a process of its own, on one thread, with an empty cache.
+Synthetic clips, or with --made clips that are only numbers (`benchmarks.scale_made`); each number of clips is
+measured in a process of its own, on one thread, with an empty cache. --simulate says what so many clips would
+take, by the line through the last two numbers of clips.
 Seconds are CPU time, which other work on the machine changes little. Memory is what the process holds beside
 mapped files, which the system takes back when it needs room (Linux only).
 The number of training steps is fixed, so that a step should cost the same whatever there is to choose from.
@@ -18,15 +21,17 @@ import tempfile
 import threading
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from benchmarks import scale_made
 from benchmarks.provenance import provenance
 from benchmarks.workers import popen
 from mifuse.clips.audio import SAMPLE_RATE, AudioCache
@@ -65,6 +70,7 @@ class Stage:
 
     seconds: float  # CPU
     peak_mb: float  # above what was held when the stage began
+    disk_mb: float = 0.0  # of what it wrote
 
 
 def make_clips(folder: Path, count: int, seconds: float) -> Path:
@@ -109,12 +115,7 @@ def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
     student = Student().eval()
 
     def stage(name: str, action: Callable[[], T]) -> T:
-        with _watched() as peak:
-            began = time.process_time()
-            result = action()
-            seconds = time.process_time() - began
-        stages[name] = Stage(seconds, peak[0])
-        return result
+        return watched(stages, manifest.parent, name, action)
 
     clips = stage("manifest", lambda: read_manifest(manifest)).clips
     stage("decoding", lambda: [len(cache.samples(clip)) for clip in clips][:0])
@@ -129,6 +130,21 @@ def measure(manifest: Path, cache: AudioCache) -> dict[str, Stage]:
     fit.run_epoch(targets)  # warms up
     stage("training", lambda: fit.run_epoch(targets))
     return stages
+
+
+def watched(stages: dict[str, Stage], folder: Path, name: str, action: Callable[[], T]) -> T:
+    """What the action gives; what it cost is added to `stages`."""
+    before = _disk_mb(folder)
+    with _watched() as peak:
+        began = time.process_time()
+        result = action()
+        seconds = time.process_time() - began
+    stages[name] = Stage(seconds, peak[0], _disk_mb(folder) - before)
+    return result
+
+
+def _disk_mb(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 @contextmanager
@@ -156,16 +172,43 @@ def _memory_mb() -> float:
         return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1000
 
 
-def show(counts: list[int], found: dict[int, dict[str, Stage]]) -> None:
+def markdown(document: Mapping[str, Any]) -> str:
     """A table; linear is what the first count leads to expect, and the same cost for a training step."""
-    print(f"{'':12}" + "".join(f"{count:>10,} clips  MB    x linear" for count in counts))
-    for name, about in STAGES.items():
-        cells = ""
+    found = {
+        int(count): {name: Stage(**stage) for name, stage in stages.items()}
+        for count, stages in document["clips"].items()
+    }
+    counts = sorted(found)
+    many, simulated = document.get("simulate"), {}
+    if many and len(counts) > 1:
+        simulated = {name: _simulated(name, found, many) for name in found[counts[0]]}
+    heads = [f"{count:,} clips: CPU s / MB / on disk | x linear" for count in counts]
+    heads += [f"{many:,}, simulated: CPU s / MB / on disk"] if simulated else []
+    lines = [f"| stage | {' | '.join(heads)} |", "| --- |" + " ---: |" * (2 * len(counts) + bool(simulated))]
+    for name in found[counts[0]]:
+        first = found[counts[0]][name]
+        cells = []
         for count in counts:
-            here, first = found[count][name], found[counts[0]][name]
             linear = first.seconds * (1 if name == "training" else count / counts[0])
-            cells += f"{here.seconds:>10.2f} s {here.peak_mb:>6.0f}  {here.seconds / linear:>9.2f}"
-        print(f"{name:12}{cells}   {about}")
+            cells += [_cell(found[count][name]), f"{found[count][name].seconds / linear:.2f}"]
+        cells += [_cell(simulated[name])] if simulated else []
+        lines.append(f"| {name}: {(STAGES | scale_made.STAGES)[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(stage: Stage) -> str:
+    return f"{stage.seconds:.2f} / {stage.peak_mb:,.0f} / {abs(stage.disk_mb):,.0f}"
+
+
+def _simulated(name: str, found: Mapping[int, Mapping[str, Stage]], many: int) -> Stage:
+    """By the line through the last two counts; training steps do not depend on the count."""
+    below, above = sorted(found)[-2:]
+    a, b = found[below][name], found[above][name]
+    if name == "training":
+        return b
+    share = (many - below) / (above - below)
+    values = zip(astuple(a), astuple(b), strict=True)
+    return Stage(*(max(0.0, low + share * (high - low)) for low, high in values))
 
 
 def main() -> None:
@@ -174,6 +217,8 @@ def main() -> None:
     )
     parser.add_argument("--clips", default="1000,10000", help="numbers of clips, the smallest first")
     parser.add_argument("--seconds", type=float, default=0.7, help="of a clip")
+    parser.add_argument("--made", action="store_true", help="clips that are only numbers")
+    parser.add_argument("--simulate", type=int, metavar="N", help="what N clips would take")
     parser.add_argument("--work", type=Path, help="folder for clips and cache; default: a temporary one")
     parser.add_argument("--out", type=Path, help="JSON")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # this process measures that many clips
@@ -181,30 +226,36 @@ def main() -> None:
     if options.one:
         torch.set_num_threads(1)
         folder = options.work / str(options.one)
-        manifest = make_clips(folder, options.one, options.seconds)
-        stages = measure(manifest, AudioCache(folder / "cache"))
+        stages: dict[str, Stage] = {}
+        if options.made:
+            folder.mkdir()
+            stage = partial(watched, stages, folder)
+            scale_made.measure(folder, options.one, options.seconds, stage)
+        else:
+            manifest = make_clips(folder, options.one, options.seconds)
+            stages = measure(manifest, AudioCache(folder / "cache"))
         print(json.dumps({name: asdict(stage) for name, stage in stages.items()}))
         return
-    counts = [int(text) for text in options.clips.split(",")]
-    found: dict[int, dict[str, Stage]] = {}
-    for count in counts:
+    found: dict[str, Any] = {}
+    for count in options.clips.split(","):
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
-            arguments = ["--one", str(count), "--work", folder, "--seconds", str(options.seconds)]
+            arguments = ["--one", count, "--work", folder, "--seconds", str(options.seconds)]
+            arguments += ["--made"] if options.made else []
             with popen("benchmarks.scale", arguments, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout
                 output = process.stdout.read()
         if process.returncode:
             sys.exit(process.returncode)
-        found[count] = {name: Stage(**stage) for name, stage in json.loads(output).items()}
-    show(counts, found)
+        found[count] = json.loads(output)
+    document = {
+        **provenance(),
+        "machine": asdict(machine()),
+        "seconds_of_a_clip": options.seconds,
+        "simulate": options.simulate,
+        "clips": found,
+    }
+    print(markdown(document))
     if options.out:
-        rows = {str(count): {k: asdict(v) for k, v in stages.items()} for count, stages in found.items()}
-        document = {
-            **provenance(),
-            "machine": asdict(machine()),
-            "seconds_of_a_clip": options.seconds,
-            "clips": rows,
-        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
