@@ -46,7 +46,7 @@ learning: $(READY) ## the tests that train, as on a CPU without AVX
 examples: $(READY) ## the examples for voice agents and Gradio, in an environment of their own
 	$(PYTHON) -m venv --without-pip build/examples
 	$(BIN)/python -m pip --python build/examples/bin/python install -q --no-compile pytest soundfile onnx onnxruntime \
-		$$(grep -hE '^(pipecat-ai|livekit-agents|gradio)==' constraints.txt)
+		$$(grep -hE '^(pipecat-ai|livekit-agents|wyoming|gradio)==' constraints.txt)
 	build/examples/bin/python -m pytest --noconftest -p no:cacheprovider tests/test_voice_agent.py tests/test_gradio.py
 
 lint: $(READY) ## ruff: format and rules; import-linter: arrows between rooms, no circles

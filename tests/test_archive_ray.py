@@ -56,8 +56,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def started(python: str, place: Path, *more: object) -> subprocess.Popen[str]:
-    command = [python, ROOT / "docs" / "examples" / "archive_ray.py", "bundle", "archive", "answers", *more]
+def started(python: str, place: Path, *more: object, archive: str = "archive") -> subprocess.Popen[str]:
+    command = [python, ROOT / "docs" / "examples" / "archive_ray.py", "bundle", archive, "answers", *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
     return subprocess.Popen(
         list(map(str, command)),
@@ -69,10 +69,10 @@ def started(python: str, place: Path, *more: object) -> subprocess.Popen[str]:
     )
 
 
-def finished(python: str, place: Path, *more: object) -> tuple[int, str]:
+def finished(python: str, place: Path, *more: object, archive: str = "archive") -> tuple[int, str]:
     """Exit code and output of a whole run; Ray itself gives a busy machine 30 s to start, not more."""
     for _ in range(3):
-        run = started(python, place, *more)
+        run = started(python, place, *more, archive=archive)
         output, _ = run.communicate(timeout=300)
         if "timed out during startup" not in output:
             break
@@ -127,8 +127,28 @@ def test_a_grown_archive_costs_what_is_new(python: str, place: Path) -> None:
     assert before.items() <= shards(place).items()
     make_bundle(place / "bundle", labels=("calm", "tense"))
     code, output = finished(python, place)
-    assert (code, "holds answers of another bundle" in output) == (2, True), output
+    assert (code, "holds answers of another bundle or way" in output) == (2, True), output
     with (place / "bundle" / "model.onnx").open("ab") as file:
         file.write(b"x")
     code, output = finished(python, place)
     assert (code, "model.onnx is not as exported" in output) == (2, True), output
+
+
+def test_timelines_of_both_sides_of_calls(python: str, place: Path, tmp_path: Path) -> None:
+    sides = np.stack([speech(4.0), np.zeros(4 * RATE, np.float32)], axis=1)
+    (tmp_path / "calls").mkdir()
+    soundfile.write(tmp_path / "calls" / "a.wav", sides, RATE)
+    make_bundle(tmp_path / "bundle")
+    code, output = finished(python, tmp_path, "--actors", 1, "--timeline", 0, 1, archive="calls")
+    assert code == 0, output
+    (shard,) = (tmp_path / "answers").glob("*.jsonl")
+    (row,) = [json.loads(line) for line in shard.open()]
+    recognizer = Recognizer.load(tmp_path / "bundle")
+    wanted = recognizer.timeline(read_audio(tmp_path / "calls" / "a.wav", channel=0))
+    found, silent = row["timelines"]["0"], row["timelines"]["1"]
+    assert [(part["start"], part["state"]) for part in found["segments"]] == [
+        (part.start, part.state) for part in wanted.segments
+    ]
+    assert found["segments"] and not silent["segments"]
+    code, output = finished(python, tmp_path, archive="calls")
+    assert (code, "another bundle or way of asking" in output) == (2, True), output

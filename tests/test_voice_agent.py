@@ -1,9 +1,11 @@
-"""The guide's voice agents in a real Pipecat pipeline and a real LiveKit session; `mifuse[agents]`."""
+"""The guide's agents in a real Pipecat pipeline, LiveKit session, Wyoming server; `mifuse[agents]`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
+import socket
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -109,3 +111,62 @@ def test_an_agent_passes_the_call_on_and_says_the_changes(tmp_path: Path) -> Non
     assert felt[-1].state == NO_SPEECH and len(felt) == 2
     # The session itself adds silence when it ends.
     assert b"".join(heard).startswith(b"".join(chunk.tobytes() for chunk in chunks))
+
+
+def test_a_service_for_home_assistant(tmp_path: Path) -> None:
+    pytest.importorskip("wyoming", reason="wyoming is missing: pip install 'mifuse[agents]'")
+    from wyoming.asr import Transcript
+    from wyoming.audio import AudioChunk, AudioStart, AudioStop
+    from wyoming.client import AsyncTcpClient
+    from wyoming.info import Describe, Info
+
+    example = load("wyoming_emotion")
+    bundle = make_bundle(tmp_path / "bundle")
+    rate, port = 16_000, free_port()
+
+    async def ask(chunks: list[np.ndarray], width: int = 2) -> str | None:
+        async with AsyncTcpClient("127.0.0.1", port) as client:
+            await client.write_event(AudioStart(rate, width, 1).event())
+            for chunk in chunks:
+                await client.write_event(AudioChunk(rate, width, 1, chunk.tobytes()).event())
+            await client.write_event(AudioStop().event())
+            event = await asyncio.wait_for(client.read_event(), 30)
+            return None if event is None else Transcript.from_event(event).text
+
+    async def session() -> tuple[Info, list[str | None]]:
+        server = asyncio.create_task(example.main(f"tcp://127.0.0.1:{port}", bundle))
+        await connected(port)
+        async with AsyncTcpClient("127.0.0.1", port) as client:
+            await client.write_event(Describe().event())
+            described = Info.from_event(await client.read_event())
+        long = [np.zeros(round(example.LONGEST * rate) + 1, "<i2")]
+        said = [
+            await ask(call(rate)[:200]),
+            await ask([]),
+            await ask(call(rate)[:1], width=4),
+            await ask(long),
+        ]
+        server.cancel()
+        return described, said
+
+    described, (felt, empty, wide, long) = asyncio.run(session())
+    recognizer = Recognizer.load(bundle)
+    assert recognizer.labels[0] in described.asr[0].description
+    assert felt == recognizer.predict(np.concatenate(call(rate)[:200]), rate).state
+    assert empty and empty.startswith("error: ") and wide == "error: samples of 16 bits are needed"
+    assert long is None  # sent away
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+async def connected(port: int) -> None:
+    for _ in range(600):
+        await asyncio.sleep(0.05)
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return
+    raise TimeoutError(port)

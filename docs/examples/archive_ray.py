@@ -18,9 +18,9 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 class Recognise:
     """An actor: loads one recogniser, then answers shard after shard."""
 
-    def __init__(self, bundle, root, answers):
+    def __init__(self, bundle, root, answers, channels):
         self.recognizer = Recognizer.load(bundle)
-        self.root, self.answers = root, answers
+        self.root, self.answers, self.channels = root, answers, channels
 
     def __call__(self, batch):
         for shard, clips in zip(batch["shard"], batch["clips"], strict=True):
@@ -35,8 +35,16 @@ class Recognise:
         return {"clips": [len(json.loads(clips)) for clips in batch["clips"]]}
 
     def answer(self, clip):
+        recognizer, file = self.recognizer, self.root / clip
         try:
-            found = self.recognizer.predict(read_audio(self.root / clip, self.recognizer.sample_rate))
+            if self.channels:
+                sides = {
+                    name: recognizer.timeline(read_audio(file, recognizer.sample_rate, channel=name))
+                    for name in self.channels
+                }
+                found = {name: side.to_dict(recognizer.labels) for name, side in sides.items()}
+                return {"path": clip, "timelines": found}
+            found = recognizer.predict(read_audio(file, recognizer.sample_rate))
         except AudioError as error:
             return {"path": clip, "error": str(error)}
         return {"path": clip, "label": found.label, "scores": found.scores}
@@ -54,14 +62,15 @@ def clips_of(archive):
         return archive.parent, {row["path"] for row in manifest}
 
 
-def shards_of(archive, bundle, answers, size):
+def shards_of(archive, bundle, answers, size, channels):
     """The folder of the archive, and what is left to do as rows: shards, named by bundle and clips alone."""
-    model = hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()[:8]
+    asked = json.dumps(channels).encode() if channels else b""
+    model = hashlib.sha256((bundle / "bundle.json").read_bytes() + asked).hexdigest()[:8]
     root, clips = clips_of(archive)
     answers.mkdir(parents=True, exist_ok=True)
     finished = sorted(answers.glob("*.jsonl"))
     if any(not shard.name.startswith(f"{model}-") for shard in finished):
-        raise ValueError(f"{answers} holds answers of another bundle than {bundle}: name another folder")
+        raise ValueError(f"{answers} holds answers of another bundle or way of asking: name another folder")
     done = {json.loads(line)["path"] for shard in finished for line in shard.open(encoding="utf-8")}
     left = sorted(clips - done)
     rows = []
@@ -77,12 +86,14 @@ if __name__ == "__main__":
     parser.add_argument("archive", type=Path, help="a folder, or a manifest: CSV with the column path")
     parser.add_argument("answers", type=Path, help="folder for shards of JSON lines")
     parser.add_argument("--actors", type=int, default=os.cpu_count(), help="recognisers, a core each")
+    parser.add_argument("--timeline", nargs="+", default=(), metavar="CHANNEL", help="mix, or 0 1 of a call")
     parser.add_argument("--clips", type=int, default=256, help="in a shard: what a kill costs each actor")
     options = parser.parse_args()
+    channels = [int(name) if name.isdecimal() else name for name in options.timeline]
     bundle, answers = options.bundle.resolve(), options.answers.resolve()  # actors run elsewhere
     try:
         Recognizer.load(bundle)  # a broken bundle is refused here, and not by every actor
-        root, rows, left = shards_of(options.archive.resolve(), bundle, answers, options.clips)
+        root, rows, left = shards_of(options.archive.resolve(), bundle, answers, options.clips, channels)
     except (OSError, ValueError, MifuseError) as error:
         parser.error(str(error))
     if rows:
@@ -90,7 +101,7 @@ if __name__ == "__main__":
         ray.data.DataContext.get_current().enable_progress_bars = False
         work = ray.data.from_items(rows, override_num_blocks=min(len(rows), 1000)).map_batches(
             Recognise,
-            fn_constructor_args=(bundle, root, answers),
+            fn_constructor_args=(bundle, root, answers, channels),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=options.actors),
         )
