@@ -27,6 +27,7 @@ from typing import Any
 
 from benchmarks.provenance import commit
 from mifuse.exporting.bench import machine
+from mifuse.files import whole_file
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -64,10 +65,10 @@ class Table:
             subprocess.CalledProcessError: it failed; nothing is kept.
         """
         KEPT.mkdir(parents=True, exist_ok=True)
-        part, began = file.with_suffix(".part"), time.monotonic()
+        began = time.monotonic()
         command = [sys.executable, "-m", *self.words()]
         environment = {"ORT_DISABLE_TELEMETRY": "1", **os.environ}
-        try:
+        with whole_file(file) as part:
             with part.open("w", encoding="utf-8") as lines, subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
             ) as process:  # fmt: skip
@@ -85,9 +86,6 @@ class Table:
             head = f"`python -m {self.command}` at {commit()}, {time.strftime('%Y-%m-%d')}, {where}"
             text = part.read_text(encoding="utf-8")
             part.write_text(f"{head}, {time.monotonic() - began:.0f} s\n\n{text}", encoding="utf-8")
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
 
     def from_stored(self) -> str:
         """Text of the stored result, with where it is from."""

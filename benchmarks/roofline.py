@@ -26,6 +26,7 @@ from onnx import TensorProto, helper
 
 from benchmarks.provenance import provenance
 from mifuse.exporting.bench import machine, voice
+from mifuse.files import whole_file
 from mifuse_runtime import Recognizer
 from mifuse_runtime.bundle import load
 from mifuse_runtime.settings import FrontEnd
@@ -217,7 +218,8 @@ def main() -> None:
     }
     sys.stdout.write(table(document) + "\n")
     if arguments.out:
-        arguments.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        with whole_file(arguments.out) as part:
+            part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from mifuse.clips.labels import LABELS
 from mifuse.clips.manifest import Clip, read_manifest, write_manifest
 from mifuse.demo.synth import make_domain
 from mifuse.exporting.bench import machine
+from mifuse.files import whole_file
 from mifuse.fusion.recipes import AdaptConfig
 from mifuse.fusion.teaching import Teaching
 from mifuse.models.features import Features
@@ -257,7 +258,8 @@ def main() -> None:
     print(markdown(document))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        with whole_file(options.out) as part:
+            part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from benchmarks.streaming import make_bundle
 from mifuse.demo.synth import DOMAINS, make_speaker, synthesise
 from mifuse.exporting.bench import machine
 from mifuse.exporting.timing import drift, summary, widened
+from mifuse.files import whole_file
 
 HERE = Path(__file__).resolve().parent
 CLOCKS = ("wall", "cpu")
@@ -255,9 +256,8 @@ def main() -> None:
 
 def write(file: Path, document: Mapping[str, Any]) -> None:
     """JSON, whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    with whole_file(file) as part:
+        part.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

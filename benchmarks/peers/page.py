@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks import roofline
 from benchmarks.peers.table import table
+from mifuse.files import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "peers.md"
@@ -91,9 +92,8 @@ def _read(file: Path) -> Any:
 
 def main() -> None:
     """Write the page."""
-    part = PAGE.with_suffix(".part")
-    part.write_text(page(), encoding="utf-8")
-    part.replace(PAGE)
+    with whole_file(PAGE) as part:
+        part.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
