@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,17 +111,19 @@ def _source(file: Path, document: Mapping[str, Any]) -> str:
 
 def shown(document: dict[str, Any]) -> str:
     """The tables of a stored result, as its benchmark prints them."""
-    from benchmarks import compression, export, field_table, roofline, speakers, transfers
+    from benchmarks import compression, export, field_table, roofline, scale, speakers, transfers
     from benchmarks.peers.table import table
 
-    if "ceilings" in document:
-        return roofline.table(document)
-    if "rows" in document:
-        return table(document)
-    if "cells" in document:
-        return field_table.markdown(document)
-    if "points" in document:
-        return compression.table(document["mean"])
+    printers: dict[str, Callable[[dict[str, Any]], str]] = {
+        "simulate": scale.markdown,
+        "ceilings": roofline.table,
+        "rows": table,
+        "cells": field_table.markdown,
+        "points": lambda found: compression.table(found["mean"]),
+    }
+    for key, printer in printers.items():
+        if key in document:
+            return printer(document)
     if "settings" not in document and "summary" not in document:
         return speakers.markdown(document.get("students", document))
     with contextlib.redirect_stdout(io.StringIO()) as text:

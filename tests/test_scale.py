@@ -1,5 +1,6 @@
 """The benchmark of cost against clips: what it measures is there, and its clips differ."""
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,12 @@ def test_the_table_and_what_it_simulates():
     assert labels.endswith("| 2.00 / 10 / 1 | 1.00 | 4.00 / 15 / 2 | 1.00 | 20.00 / 55 / 10 |")
     assert training.endswith("| 1.00 | 2.00 / 10 / 1 |")
     assert "simulated" not in scale.markdown({"clips": clips})
+
+
+def test_the_page_shows_the_result():
+    root = Path(__file__).resolve().parent.parent
+    document = json.loads((root / "benchmarks" / "results" / "scale-made.json").read_text("utf-8"))
+    assert scale.markdown(document) in (root / "docs" / "scale.md").read_text("utf-8")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
