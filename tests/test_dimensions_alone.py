@@ -140,6 +140,24 @@ def test_commands(bundle: Path, student: Path, manifest: Path, capsys: pytest.Ca
     assert "arousal, from 1 to 7" in capsys.readouterr().out
 
 
+def test_what_cannot_be_learnt_or_asked_is_refused(manifest: Path, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in manifest.read_text().splitlines()]
+    at = rows[0].index("arousal")
+    same = manifest.with_name("same.csv")
+    same.write_text(
+        "".join(
+            ",".join([*row[:at], "4" if i else row[at], *row[at + 1 :]]) + "\n" for i, row in enumerate(rows)
+        )
+    )
+    said = run("train", same, "-o", tmp_path / "s", *TARGETS, *QUICK, code=1)
+    assert "the same arousal" in said and not (tmp_path / "s").exists()
+    ask = ("label", manifest, "--teacher", "openai", "--model", "m", "--price", "0", "--labels", "none")
+    ask = (*ask, "--store", tmp_path / "d.db", "--dry-run")
+    assert "--targets" in run(*ask, code=2)
+    assert "give a number of draws" in run(*ask, *TARGETS, "--draws", "auto", code=2)
+    assert '"arousal": …' in run(*ask, *TARGETS)
+
+
 def test_a_model_of_nothing_is_refused() -> None:
     from mifuse.errors import MifuseError as Refused
 

@@ -142,6 +142,8 @@ def label(
     settings, cache = options | {"logprobs": probs == "logprobs"}, AudioCache()
     questions: Any = {"descriptions": descriptions, "dimensions": dimensions, "options": settings}
     opened, rows = _open(spec, model, manifest, cache, split=split, naming=naming, **questions)
+    if draws == AUTO and opened.labels == ():
+        raise click.UsageError("--draws auto asks again where an emotion may change: give a number of draws")
     source, clips = opened.teacher.source, spoken(rows, cache, reading, broken=True)
     count = None if isinstance(draws, str) else draws or opened.teacher.default_draws
     summary: dict[str, Any] = {"teacher": str(source), "store": str(store_path)}

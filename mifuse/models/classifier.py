@@ -162,6 +162,11 @@ def _trained_student(
         raise TrainingError(
             f"no clip to train on has a number of {empty[0]}: fill it in, or leave it out of --targets"
         )
+    for v, name in enumerate(student.dimensions):
+        if np.nanmin(values[:, v]) == np.nanmax(values[:, v]):
+            raise TrainingError(
+                f"all clips to train on have the same {name}: there is nothing to learn of it"
+            )
     taught = DimensionTargets(values) if student.dimensions else None
     fit = Trainer(student, Features.of(clips[0], cache), config.fit, seed, dimensions=taught)
     features = Features.of(clips[1], cache)

@@ -51,8 +51,9 @@ def label_set(clips: Sequence[Clip], labels: Sequence[str] | None) -> Sequence[s
         return ()
     found = Counter(str(clip.label) for clip in clips)
     if len(found) < 2:
+        which = f", and all are {next(iter(found))!r}" if found else ""
         raise TrainingError(
-            f"{len(clips)} labelled clips of {len(found)} classes: a classifier needs at least two"
+            f"{len(clips)} labelled clips of {len(found)} classes: a classifier needs at least two{which}"
         )
     labels = labels or Naming().set_of(found, "the labelled clips")
     if strange := [label for label in found if label not in labels]:
