@@ -65,14 +65,14 @@ def listen(file: Path) -> None:
 
 def main() -> None:
     """From the clone to the timeline."""
-    with tempfile.TemporaryDirectory() as made, LlmServer(level_decides) as server:
+    with tempfile.TemporaryDirectory() as made, LlmServer(answer=level_decides) as server:
         folder, clone = Path(made), Path(made) / "mifuse"
         subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
         (folder / "calls").mkdir()
         for number in range(CALLS):
             soundfile.write(folder / "calls" / f"call{number}.wav", call(number), 8_000, subtype="PCM_16")
         make_domain(folder / "studio", "studio", speakers=4, clips_per_speaker=12)
-        run("mifuse train studio/manifest.csv -o source/", folder, clone)
+        run("mifuse train studio/manifest.csv -o source/ --size xs --set fit.steps=60", folder, clone)
         page = (clone / "docs" / "call-centre.md").read_text(encoding="utf-8")
         blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
         first, second = (text.replace("MODEL", "m").replace("URL", f"{server.url}/v1") for text in blocks)
