@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import pytest
 import mifuse_runtime  # noqa: F401  # before ONNX Runtime, which reports itself otherwise
 
 if TYPE_CHECKING:
+    from tests.browser import Ask
     from tests.llm_server import LlmServer
 
 try:
@@ -43,6 +44,43 @@ def _threads() -> None:
     except ImportError:  # the runtime's tests also run where only NumPy and ONNX Runtime are
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Makes the folder of a name in the first process of tests that asks for it; all of them read it."""
+    from filelock import FileLock
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared / f"made-{name}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                new = tmp_path_factory.mktemp(name) / "new"
+                make(new)
+                new.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def known(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The bundle of `tests.exported`."""
+    from tests.exported import export_known
+
+    return made_once("known", export_known)
+
+
+@pytest.fixture(scope="session")
+def ask() -> Iterator[Ask]:
+    """Calls functions of web_driver.mjs in a process of Node, which starts slowly."""
+    from tests.browser import node
+
+    with node() as call:
+        yield call
 
 
 @pytest.fixture(scope="session")

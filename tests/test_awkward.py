@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,12 @@ import pytest
 from mifuse.clips import audio
 from mifuse_runtime import AudioError, read_audio
 from tests.awkward import Awkward, files
-from tests.browser import Ask, needs_web, node
+from tests.browser import Ask, needs_web
 from tests.bundles import RATE
 
 FILES = list(files())
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "audio.md"
 HEAD = "| kind | files | Python alone | with soundfile | JavaScript |\n| --- | --- | --- | --- | --- |\n"
-
-
-@pytest.fixture(scope="module")
-def ask() -> Iterator[Ask]:
-    with node() as call:
-        yield call
 
 
 def named(file: Awkward) -> str:

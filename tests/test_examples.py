@@ -80,12 +80,9 @@ def test_files(place: Path) -> None:
     assert ANSWER.fullmatch(found)
 
 
-def test_speaker(place: Path) -> None:
-    from tests.test_runtime_speaker import export_known
-
-    export_known(place / "known")
+def test_speaker(place: Path, known: Path) -> None:
     shutil.rmtree("bundle")
-    Path("known").rename("bundle")
+    shutil.copytree(known, "bundle")
     for count in (1, 2):
         found = ran(sys.executable, EXAMPLES / "speaker.py", "a.wav", PYTHONPATH=str(ROOT / "runtime"))
         assert re.fullmatch(rf"a\.wav ({'|'.join(LABELS)}) [01]\.\d\d, {count} heard\n", found)

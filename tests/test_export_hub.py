@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from mifuse_export.parity import PARITY, edge_cases, torch_predict
 from mifuse_runtime import Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.audio import trim_silence
-from tests.browser import Ask, ask_graph, needs_web, node
+from tests.browser import Ask, ask_graph, needs_web
 from tests.bundles import speech
 from tests.test_classifier import SMALL, THEIRS
 
@@ -83,15 +83,18 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def pair(
-    request: pytest.FixtureRequest, manifest: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, manifest: Path, made_once: Callable[[str, Callable[[Path], object]], Path]
 ) -> tuple[Path, Path]:
     """A checkpoint and its bundle."""
-    folder = tmp_path_factory.mktemp(request.param)
-    student = save(folder / "student", request.param)
-    options = ("--int8", "--calibration", manifest, "--max-drop", 100, "--force-int8", "--format", "openvino")
-    done = run("export", student, "-o", folder / "bundle", *options)
-    assert done.exit_code == 0, done.output
-    return student, folder / "bundle"
+
+    def make(folder: Path) -> None:
+        student = save(folder / "student", request.param)
+        options = ("--int8", "--calibration", manifest, "--max-drop", 100, "--force-int8")
+        done = run("export", student, "-o", folder / "bundle", *options, "--format", "openvino")
+        assert done.exit_code == 0, done.output
+
+    folder = made_once(request.param, make)
+    return folder / "student", folder / "bundle"
 
 
 def test_it_computes_what_transformers_computes(pair: tuple[Path, Path]) -> None:
@@ -125,22 +128,15 @@ def test_the_device_says_what_it_says(pair: tuple[Path, Path]) -> None:
         np.testing.assert_allclose([*scores.values()], expected, atol=1e-3 if precision == "fp32" else 0.1)
 
 
-@pytest.fixture(scope="module")
-def web() -> Iterator[Ask]:
-    """All tests share a process: it starts slowly."""
-    with node() as ask:
-        yield ask
-
-
 @needs_web
-def test_the_web_says_what_it_says(pair: tuple[Path, Path], web: Ask) -> None:
+def test_the_web_says_what_it_says(pair: tuple[Path, Path], ask: Ask) -> None:
     content = bundles.load(pair[1])
     reference = torch_predict(load_model(pair[0]))
     for precision in ("fp32", "int8"):
         here = engines.start(pair[1], content, "onnxruntime", precision, 1)
         for name, signal in (edge_cases(SAMPLE_RATE) | {"speech": speech(2.0)}).items():
             expected = (reference if precision == "fp32" else here)(signal[None])
-            found = ask_graph(web, here.graph.path, signal[None])
+            found = ask_graph(ask, here.graph.path, signal[None])
             # A group norm of silence divides rounding by the root of 1e-5: 1.6e-4 was seen.
             most = 1e-2 if precision == "int8" else 1e-3 if name == "silence" else PARITY
             np.testing.assert_allclose(found, expected, rtol=0, atol=most, err_msg=name)

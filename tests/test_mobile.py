@@ -46,17 +46,14 @@ def test_both_precisions_are_there_and_agree(bundle: Path) -> None:
     assert "| int8 | onnxruntime-mobile | `mobile/model.int8.ort` |" in (bundle / "README.md").read_text()
 
 
-def test_each_process_writes_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
     script = "import sys; from pathlib import Path; from mifuse_export.mobile import write_ort; "
     script += "[write_ort(*map(Path, pair.split('>'))) for pair in sys.argv[1:]]"
     names = ("model", "model.int8")
-    for i in range(2):
-        (tmp_path / str(i)).mkdir()
-        pairs = [f"{bundle / name}.onnx>{tmp_path / str(i) / name}.ort" for name in names]
-        subprocess.run([sys.executable, "-c", script, *pairs], check=True, env=os.environ | PATHS)
+    pairs = [f"{bundle / name}.onnx>{tmp_path / name}.ort" for name in names]
+    subprocess.run([sys.executable, "-c", script, *pairs], check=True, env=os.environ | PATHS)
     for name in names:
-        folders = (bundle / "mobile", tmp_path / "0", tmp_path / "1")
-        assert len({(folder / f"{name}.ort").read_bytes() for folder in folders}) == 1
+        assert (tmp_path / f"{name}.ort").read_bytes() == (bundle / "mobile" / f"{name}.ort").read_bytes()
 
 
 def test_verify_runs_it_and_the_device_says_what_it_cannot(bundle: Path) -> None:

@@ -13,56 +13,27 @@ import torch
 from click.testing import CliRunner
 
 from mifuse.cli import main
-from mifuse.models.frontend import HOP, MEL_RANGE, N_MELS
 from mifuse.models.student import Student
-from mifuse_export import ExportConfig, ExportError, export_bundle
+from mifuse_export import ExportError, export_bundle
 from mifuse_runtime import BundleError, MifuseError, Recognizer, speaker
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.audio import trim_silence
-from mifuse_runtime.settings import FrontEnd
+from tests import exported
 from tests.bundles import RATE, make_bundle, speech
-from tests.test_export import lived_in
-
-CLIPS = [speech(0.8 + 0.1 * (seed % 7), seed=seed) for seed in range(20)]
-
-
-def made() -> Student:
-    torch.manual_seed(0)
-    student = lived_in(Student(size="xs"))
-    assert isinstance(student, Student)
-    return student.eval()
-
-
-def export_known(folder: Path, formats: tuple[str, ...] = ("onnx",)) -> Path:
-    """A bundle of a random student that can know speakers."""
-    student = made()
-    return export_bundle(
-        student,
-        folder,
-        ExportConfig(int8=True, formats=formats, max_drop=50),
-        labels=student.labels,
-        calibration=CLIPS,
-        frontend=FrontEnd(HOP, N_MELS, *MEL_RANGE, folded=True),
-        speaker=student.speaker_head(),
-    )
+from tests.exported import CLIPS
 
 
 @pytest.fixture(scope="module")
 def student() -> Student:
-    return made()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_known(tmp_path_factory.mktemp("speaker") / "bundle", ("onnx", "openvino"))
+    return exported.student()
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-4), ("int8", 0.1)])
 def test_device_says_what_the_student_says(
-    folder: Path, student: Student, engine: str, precision: str, close: float
+    known: Path, student: Student, engine: str, precision: str, close: float
 ) -> None:
-    recognizer = Recognizer.load(folder, engine=engine, precision=precision)
+    recognizer = Recognizer.load(known, engine=engine, precision=precision)
     anna = recognizer.speaker()
     for clip in CLIPS:
         recognizer.predict(clip, speaker=anna, gate=False)
@@ -86,29 +57,29 @@ def test_device_says_what_the_student_says(
     assert np.abs(np.array(alone) - expected).max() > 0.2, "an unknown speaker's answers are others"
 
 
-def test_a_stranger_until_the_eighth_clip(folder: Path) -> None:
-    recognizer = Recognizer.load(folder)
+def test_a_stranger_until_the_eighth_clip(known: Path) -> None:
+    recognizer = Recognizer.load(known)
     ben = recognizer.speaker()
     for number, clip in enumerate(CLIPS[:12], start=1):
         same = recognizer.predict(clip, speaker=ben, gate=False) == recognizer.predict(clip, gate=False)
         assert same == (number < speaker.FEWEST)
 
 
-def test_silence_has_a_spectrum(folder: Path) -> None:
-    recognizer = Recognizer.load(folder)
+def test_silence_has_a_spectrum(known: Path) -> None:
+    recognizer = Recognizer.load(known)
     nobody = recognizer.speaker()
     for _ in range(speaker.FEWEST + 1):
         scores = recognizer.predict(np.zeros(RATE, np.float32), speaker=nobody, gate=False).scores
     assert np.isfinite(list(scores.values())).all()
 
 
-def test_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
-    recognizer = Recognizer.load(folder)
+def test_saved_and_loaded(known: Path, tmp_path: Path) -> None:
+    recognizer = Recognizer.load(known)
     anna = recognizer.speaker()
     for clip in CLIPS[:10]:
         recognizer.predict(clip, speaker=anna, gate=False)
     anna.save(tmp_path / "anna.json")
-    again = Recognizer.load(folder).speaker().load(tmp_path / "anna.json")
+    again = Recognizer.load(known).speaker().load(tmp_path / "anna.json")
     assert again.clips == 10
     assert recognizer.predict(CLIPS[11], speaker=again, gate=False) == recognizer.predict(
         CLIPS[11], speaker=anna, gate=False
@@ -127,8 +98,8 @@ def test_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
         ({"sums": float("nan")}, "is damaged"),
     ],
 )
-def test_files_that_cannot_be_used(folder: Path, tmp_path: Path, change: dict, message: str) -> None:
-    anna = Recognizer.load(folder).speaker()
+def test_files_that_cannot_be_used(known: Path, tmp_path: Path, change: dict, message: str) -> None:
+    anna = Recognizer.load(known).speaker()
     anna.save(tmp_path / "anna.json")
     content = json.loads((tmp_path / "anna.json").read_text()) | change
     (tmp_path / "anna.json").write_text(json.dumps(content))
@@ -141,8 +112,8 @@ def test_files_that_cannot_be_used(folder: Path, tmp_path: Path, change: dict, m
             anna.load(tmp_path / name)
 
 
-def test_stream_learns_once_from_each_second(folder: Path) -> None:
-    recognizer = Recognizer.load(folder)
+def test_stream_learns_once_from_each_second(known: Path) -> None:
+    recognizer = Recognizer.load(known)
     voice = np.concatenate([speech(1.0, seed=seed) for seed in range(12)])
     anna = recognizer.speaker()
     options = {"window": 1.0, "hop": 0.25, "vad": lambda _: True}
@@ -155,7 +126,7 @@ def test_stream_learns_once_from_each_second(folder: Path) -> None:
     assert stream.feed(voice[: 2 * RATE]) and anna.clips == 14, "a stream begins anew, a speaker goes on"
 
 
-def test_a_bundle_without_a_head_knows_nobody(folder: Path, tmp_path: Path, student: Student) -> None:
+def test_a_bundle_without_a_head_knows_nobody(known: Path, tmp_path: Path, student: Student) -> None:
     with pytest.raises(BundleError, match="has no body graph, which speakers need"):
         Recognizer.load(make_bundle(tmp_path / "plain")).speaker()
     with pytest.raises(BundleError, match="names no head for known speakers"):
@@ -165,10 +136,10 @@ def test_a_bundle_without_a_head_knows_nobody(folder: Path, tmp_path: Path, stud
 
 
 @pytest.mark.parametrize("head", [np.zeros((4, 9), np.float32), np.zeros((3, 9), np.float32), np.zeros(5)])
-def test_a_head_that_does_not_fit(folder: Path, tmp_path: Path, head: np.ndarray) -> None:
+def test_a_head_that_does_not_fit(known: Path, tmp_path: Path, head: np.ndarray) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
-    for file in folder.iterdir():
+    for file in known.iterdir():
         if file.is_file():
             (copy / file.name).write_bytes(file.read_bytes())
     np.save(copy / "speaker.npy", head)
@@ -183,13 +154,13 @@ def test_a_head_that_does_not_fit(folder: Path, tmp_path: Path, head: np.ndarray
         recognizer.predict(CLIPS[0], speaker=recognizer.speaker(), gate=False)
 
 
-def test_evaluate_with_speakers(folder: Path, tmp_path: Path) -> None:
+def test_evaluate_with_speakers(known: Path, tmp_path: Path) -> None:
     lines = ["path,label,speaker,split"]
     for i, clip in enumerate(CLIPS):
         soundfile.write(tmp_path / f"{i}.wav", clip, RATE)
         lines.append(f"{i}.wav,{('angry', 'happy', 'neutral', 'sad')[i % 4]},anna,test")
     (tmp_path / "target.csv").write_text("\n".join(lines) + "\n")
-    call = ["evaluate", str(folder), str(tmp_path / "target.csv"), "--json"]
+    call = ["evaluate", str(known), str(tmp_path / "target.csv"), "--json"]
     runs = (CliRunner().invoke(main, [*call, *more]) for more in ([], ["--speakers"]))
     alone, known = (json.loads(run.stdout) for run in runs)
     assert (alone["known"], known["known"], known["speakers"], known["n"]) == (False, True, 1, 20)
@@ -201,13 +172,13 @@ def test_evaluate_with_speakers(folder: Path, tmp_path: Path) -> None:
 
 
 def test_predict_keeps_who_speaks(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mifuse_runtime.__main__ import main as runtime
 
     for i, clip in enumerate(CLIPS):
         soundfile.write(tmp_path / f"{i:02}.wav", clip, RATE)
-    call = ["predict", str(folder), str(tmp_path), "--csv"]
+    call = ["predict", str(known), str(tmp_path), "--csv"]
     me = tmp_path / "me.json"
     said = []
     for more in ([], ["--speaker", str(me)], ["--speaker", str(me)]):
@@ -223,8 +194,8 @@ def test_predict_keeps_who_speaks(
     monkeypatch.setattr(Recognizer, "predict", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert runtime([*call, "--speaker", str(tmp_path / "new.json")]) == 130
     assert json.loads((tmp_path / "new.json").read_text())["clips"] == 0
-    assert main_says(capsys, ["verify", str(folder)]).count("speakers can be known") == 1
-    assert "speaker   can be known: speaker.npy" in main_says(capsys, ["info", str(folder)])
+    assert main_says(capsys, ["verify", str(known)]).count("speakers can be known") == 1
+    assert "speaker   can be known: speaker.npy" in main_says(capsys, ["info", str(known)])
 
 
 def main_says(capsys: pytest.CaptureFixture[str], call: list[str]) -> str:

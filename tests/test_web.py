@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -21,20 +20,13 @@ from mifuse_runtime import Recognizer, engines, read_audio
 from mifuse_runtime.bundle import Bundle
 from mifuse_runtime.resample import resample
 from mifuse_runtime.settings import Settings
-from tests.browser import WEB, Ask, ask_graph, needs_web, node
+from tests.browser import WEB, Ask, ask_graph, needs_web
 from tests.bundles import LABELS, make_bundle, speech, tone
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOSE = 1e-3  # of probabilities, as promised; measured 1e-7
 
 pytestmark = needs_web
-
-
-@pytest.fixture(scope="module")
-def ask() -> Iterator[Ask]:
-    """All tests share a process: it starts slowly."""
-    with node() as call:
-        yield call
 
 
 @pytest.fixture(scope="module")
@@ -120,48 +112,6 @@ def test_dimensions_are_what_they_are_in_python(ask: Ask, tmp_path: Path, labels
             ask("load", bundle=folder)
         with pytest.raises(mifuse_runtime.BundleError, match="arousal"):
             Recognizer.load(folder)
-
-
-def test_subsets_and_groups_are_those_of_python(ask: Ask, tmp_path: Path) -> None:
-    five = ("angry", "calm", "fear", "happy", "sad")
-    folder = make_bundle(tmp_path / "five", five, dimensions={"arousal": (1.0, 7.0)})
-    whole = Recognizer.load(folder)
-    ask("load", bundle=folder)
-    some = ["sad", "angry", "fear"]
-    few, low = whole.subset(some), whole.grouped({"low": ("sad", "fear")})
-    views = {
-        "few": (few, {"subset": some}),
-        "low": (low, {"texts": [" low = sad+ fear"]}),
-        "both": (few.grouped({"low": ("sad", "fear")}), {"subset": some, "groups": {"low": ["sad", "fear"]}}),
-    }
-    samples = speech(2.0)
-    request = written(samples, tmp_path)
-    for name, (seen, options) in views.items():
-        assert ask("view", bundle=folder, view=name, **options) == list(seen.labels)
-        same(ask("predict", bundle=name, **request), seen.predict(samples))
-        assert seen.predict(samples).label in seen.labels
-        wanted = seen.stream(window=1.0).feed(samples)
-        found = ask("stream", bundle=name, window=1.0, cuts=[9000], **request)
-        for one, other in zip(found, wanted, strict=False):
-            same(one, other)
-    for groups in (
-        {"a": ["bored"]},
-        {"a": ["sad"], "b": ["sad"]},
-        {"calm": ["sad"]},
-        {"all": five},
-        {"a": []},
-    ):
-        with pytest.raises(mifuse_runtime.MifuseError) as refused:
-            whole.grouped(groups)
-        with pytest.raises(RuntimeError, match=f"^MifuseError: {re.escape(str(refused.value))}$"):
-            ask("view", bundle=folder, view="none", groups=groups)
-    for names in (["sad"], ["sad", "sad"], ["sad", "bored"], []):
-        with pytest.raises(mifuse_runtime.MifuseError) as refused:
-            whole.subset(names)
-        with pytest.raises(RuntimeError, match=f"^MifuseError: {re.escape(str(refused.value))}$"):
-            ask("view", bundle=folder, view="none", subset=names)
-    with pytest.raises(RuntimeError, match="each name once"):
-        ask("view", bundle=folder, view="none", texts=["a=sad", "a=fear"])
 
 
 @given(
@@ -356,39 +306,20 @@ def test_broken_files_are_refused_in_one_line(ask: Ask, tmp_path: Path) -> None:
             ask("load", bundle=folder)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a real student, with every model that an export can write."""
-    torch = pytest.importorskip("torch")
-    from mifuse.exporting.student import export_student
-    from mifuse.models.student import Student
-    from mifuse_export import ExportConfig
-
-    folder = tmp_path_factory.mktemp("exported")
-    torch.manual_seed(0)
-    Student(size="xs").save_pretrained(folder / "student")
-    for number in range(4):
-        soundfile.write(folder / f"{number}.wav", speech(1.5, seed=number), 16_000)
-    (folder / "target.csv").write_text("path\n" + "".join(f"{number}.wav\n" for number in range(4)))
-    config = ExportConfig(int8=True, formats=("onnx", "openvino"), max_drop=100.0)
-    calibration = folder / "target.csv"
-    return export_student(folder / "student", folder / "bundle", config, calibration=calibration)
-
-
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_real_student_says_what_it_says_in_python(
-    ask: Ask, exported: Path, precision: str, tmp_path: Path
+    ask: Ask, known: Path, precision: str, tmp_path: Path
 ) -> None:
-    ask("load", bundle=exported, precision=precision)
-    recognizer = Recognizer.load(exported, precision=precision)
+    ask("load", bundle=known, precision=precision)
+    recognizer = Recognizer.load(known, precision=precision)
     clip = speech(1.5)
     assert recognizer.bundle.gated
     silence, short = np.zeros(9000, np.float32), clip[8000:9200]
     for samples in (clip, speech(0.4), (tone(3.0) * 32767).astype(np.int16), silence, short):
-        same(ask("predict", bundle=exported, **written(samples, tmp_path)), recognizer.predict(samples))
+        same(ask("predict", bundle=known, **written(samples, tmp_path)), recognizer.predict(samples))
     # Windows that do not begin with a frame of the front end.
     options = {"window": 0.5, "hop": 0.11}
-    found = ask("stream", bundle=exported, cuts=[777], **options, **written(clip, tmp_path))
+    found = ask("stream", bundle=known, cuts=[777], **options, **written(clip, tmp_path))
     with recognizer.stream(**options) as stream:
         expected = stream.feed(clip) + stream.close()
     for one, other in zip(found, expected, strict=True):
@@ -397,13 +328,13 @@ def test_a_real_student_says_what_it_says_in_python(
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("part", ["model", "body"])
-def test_graphs_answer_as_on_the_other_engines(ask: Ask, exported: Path, precision: str, part: str) -> None:
+def test_graphs_answer_as_on_the_other_engines(ask: Ask, known: Path, precision: str, part: str) -> None:
     from mifuse_export.body import ROUNDING
     from mifuse_export.parity import PARITY, crowd, edge_cases
 
-    bundle = mifuse_runtime.bundle.load(exported)
+    bundle = mifuse_runtime.bundle.load(known)
     others = [
-        engines.start(exported, bundle, engine, precision, 1, body=part == "body")
+        engines.start(known, bundle, engine, precision, 1, body=part == "body")
         for engine in ("onnxruntime", "openvino")
     ]
     front = others[0].graph.front
