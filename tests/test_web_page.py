@@ -125,6 +125,7 @@ def test_the_microphones_channels(page: Page) -> None:
     for choice in ("0", "each"):
         page.run(f"document.querySelector('#channel').value = '{choice}'")
         page.run("document.querySelector('#microphone').click()")
+        page.until("document.querySelector('#microphone').getAttribute('aria-pressed') === 'true'")
         page.until("document.querySelectorAll('#rows tr').length > 3")
         page.run("document.querySelector('#microphone').click()")
         page.until("document.querySelector('#microphone').getAttribute('aria-pressed') === 'false'")
