@@ -13,11 +13,12 @@ from onnx import numpy_helper
 
 from mifuse.models.frontend import HOP, N_MELS, LogMel
 from mifuse.models.student import Student
-from mifuse_export import ExportError, export_bundle
+from mifuse_export import ExportError, export_bundle, mobile
 from mifuse_export.body import ROUNDING, check_bodies, write_bodies, write_body
 from mifuse_export.parity import PARITY
-from mifuse_export.speech import PARITY as PARITY_OF_SPEECH
-from mifuse_export.speech import add_speech, check_speech
+from mifuse_export.speech import add_speech
+from mifuse_export.speech_parity import PARITY as PARITY_OF_SPEECH
+from mifuse_export.speech_parity import check_speech
 from mifuse_runtime import BundleError, Recognizer, engines
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.__main__ import main
@@ -121,6 +122,12 @@ def test_every_graph_gives_the_log_odds_of_speech(known: Path) -> None:
     bundle = bundles.load(known)
     assert check_speech(known, bundle, clips()) < PARITY_OF_SPEECH
     assert bundle.quality["speech_max_abs_dlogit"] < PARITY_OF_SPEECH
+
+
+def test_the_file_of_phones_gives_the_log_odds_of_speech(known: Path, tmp_path: Path) -> None:
+    mobile.write_ort(known / "model.onnx", tmp_path / "model.ort")
+    bundle = replace(bundles.load(known), models={"fp32": {mobile.ENGINE: "model.ort"}})
+    assert check_speech(tmp_path, bundle, clips()) < PARITY_OF_SPEECH
 
 
 def test_rows_that_are_other_bins_are_found(known: Path, tmp_path: Path) -> None:

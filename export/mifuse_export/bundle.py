@@ -32,7 +32,8 @@ from mifuse_export.parity import (
 )
 from mifuse_export.settings import ExportConfig
 from mifuse_export.signing import signer
-from mifuse_export.speech import bins_of, check_speech
+from mifuse_export.speech import bins_of
+from mifuse_export.speech_parity import check_speech
 from mifuse_export.thresholds import stream_settings
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime.bundle import Bundle

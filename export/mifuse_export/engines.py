@@ -13,7 +13,7 @@ from mifuse_export.onnx import session_options
 from mifuse_export.parity import Floats, Predict
 from mifuse_runtime import bundle as bundles
 from mifuse_runtime import engines
-from mifuse_runtime.bundle import DIMENSIONS, Bundle
+from mifuse_runtime.bundle import DIMENSIONS, SPEECH, Bundle
 
 
 def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
@@ -24,15 +24,28 @@ def start(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
     """
     if engine != mobile.ENGINE:
         return engines.start(folder, bundle, engine, precision, threads=1)
-    path = str(folder / bundle.model(engine, precision))
-    outputs = [bundle.output, *([DIMENSIONS] if bundle.dimensions else [])]
-    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
+    session, outputs = _phone(folder, bundle, engine, precision), [bundle.output]
+    outputs += [DIMENSIONS] if bundle.dimensions else []
 
     def predict(samples: Floats) -> Floats:
         found: Floats = np.concatenate(session.run(outputs, {bundle.input: samples}), axis=-1)
         return found
 
     return predict
+
+
+def log_odds(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:
+    """The output `speech` of the bundle's model on an engine, (batch, k) of samples (batch, n)."""
+    if engine != mobile.ENGINE:
+        whole = engines.start(folder, bundle, engine, precision, threads=1)
+        return lambda samples: whole.answers(samples)[1]
+    session = _phone(folder, bundle, engine, precision)
+    return lambda samples: np.asarray(session.run([SPEECH], {bundle.input: samples})[0])
+
+
+def _phone(folder: Path, bundle: Bundle, engine: str, precision: str) -> onnxruntime.InferenceSession:
+    path = str(folder / bundle.model(engine, precision))
+    return onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
 
 
 def start_unsealed(folder: Path, bundle: Bundle, engine: str, precision: str) -> Predict:

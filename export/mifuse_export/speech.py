@@ -7,7 +7,6 @@ half of it for spectra; the graph 0.09.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from mifuse_export.errors import ExportError
-from mifuse_export.parity import Floats, parity_batches
-from mifuse_runtime import engines, vad
-from mifuse_runtime.bundle import SPEECH, Bundle
+from mifuse_export.parity import Floats
+from mifuse_runtime import vad
+from mifuse_runtime.bundle import SPEECH
 
 MODULE = "speech"  # its nodes stay float, as those of the front end
-PARITY = 0.05  # largest difference of log odds from NumPy's: 1 % of a probability; students measured 2e-4
 FILTERS = "frontend.filters"  # the front end's last matrix: a spectrum times it is mel power
 _INPUT = "samples"
 _END = np.iinfo(np.int64).max
@@ -138,32 +136,3 @@ class _Gate:
             )
         found = self.node("Conv", value, kernels, self.constant(f"{name}.bias", bias))
         return found if last else self.node("Relu", found)
-
-
-def check_speech(folder: Path, bundle: Bundle, clips: Sequence[Floats]) -> float:
-    """Hold the log odds of every whole graph to NumPy's; the largest difference.
-
-    Raises:
-        ExportError: it is above `PARITY`.
-    """
-    worst = 0.0
-    for precision, files in bundle.models.items():
-        for engine in files:
-            if engine not in engines.ENGINES:
-                continue
-            whole = engines.start(folder, bundle, engine, precision, 1)
-            for batch in parity_batches(clips, bundle.sample_rate):
-                found = whole.answers(batch)[1]
-                for row, samples in zip(found, batch, strict=True):
-                    frames = vad.framed(samples, bundle.sample_rate)
-                    if not len(frames):
-                        continue
-                    expected, _ = vad.network(vad.log_power(frames), None)
-                    difference = float(np.abs(row[: len(frames)] - expected).max())
-                    if not difference <= PARITY:  # NaN fails too
-                        raise ExportError(
-                            f"speech of {files[engine]} differs from NumPy's by {difference:.2g} on "
-                            f"{len(samples)} samples: check that `frontend.bins` are the rows of its spectrum"
-                        )
-                    worst = max(worst, difference)
-    return worst
