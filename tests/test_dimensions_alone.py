@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from click.testing import CliRunner
 
-from mifuse.cli import main
 from mifuse.clips.manifest import read_manifest
 from mifuse.models.classifier import load_model
 from mifuse.models.student import Student
@@ -19,16 +16,10 @@ from mifuse.teachers.answers import InvalidAnswerError, parse_all
 from mifuse.teachers.prompts import Prompts
 from mifuse_runtime import MifuseError, Recognizer
 from mifuse_runtime.__main__ import main as runtime
-from tests.dimensions import RANGES, write_clips
+from tests.commands import run
+from tests.dimensions import RANGES, TARGETS, export_quickly, samples_of, write_clips
 
-TARGETS = ("--targets", "valence,arousal", "--range", "arousal=1:7", "--range", "valence=-1:1")
 QUICK = ("--size", "xs", "--set", "fit.steps=10", "--set", "fit.steps_per_epoch=5")
-
-
-def run(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [*map(str, words)])
-    assert done.exit_code == code, done.output
-    return done.stdout if code == 0 else done.output
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +43,7 @@ def student(manifest: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(manifest: Path, student: Path) -> Path:
-    folder = manifest.parent / "bundle"
-    run("export", student, "-o", folder, "--int8", "--calibration", manifest, "--max-drop", "20")
-    return folder
-
-
-def samples_of(manifest: Path, number: int = 0) -> np.ndarray:
-    return soundfile.read(manifest.parent / f"c{number:02}.wav", dtype="float32")[0]
+    return export_quickly(student, manifest)
 
 
 def test_a_checkpoint_has_no_emotions(student: Path, manifest: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from click.testing import CliRunner
 
@@ -16,15 +15,8 @@ from mifuse.models.classifier import load_model
 from mifuse.models.student import Student
 from mifuse_runtime import Recognizer
 from mifuse_runtime.__main__ import main as runtime
-from tests.dimensions import RANGES, write_clips
-
-TARGETS = ("--targets", "valence,arousal", "--range", "arousal=1:7", "--range", "valence=-1:1")
-
-
-def run(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [*map(str, words)])
-    assert done.exit_code == code, done.output
-    return done.stdout if code == 0 else done.output
+from tests.commands import run
+from tests.dimensions import RANGES, TARGETS, export_quickly, samples_of, write_clips
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +35,7 @@ def student(manifest: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(manifest: Path, student: Path) -> Path:
-    folder = manifest.parent / "bundle"
-    run("export", student, "-o", folder, "--int8", "--calibration", manifest, "--max-drop", "20")
-    return folder
-
-
-def samples_of(manifest: Path, number: int = 0) -> np.ndarray:
-    return soundfile.read(manifest.parent / f"c{number:02}.wav", dtype="float32")[0]
+    return export_quickly(student, manifest)
 
 
 def test_a_checkpoint_keeps_dimensions_and_ranges(student: Path, manifest: Path) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mifuse.cli import main
 from mifuse.clips.labels import LABELS, MOST, Naming, folded, known_aliases, naming
 from mifuse.clips.manifest import label_set, read_manifest
 from mifuse.errors import DrawsError, ManifestError, MifuseError, TrainingError
@@ -20,15 +18,10 @@ from mifuse.models.classifier import train_classifier
 from mifuse.teachers.draws import draws_labels, load_draws, summarise
 from mifuse.teachers.opening import OptionError, open_teacher
 from mifuse.teachers.prompts import Prompts, describe
+from tests.commands import run
 from tests.draws_files import line, make_manifest, write_lines
 
 OWN = ("calm", "fear", "frustrated", "happy")
-
-
-def run(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    assert done.exit_code == code, done.output
-    return done.stdout + done.stderr if code else done.stdout
 
 
 def labelled(folder: Path, *labels: str) -> Path:

@@ -7,24 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from mifuse.cli import main
 from mifuse.errors import MifuseError
 from mifuse.models.classifier import load_model
 from mifuse.models.hub import HubClassifier
 from mifuse.teachers.store.database import DrawsStore
+from tests.commands import run
 from tests.dimensions import write_clips
 from tests.test_checkpoints import edit, layers, rename, states, without_head
 from tests.test_classifier import save_hub
 
 THREE = ("arousal", "dominance", "valence")
-
-
-def run(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [*map(str, words)])
-    assert done.exit_code == code, done.output
-    return done.stdout if code == 0 else done.output
 
 
 @pytest.fixture(scope="module")
