@@ -31,12 +31,12 @@ from mifuse.fusion.recipes import RECIPES, AdaptConfig
 from mifuse.fusion.shares import estimated_shares
 from mifuse.fusion.teaching import Teaching
 from mifuse.fusion.verdict import (
-    FOUNDED,
     STUDENT,
     Verdict,
     calibrated,
     corrected_by_agreement,
     expected,
+    founded,
     judge,
 )
 from mifuse.fusion.weighting import Fused
@@ -259,10 +259,11 @@ def _verdict(
         part = None if check is None else check[rows]
         asked = {who: probs[rows] for who, probs in sources.items()} | {STUDENT: student}
         new_voices = {who: expected(labels[rows], p, voices[rows], part, seed) for who, p in asked.items()}
-        if teaching.classifier is not None and (part is None or (part >= 0).sum() < FOUNDED):
+        if teaching.classifier is not None and not founded(part):
             opinions = [opinion[rows] for opinion in evidence.opinions]
-            both = corrected_by_agreement(new_voices[STUDENT], teaching.opinion(student), opinions)
-            new_voices[STUDENT] = both
+            new_voices[STUDENT] = corrected_by_agreement(
+                new_voices[STUDENT], teaching.opinion(student), opinions
+            )
     names = adapted.student.labels if teaching.shares is None else ()
     called = np.bincount(adapted.lalm.argmax(axis=1), minlength=adapted.lalm.shape[1]) / len(adapted.lalm)
     return judge(

@@ -111,7 +111,6 @@ def expected(
     right = np.eye(labels.shape[1])[predictions.argmax(axis=1)]
     parts = _parts(labels, right)
     truth = _parts(np.eye(labels.shape[1])[np.maximum(known, 0)], right)
-    checked = known >= 0
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
 
@@ -123,8 +122,7 @@ def expected(
         clips = np.maximum(clips, 1e-3)
         return 100 * np.clip(hits / clips, 0, 1), 100 * float(np.clip(hits.sum(), 0, 1))
 
-    rows, check = np.arange(len(labels)), np.flatnonzero(checked)
-    check = check if len(check) >= FOUNDED else check[:0]
+    rows, check = np.arange(len(labels)), np.flatnonzero((known >= 0) & founded(known))
     samples = []
     for _ in range(BOOTSTRAP):
         drawn = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
@@ -138,6 +136,11 @@ def expected(
     ua = float(recalls.mean())
     intervals = _interval(ua, spread[0]), _interval(accuracy, spread[1])
     return Expected(ua, intervals[0], accuracy, intervals[1], tuple(recalls.tolist()))
+
+
+def founded(known: Indices | None) -> bool:
+    """Whether a check set, -1 of clips that are not in it, (N,), is large enough to correct an estimate."""
+    return known is not None and int((known >= 0).sum()) >= FOUNDED
 
 
 def corrected_by_agreement(found: Expected, answers: Array, opinions: Sequence[Array]) -> Expected:
